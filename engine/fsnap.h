@@ -1,0 +1,116 @@
+/*
+ * fsnap.h - libfsnap: take a running process tree into one image, bring it back.
+ *
+ * Every function returns 0 (or what it says) on success and -1 with *err filled
+ * on failure; see <fsnap/error.h>.  Nothing here prints, exits, or keeps global
+ * state.  Calls on different trees may run in different threads at once; one
+ * dump or restore runs in the thread that called it, because the kernel ties a
+ * tracee to one tracing thread (ptrace(2)).
+ *
+ * Option and report structs begin with `size`: set it to sizeof(struct ...)
+ * and zero the rest.  They grow at their end; a library newer than its caller
+ * reads only what the caller knew of.
+ *
+ * Units: times are microseconds, sizes bytes, unless the name says otherwise.
+ */
+#ifndef FSNAP_H
+#define FSNAP_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include <fsnap/error.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define FSNAP_NAME_MAX 127  /* characters of an image's name */
+#define FSNAP_NOTES_MAX 4096
+
+/* Called now and then during long work, in the calling thread. total may be 0: not known yet. */
+typedef void (*fsnap_progress_fn)(void *arg, const char *phase, uint64_t done, uint64_t total);
+
+const char *fsnap_version(void);
+
+/* The store used when none is named: $FSNAP_STORE, else /var/lib/fsnap for root, else
+ * $XDG_DATA_HOME/fsnap or ~/.local/share/fsnap. Writes the path into buf. */
+int fsnap_default_store(char *buf, size_t size, struct fsnap_error *err);
+
+/* --- dump ----------------------------------------------------------------- */
+
+struct fsnap_dump_options {
+	size_t size;
+	pid_t pid;	   /* root of the tree: it and all its descendants are saved */
+	const char *store; /* NULL: fsnap_default_store() */
+	const char *name;  /* NULL: comm-pid-time */
+	int kill;	   /* end the tree (SIGKILL) once the image is durable */
+	fsnap_progress_fn progress;
+	void *progress_arg;
+};
+
+struct fsnap_dump_report {
+	size_t size;
+	char image[FSNAP_NAME_MAX + 1];
+	pid_t pid;
+	unsigned processes;
+	unsigned threads;
+	uint64_t bytes;		  /* page content stored */
+	uint64_t image_bytes;	  /* length of the image file */
+	uint64_t pages;		  /* stored, each physical frame once */
+	uint64_t shared_pages;	  /* references saved by storing shared frames once */
+	uint64_t frozen_us;	  /* first task stopped -> last task let go */
+	uint64_t total_us;	  /* call -> image durable */
+	uint64_t prepare_us;	  /* before the freeze: look around, open the store */
+	uint64_t seize_us;	  /* all tasks stopped */
+	uint64_t collect_us;	  /* kernel state read, outside and inside */
+	uint64_t copy_us;	  /* memory copied */
+	uint64_t commit_us;	  /* checksums, index, metadata, commit record persistent */
+	int recycled;		  /* image space was reused */
+	char notes[FSNAP_NOTES_MAX]; /* lines: what a restore will do differently, and why */
+};
+
+int fsnap_dump(const struct fsnap_dump_options *options, struct fsnap_dump_report *report,
+	       struct fsnap_error *err);
+
+/* --- restore ---------------------------------------------------------------- */
+
+struct fsnap_restore_options {
+	size_t size;
+	const char *store; /* NULL: fsnap_default_store() */
+	const char *image; /* a name in the store, or a path with a slash; NULL: the newest image */
+	int detach;	   /* the caller will not wait for the tree: stdio is left where it can live on */
+	fsnap_progress_fn progress;
+	void *progress_arg;
+};
+
+struct fsnap_restore_report {
+	size_t size;
+	char image[FSNAP_NAME_MAX + 1];
+	pid_t pid;		/* the root process, a child of the caller */
+	pid_t old_pid;		/* its PID when it was saved */
+	unsigned processes;
+	unsigned threads;
+	uint64_t bytes;		/* page content put back */
+	uint64_t total_us;	       /* call -> tree runs */
+	uint64_t first_instruction_us; /* call -> root may execute its next instruction */
+	uint64_t open_us;	       /* image opened and checked */
+	uint64_t prepare_us;	       /* descriptors made, plans compiled */
+	uint64_t build_us;	       /* plans run: tasks and memory in place */
+	uint64_t release_us;	       /* registers set, tasks let go */
+	int terminal;		/* the root's group should get the terminal's foreground */
+	char notes[FSNAP_NOTES_MAX];
+};
+
+/* The restored root is a child of the calling process: wait for it with waitpid(2). */
+int fsnap_restore(const struct fsnap_restore_options *options, struct fsnap_restore_report *report,
+		  struct fsnap_error *err);
+
+/* Prints the plans of a restore to `fd` as text; touches no process. */
+int fsnap_explain(const struct fsnap_restore_options *options, int fd, struct fsnap_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

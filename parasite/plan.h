@@ -1,0 +1,179 @@
+/*
+ * plan.h - the contract between the engine and the agent.
+ *
+ * The agent is an interpreter that knows nothing of processes or images.  It
+ * runs a *plan*: an array of operations in *control memory*, one shared mapping
+ * (a memfd) that the engine and every task it steers have in common.  At dump
+ * control memory lies inside the target for some hundred microseconds; at
+ * restore it is the only thing a newborn task holds.
+ *
+ *	base                    the agent's code, read + execute
+ *	base + AGENT_TEXT       struct ctl, then what ctl's offsets name, read + write
+ *
+ * Every offset below is in bytes from the start of struct ctl.  Each field says
+ * who writes it.  This header is included by freestanding code: no libc types
+ * beyond <stdint.h>.
+ */
+#ifndef PARASITE_PLAN_H
+#define PARASITE_PLAN_H
+
+#include <stdint.h>
+
+#define AGENT_TEXT 8192u	  /* bytes reserved for the agent's code, whole pages */
+#define AGENT_STACK 4096u	  /* bytes of stack each task gets in control memory */
+#define CTL_MAGIC 0x6c74636e7366u /* "fsnctl" */
+
+/* --- operations ------------------------------------------------------- */
+
+enum plan_kind {
+	PLAN_SYSCALL = 1, /* nr(arg[0..5]) */
+	PLAN_COPY,	  /* copy arg[2] bytes from arg[1] to arg[0] */
+	PLAN_POST,	  /* add arg[1] to barrier word arg[0], wake its waiters */
+	PLAN_WAIT,	  /* until barrier word arg[0] is at least arg[1] */
+	PLAN_FORK,	  /* a child process (arg[1] = its exit signal) on task arg[0]'s plan */
+	PLAN_THREAD,	  /* a sibling thread on task arg[0]'s plan */
+	PLAN_PARK,	  /* report TASK_PARKED; go on when ctl.release >= arg[0] */
+};
+
+/* What an argument's 64 bits are. */
+enum plan_arg {
+	ARG_IMMEDIATE = 0,
+	ARG_CTL,	/* an offset in control memory; passed as the address it has in the task */
+	ARG_SLOT,	/* the number of a slot; passed is its value, the result of an earlier operation */
+};
+
+/* Which results let the plan go on. Others stop the task: TASK_FAILED. */
+enum plan_accept {
+	ACCEPT_OK = 0,	  /* anything but -4095..-1 */
+	ACCEPT_EQUAL,	  /* exactly `expected` */
+	ACCEPT_ANY,
+};
+
+struct plan_op {		/* all written by the engine */
+	uint8_t kind;		/* enum plan_kind */
+	uint8_t accept;		/* enum plan_accept */
+	uint8_t arg_kind[6];	/* enum plan_arg */
+	uint32_t nr;		/* PLAN_SYSCALL: the system call */
+	uint32_t result;	/* slot + 1 that receives the result; 0: none */
+	int64_t expected;
+	uint64_t arg[6];
+	uint32_t note;		/* offset of a NUL-ended text for people ("open /etc/hosts"); 0: none */
+	uint32_t reserved;
+};
+
+/* --- tasks ------------------------------------------------------------ */
+
+enum task_state {
+	TASK_NEW = 0,
+	TASK_RUNNING,
+	TASK_PARKED, /* sleeps in PLAN_PARK or has reached the end of its plan */
+	TASK_FAILED, /* op `pc` gave `result`; sleeps until it is killed or sent home */
+};
+
+struct ctl_task {
+	uint32_t first_op;	/* engine: index into ops */
+	uint32_t n_ops;		/* engine */
+	uint32_t stack;		/* engine: offset of the top of its stack, 16-aligned */
+	int32_t tid;		/* engine: PID or TID it must get; 0: any. agent: the one it got */
+	uint64_t home_frame;	/* engine, dump only: address of the signal frame that leads home */
+	uint32_t state;		/* agent: enum task_state; futex word, wakes on every change */
+	uint32_t pc;		/* agent: operation being run, from 0 in this task's plan */
+	int64_t result;		/* agent: what the last system call returned */
+	uint64_t reserved;
+};
+
+#define CTL_BARRIERS 16
+
+struct ctl {
+	uint64_t magic;		/* engine: CTL_MAGIC */
+	uint64_t base;		/* engine: address of the agent's code in the tasks */
+	uint64_t size;		/* engine: bytes mapped at base, code included */
+	uint32_t n_tasks;	/* engine */
+	uint32_t tasks;		/* engine: offset of struct ctl_task[n_tasks] */
+	uint32_t n_ops;		/* engine */
+	uint32_t ops;		/* engine: offset of struct plan_op[n_ops] */
+	uint32_t n_slots;	/* engine */
+	uint32_t slots;		/* engine: offset of int64_t[n_slots] */
+
+	/* Waking and sleeping. All are futex words, shared between processes. */
+	uint32_t parked;	/* agents: how many PLAN_PARK or ends of plan were reached, in all */
+	uint32_t release;	/* engine: see PLAN_PARK */
+	uint32_t failed;	/* agents: task number + 1 of the first that failed */
+	uint32_t barrier[CTL_BARRIERS]; /* agents: PLAN_POST; engine may read */
+
+	/* The way home, dump only (parasite/README.md). */
+	uint32_t home;		/* serving agent: 1 = everybody leave; engine never */
+	uint32_t inside;	/* engine: how many tasks besides the serving one run agent code;
+				   agents: decremented by each as it leaves */
+	int32_t socket;		/* serving agent: its end of the socketpair it makes; engine: -1 before */
+	int32_t peer;		/* serving agent: the engine's end, which the engine duplicates and the
+				   agent closes at the first order; futex word; engine: -1 before */
+	uint64_t chain;		/* engine: stack pointer of the return chain; 0: there is none */
+	uint64_t gadget;	/* engine: address of `syscall; ret` in the target's own text */
+};
+
+/* --- the serving agent (dump) ------------------------------------------ */
+
+/*
+ * One SOCK_SEQPACKET message each way.  The engine sends agent_order; the agent
+ * runs that task's plan on its own stack and answers agent_answer.  End of file
+ * on the socket, or no first order within AGENT_PATIENCE_MS, means that the
+ * engine is gone: the agent goes home.
+ */
+enum agent_verb { AGENT_RUN = 1 };
+
+#define AGENT_PATIENCE_MS 5000
+
+struct agent_order {
+	uint32_t verb;
+	uint32_t task;
+};
+
+struct agent_answer {
+	uint32_t state; /* TASK_PARKED: all done. TASK_FAILED: see ctl_task.pc, .result */
+	uint32_t task;
+};
+
+/* --- entries ------------------------------------------------------------ */
+
+/*
+ * The blob starts with this table of offsets from its first byte. All entries
+ * take System V arguments and use only general registers, so that floating
+ * point and vector state is never touched.
+ *
+ *	start(ctl, task)	runs task's plan on the current stack (which must be the
+ *				task's own), parks at its end, leaves when ctl.home is set
+ *	serve(ctl, task)	answers orders; never returns; goes home by the chain
+ *	spawn(ctl, task, exit_signal)  ordinary function, called in the engine: makes the
+ *				task's process with clone3 (on task's stack, with task's
+ *				tid); returns the PID or -errno
+ */
+struct agent_entries {
+	uint32_t magic; /* AGENT_MAGIC */
+	uint32_t start;
+	uint32_t serve;
+	uint32_t spawn;
+};
+
+#define AGENT_MAGIC 0x746e6761u /* "agnt" */
+
+/* Where the engine finds the blob that was built in. */
+extern const uint8_t agent_blob[];
+extern const uint32_t agent_blob_size;
+
+static inline struct ctl_task *ctl_task(struct ctl *ctl, uint32_t task)
+{
+	return (struct ctl_task *)((char *)ctl + ctl->tasks) + task;
+}
+
+static inline struct plan_op *ctl_op(struct ctl *ctl, uint32_t op)
+{
+	return (struct plan_op *)((char *)ctl + ctl->ops) + op;
+}
+
+static inline int64_t *ctl_slot(struct ctl *ctl, uint32_t slot)
+{
+	return (int64_t *)((char *)ctl + ctl->slots) + slot;
+}
+
+#endif
