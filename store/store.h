@@ -1,0 +1,142 @@
+/*
+ * store.h - a directory of images, and one image as a file.
+ *
+ * The store knows nothing of processes: it keeps records (declared in image.x),
+ * pages, and an index that says which page of which *space* lies where.  A space
+ * is anything with pages: an address space, shared memory, a deleted file.
+ *
+ *	DIR/images/NAME.fsnap	committed images
+ *	DIR/pool/*		space of removed images, kept for the next dump
+ *	DIR/tmp/*		images being written; an unlocked one is left-over and goes to the pool
+ *
+ * File layout, commit order and its invariants: store/README.md.
+ */
+#ifndef STORE_STORE_H
+#define STORE_STORE_H
+
+#include <rpc/xdr.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <time.h>
+
+#include "image.h"
+#include "store/error.h"
+
+#define STORE_PAGE 4096u
+#define STORE_BLOCK_PAGES 256u /* pages under one checksum: 1 MiB */
+
+/* npages pages of `space`, from its page `page` on, lie at page `at` of the image's page area.
+ * The on-disk form of the index, little-endian, sorted by (space, page), not overlapping. */
+struct page_run {
+	uint64_t page;	 /* address or file offset / STORE_PAGE */
+	uint64_t at;	 /* several runs may name the same `at`: frames shared copy-on-write */
+	uint32_t npages; /* > 0 */
+	uint32_t space;
+};
+
+/* --- the directory --------------------------------------------------------- */
+
+struct store;
+
+enum store_mode { STORE_READ, STORE_WRITE /* creates the directory where missing, 0700 */ };
+
+struct store *store_open(const char *dir, enum store_mode mode, struct fsnap_error *err);
+void store_close(struct store *store);
+const char *store_path(const struct store *store);
+
+/* What the catalogue knows of one image; read from its superblock and tree record. */
+struct store_entry {
+	char name[128];
+	uint64_t created_ns;  /* CLOCK_REALTIME */
+	uint64_t file_bytes;
+	uint64_t page_bytes;
+	struct fsnap_error damage; /* code != 0: it cannot be opened, and why */
+};
+
+/* All images, newest first, damaged ones too. Caller frees *entries. */
+int store_list(struct store *store, struct store_entry **entries, size_t *count,
+	       struct fsnap_error *err);
+
+/* Removes an image; its space goes to the pool, prepared so that the next dump writes fast. */
+int store_remove(struct store *store, const char *name, struct fsnap_error *err);
+
+/* Gives the pool's space back to the file system; returns the bytes freed, or -1. */
+int64_t store_trim(struct store *store, struct fsnap_error *err);
+
+/* 1..127 of [A-Za-z0-9._-], not starting with '.' or '-'. */
+int store_check_name(const char *name, struct fsnap_error *err);
+
+/* --- writing ---------------------------------------------------------------- */
+
+struct image_writer;
+
+/* Claims space for about `pages` pages (recycled where the pool has it), maps and
+ * pre-faults it, so that nothing of this happens while a tree is frozen. The name is
+ * taken when the image is committed; IMAGE_EXISTS is checked here and there. */
+struct image_writer *image_writer_open(struct store *store, const char *name, uint64_t pages,
+				       struct fsnap_error *err);
+bool image_writer_recycled(const struct image_writer *writer);
+
+/* Makes sure `pages` pages in all fit. Moves the mapping if it must grow: addresses got before
+ * are void then, contents are kept. */
+int image_writer_reserve(struct image_writer *writer, uint64_t pages, struct fsnap_error *err);
+
+/* Hands out the next n pages of the page area (its page number); must have been reserved. */
+uint64_t image_writer_take(struct image_writer *writer, uint64_t n);
+uint64_t image_writer_taken(const struct image_writer *writer);
+
+/* Address of page `at`; valid up to the reserved end. */
+void *image_writer_page(struct image_writer *writer, uint64_t at);
+
+/* Computes the checksums of blocks [first, first + n). Different blocks may be done by different
+ * threads at once, best right after they were filled. Blocks not done are done at commit. */
+void image_writer_checksum(struct image_writer *writer, uint64_t first_block, uint64_t n);
+
+/* Adds runs in any order; they are sorted at commit. */
+int image_writer_add_run(struct image_writer *writer, const struct page_run *run,
+			 struct fsnap_error *err);
+
+/* Appends a record. `required`: a reader that does not know the kind must refuse, naming `name`. */
+int image_writer_put(struct image_writer *writer, uint32_t kind, bool required, const char *name,
+		     xdrproc_t proc, void *object, struct fsnap_error *err);
+
+/* Makes everything persistent, then the commit record, then the name. On failure the image does
+ * not exist. Frees the writer in either case. *file_bytes (may be NULL): length of the file. */
+int image_writer_commit(struct image_writer *writer, uint64_t *file_bytes, struct fsnap_error *err);
+
+/* Gives up: the space goes to the pool. NULL is fine. */
+void image_writer_abort(struct image_writer *writer);
+
+/* --- reading ---------------------------------------------------------------- */
+
+struct image;
+
+/* Opens by name, by path (anything with a slash), or the newest (NULL). Checks everything but
+ * the pages' checksums: after this, offsets, counts and records can be relied upon. */
+struct image *image_open(struct store *store, const char *name, struct fsnap_error *err);
+void image_close(struct image *image);
+const char *image_name(const struct image *image);
+uint64_t image_pages(const struct image *image);      /* pages in the page area */
+uint64_t image_file_bytes(const struct image *image);
+uint64_t image_created_ns(const struct image *image);
+
+/* Records, in file order. The body is decoded into *object, which the caller zeroes before and
+ * releases with xdr_free(proc, object). */
+size_t image_count(const struct image *image, uint32_t kind);
+int image_get(const struct image *image, uint32_t kind, size_t index, xdrproc_t proc, void *object,
+	      struct fsnap_error *err);
+
+/* Runs of one space, sorted by page; NULL and 0 where it has none. */
+const struct page_run *image_runs(const struct image *image, uint32_t space, size_t *count);
+
+int image_fd(const struct image *image);		     /* read-only descriptor */
+uint64_t image_page_offset(const struct image *image, uint64_t at); /* in the file, bytes */
+const void *image_page(const struct image *image, uint64_t at);     /* mapped, read-only */
+
+/* Checks blocks [first, first + n) of the page area; thread-safe. */
+uint64_t image_blocks(const struct image *image);
+int image_verify_blocks(const struct image *image, uint64_t first, uint64_t n,
+			struct fsnap_error *err);
+
+#endif
