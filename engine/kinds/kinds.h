@@ -1,0 +1,109 @@
+/*
+ * kinds.h - what every kind of open file offers, dump half and restore half.
+ *
+ * A kind is one file in this folder and one line in the table of kinds.c.
+ *
+ * Dump: for each descriptor of the tree the engine makes a `struct fd_view`; the
+ * first kind whose `matches` says yes takes it.  Descriptors that are the same
+ * open file description (kcmp(2)) are saved once.  A kind that meets state it
+ * cannot keep calls refuse().
+ *
+ * Restore: the restoring process makes every open file description itself, in
+ * its own descriptor table (the "workshop"), and the new tasks inherit them and
+ * move them to their numbers.  First `make` is called for every file in image
+ * order, then `connect` for those that need others to exist.
+ */
+#ifndef ENGINE_KINDS_H
+#define ENGINE_KINDS_H
+
+#include <sys/stat.h>
+
+#include "engine/tree.h"
+#include "store/store.h"
+
+struct dump;
+struct restore;
+
+/* One descriptor of a frozen process. */
+struct fd_view {
+	struct dump *dump;
+	struct process *process;
+	int fd;			/* its number there */
+	int dup;		/* a duplicate of it here (pidfd_getfd); -1 if O_PATH or not to be had */
+	struct stat stat;	/* of what it refers to */
+	unsigned flags;		/* O_*, from fdinfo */
+	uint64_t pos;		/* from fdinfo */
+	const char *link;	/* what /proc/PID/fd/N says */
+	const char *info;	/* text of /proc/PID/fdinfo/N */
+};
+
+struct file_kind {
+	const char *name; /* image_file.kind */
+	bool (*matches)(const struct fd_view *fd);
+	/* Fills *state (its struct in image.x: image_file_NAME, zeroed before); the engine has filled
+	 * the rest of `file`. Strings and buffers in it are malloc'ed; the engine frees them with xdr_free. */
+	int (*save)(const struct fd_view *fd, image_file *file, void *state, struct fsnap_error *err);
+	/* Called when all files of the tree are saved, where a kind needs to know the others. May be NULL. */
+	int (*save_links)(struct dump *dump, image_file *file, void *state, struct fsnap_error *err);
+	/* Makes the open file description here; returns a new descriptor (close-on-exec), or -1.
+	 * The engine applies position and F_SETFL/F_SETOWN/F_SETSIG afterwards, unless own_flags. */
+	int (*make)(struct restore *restore, const image_file *file, const void *state,
+		    struct fsnap_error *err);
+	/* When every file exists: connections, queues, epoll targets. May be NULL. */
+	int (*connect)(struct restore *restore, const image_file *file, const void *state, int fd,
+		       struct fsnap_error *err);
+};
+
+extern const struct file_kind *const file_kinds[]; /* NULL-ended; the order is the order of matching */
+const struct file_kind *file_kind_find(const char *name);
+
+/* --- what kinds may ask of a dump (engine/dump_files.c) ---------------------- */
+
+/* err = UNSUPPORTED "process 12 (comm): descriptor 5 (link): <what>" with the hint. Returns -1. */
+int refuse_fd(const struct fd_view *fd, struct fsnap_error *err, const char *hint,
+	      const char *what, ...) __attribute__((format(printf, 4, 5)));
+
+/* Adds a line to the report: what a restore will do differently. Deduplicated. */
+void dump_note(struct dump *dump, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* Fills identity for an open file (absolute path as the process sees it, dev, ino, size, mtime);
+ * a file without a name (deleted) becomes a ghost whose content is stored. */
+int dump_identity(struct dump *dump, struct process *process, int fd, const char *path,
+		  image_identity *identity, struct fsnap_error *err);
+
+/* Image id of the file that descriptor `fd` of the process is; 0 if it has none. */
+unsigned dump_file_of_fd(struct dump *dump, const struct process *process, int fd);
+
+/* Every saved file of a kind, to search among: returns its state struct or NULL past the end. */
+void *dump_file_state(struct dump *dump, const char *kind, size_t index, image_file **file);
+
+/* Key/value scan of fdinfo text: the number (any base strtoull takes with base) behind "key:\t". */
+bool fdinfo_number(const char *info, const char *key, int base, uint64_t *value);
+
+/* --- what kinds may ask of a restore (engine/restore_files.c) ----------------- */
+
+/* Opens the file an identity names with these O_ flags, checking that it is the one recorded
+ * (type, and size for regular files unless the flags allow it to grow); ghosts are rebuilt. */
+int restore_open(struct restore *restore, const image_identity *identity, unsigned flags,
+		 struct fsnap_error *err);
+
+/* The workshop's descriptor for an image_file id, -1 while it is not made. */
+int restore_fd(struct restore *restore, unsigned file_id);
+
+/* Files of a kind in the image, made or not: state or NULL past the end. */
+const void *restore_file_state(struct restore *restore, const char *kind, size_t index,
+			       const image_file **file);
+
+/* Content of a ghost as a new memfd/tmpfile descriptor positioned at 0; the same open file each time
+ * is not promised, the same inode is. */
+int restore_ghost(struct restore *restore, unsigned ghost_id, unsigned flags,
+		  struct fsnap_error *err);
+
+/* A slot for a kind's own memory during a restore, freed with free() at its end (e.g. pairs made
+ * so far). *slot is NULL at first. */
+void **restore_scratch(struct restore *restore, const struct file_kind *kind);
+
+void restore_note(struct restore *restore, const char *format, ...)
+	__attribute__((format(printf, 2, 3)));
+
+#endif

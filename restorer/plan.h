@@ -1,0 +1,87 @@
+/*
+ * plan.h - building plans for the agent (parasite/plan.h), in ordinary memory.
+ *
+ * A `plans` object collects the operations of any number of tasks and the data
+ * they point to.  When complete it is laid out into control memory, run there,
+ * and its results are read back.  It can be printed, and a failure in control
+ * memory can be turned into an error that names task, step and cause.
+ *
+ *	struct plans *plans = plans_new();
+ *	uint32_t task = plans_task(plans, 1234);
+ *	uint32_t buf = plans_data(plans, NULL, 16, 8);
+ *	plan_note(plans, "limits of open files");
+ *	plan_call(plans, task, SYS_prlimit64, IMM(0), IMM(RLIMIT_NOFILE), IMM(0), DATA(buf));
+ *
+ * Running out of memory is remembered and reported by plans_write(); builders
+ * need not check each call.
+ */
+#ifndef RESTORER_PLAN_H
+#define RESTORER_PLAN_H
+
+#include <stdio.h>
+#include <sys/syscall.h>
+
+#include "parasite/plan.h"
+#include "store/error.h"
+
+struct plans;
+
+struct arg {
+	uint8_t kind; /* enum plan_arg */
+	uint64_t value;
+};
+
+#define IMM(v) ((struct arg){ ARG_IMMEDIATE, (uint64_t)(v) })
+#define DATA(ref) ((struct arg){ ARG_CTL, (ref) })    /* address of data, in the task */
+#define SLOT(number) ((struct arg){ ARG_SLOT, (number) }) /* result of an earlier operation */
+
+struct plans *plans_new(void);
+void plans_free(struct plans *plans);
+
+/* Adds a task; tid is the PID or TID it shall get, 0: any. `who` is how people call it ("process
+ * 12 (redis-server)"); copied. Returns its number, from 0 in order of creation. */
+uint32_t plans_task(struct plans *plans, int tid, const char *who);
+uint32_t plans_task_count(const struct plans *plans);
+
+/* Reserves n bytes in control memory (bytes == NULL: zeroes), aligned; returns a reference for DATA(). */
+uint32_t plans_data(struct plans *plans, const void *bytes, size_t n, size_t align);
+
+/* Says in words what the operations added next are for, until the next note. printf-like. */
+void plan_note(struct plans *plans, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* Appends a system call to the task's plan; any result but -errno is accepted. */
+#define plan_call(plans, task, nr, ...) \
+	plan_call_args((plans), (task), (nr), (struct arg[6]){ __VA_ARGS__ })
+void plan_call_args(struct plans *plans, uint32_t task, long nr, const struct arg args[6]);
+
+/* About the operation appended last: */
+void plan_accept_equal(struct plans *plans, int64_t expected);
+void plan_accept_any(struct plans *plans);
+uint32_t plan_result(struct plans *plans); /* keep its result; returns the slot */
+
+void plan_copy(struct plans *plans, uint32_t task, struct arg to, struct arg from, uint64_t bytes);
+void plan_post(struct plans *plans, uint32_t task, uint32_t barrier, uint32_t add);
+void plan_wait(struct plans *plans, uint32_t task, uint32_t barrier, uint32_t at_least);
+void plan_fork(struct plans *plans, uint32_t task, uint32_t child_task, int exit_signal);
+void plan_thread(struct plans *plans, uint32_t task, uint32_t thread_task);
+void plan_park(struct plans *plans, uint32_t task, uint32_t until_release);
+
+/* Bytes of control memory needed, agent text not included; a multiple of the page size. */
+size_t plans_size(const struct plans *plans);
+
+/* Lays everything out at ctl (plans_size() zeroed bytes). base: address the agent's text has in
+ * the tasks (the tasks see ctl at base + AGENT_TEXT); total: bytes mapped there. */
+int plans_write(struct plans *plans, struct ctl *ctl, uint64_t base, struct fsnap_error *err);
+
+/* After plans_write: where data and slots are, to read results and patch inputs. */
+void *plans_data_at(const struct plans *plans, struct ctl *ctl, uint32_t ref);
+int64_t plans_slot(const struct plans *plans, struct ctl *ctl, uint32_t slot);
+
+/* Fills err with `code` from what ctl says went wrong: who, which step, its note, the call with
+ * its arguments, errno. Returns -1. */
+int plans_failure(const struct plans *plans, struct ctl *ctl, int code, struct fsnap_error *err);
+
+/* The plans as text for people: a heading per task, a line per operation. */
+void plans_explain(const struct plans *plans, FILE *out);
+
+#endif
