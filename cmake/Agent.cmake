@@ -1,0 +1,54 @@
+# Agent.cmake - the agent as bytes inside libfsnap: parasite/*.{c,S} -> agent.elf -> checked ->
+# agent.bin -> agent_blob.S, which defines agent_blob and agent_blob_size (parasite/plan.h).
+#
+# It runs in other processes, without a libc, without a loader, on a page of stack, and must not
+# touch floating point or vector state: hence the flags, and hence CheckAgent.cmake.
+
+file(GLOB agent_sources CONFIGURE_DEPENDS
+	${PROJECT_SOURCE_DIR}/parasite/*.c ${PROJECT_SOURCE_DIR}/parasite/*.S)
+if(NOT EXISTS ${PROJECT_SOURCE_DIR}/parasite/agent.lds)
+	file(WRITE ${PROJECT_BINARY_DIR}/no-agent.c "extern int none;\n")
+	add_library(agent_blob OBJECT ${PROJECT_BINARY_DIR}/no-agent.c)
+	return()
+endif()
+set(agent_script ${PROJECT_SOURCE_DIR}/parasite/agent.lds)
+set(agent_dir ${PROJECT_BINARY_DIR}/agent)
+set(agent_blob_source ${agent_dir}/agent_blob.S)
+
+set(agent_flags
+	-O2 -fpie -ffreestanding -nostdlib -mgeneral-regs-only -fvisibility=hidden
+	-fno-stack-protector -fcf-protection=none -fno-asynchronous-unwind-tables
+	-fno-sanitize=all -fno-lto -U_FORTIFY_SOURCE
+	-Wall -Wextra $<$<BOOL:${FSNAP_WERROR}>:-Werror>
+	# Loops that fill or copy must not become calls of memset or memcpy: there is no libc.
+	$<$<C_COMPILER_ID:GNU>:-fno-tree-loop-distribute-patterns>)
+
+add_library(agent OBJECT ${agent_sources})
+target_include_directories(agent PRIVATE ${PROJECT_SOURCE_DIR})
+target_compile_options(agent PRIVATE ${agent_flags})
+set_target_properties(agent PROPERTIES
+	C_STANDARD 17 C_EXTENSIONS ON POSITION_INDEPENDENT_CODE OFF INTERPROCEDURAL_OPTIMIZATION OFF)
+
+# Linked at address 0; that the result runs anywhere is what CheckAgent.cmake makes sure of.
+file(MAKE_DIRECTORY ${agent_dir})
+add_custom_command(
+	OUTPUT ${agent_dir}/agent.bin
+	COMMAND ${CMAKE_LINKER} -static -z noexecstack --build-id=none --fatal-warnings
+		-T ${agent_script}
+		-o ${agent_dir}/agent.elf $<TARGET_OBJECTS:agent>
+	COMMAND ${CMAKE_OBJCOPY} -O binary ${agent_dir}/agent.elf ${agent_dir}/unchecked.bin
+	COMMAND ${CMAKE_COMMAND} -D READELF=${CMAKE_READELF} -D NM=${CMAKE_NM}
+		-D BLOB=${agent_dir}/unchecked.bin -D ELF=${agent_dir}/agent.elf -D "OBJECTS=$<TARGET_OBJECTS:agent>"
+		-D CONTRACT=${PROJECT_SOURCE_DIR}/parasite/plan.h
+		-P ${PROJECT_SOURCE_DIR}/cmake/CheckAgent.cmake
+	COMMAND ${CMAKE_COMMAND} -E rename ${agent_dir}/unchecked.bin ${agent_dir}/agent.bin
+	DEPENDS agent $<TARGET_OBJECTS:agent> ${agent_script} ${PROJECT_SOURCE_DIR}/parasite/plan.h
+		${PROJECT_SOURCE_DIR}/cmake/CheckAgent.cmake
+	COMMENT "Linking and checking the agent"
+	COMMAND_EXPAND_LISTS
+	VERBATIM)
+
+configure_file(${PROJECT_SOURCE_DIR}/cmake/agent_blob.S.in ${agent_blob_source} @ONLY)
+set_source_files_properties(${agent_blob_source} PROPERTIES
+	OBJECT_DEPENDS ${agent_dir}/agent.bin)
+add_library(agent_blob OBJECT ${agent_blob_source})

@@ -1,0 +1,27 @@
+# Flags.cmake - how everything but the agent is compiled and linked.
+
+set(CMAKE_C_STANDARD 17)
+set(CMAKE_C_STANDARD_REQUIRED ON)
+set(CMAKE_C_EXTENSIONS ON)
+
+# No -DNDEBUG: an assertion that stops a dump is better than an image that is wrong.
+set(CMAKE_C_FLAGS_RELEASE "-O2 -g")
+set(CMAKE_C_FLAGS_DEBUG "-O1 -g -fno-omit-frame-pointer")
+
+add_compile_definitions(_GNU_SOURCE)
+add_compile_options(-Wall -Wextra $<$<BOOL:${FSNAP_WERROR}>:-Werror>)
+
+if(FSNAP_SANITIZE)
+	add_compile_options(-fsanitize=address,undefined -fno-sanitize-recover=all)
+	add_link_options(-fsanitize=address,undefined)
+else()
+	add_compile_options(-fstack-protector-strong -fstack-clash-protection -fcf-protection
+		"$<$<NOT:$<CONFIG:Debug>>:SHELL:-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2>")
+endif()
+add_link_options(-Wl,-z,relro,-z,now,-z,noexecstack,--as-needed)
+
+# Position-independent everywhere; programs that take in static archives are linked at a fixed
+# address nevertheless (Dependencies.cmake says why).
+set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+include(CheckPIESupported)
+check_pie_supported(LANGUAGES C)
