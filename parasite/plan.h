@@ -75,7 +75,9 @@ struct ctl_task {
 	uint32_t n_ops;		/* engine */
 	uint32_t stack;		/* engine: offset of the top of its stack, 16-aligned */
 	int32_t tid;		/* engine: PID or TID it must get; 0: any. agent: the one it got */
-	uint64_t home_frame;	/* engine, dump only: address of the signal frame that leads home */
+	uint64_t home_frame;	/* engine, dump only: address of the ucontext of the signal frame that
+				   leads home, outside control memory; 0: the task ends instead.
+				   The 8 bytes below it are the frame's too, and the agent's to write */
 	uint32_t state;		/* agent: enum task_state; futex word, wakes on every change */
 	uint32_t pc;		/* agent: operation being run, from 0 in this task's plan */
 	int64_t result;		/* agent: what the last system call returned */
@@ -108,7 +110,9 @@ struct ctl {
 	int32_t socket;		/* serving agent: its end of the socketpair it makes; engine: -1 before */
 	int32_t peer;		/* serving agent: the engine's end, which the engine duplicates and the
 				   agent closes at the first order; futex word; engine: -1 before */
-	uint64_t chain;		/* engine: stack pointer of the return chain; 0: there is none */
+	uint64_t chain;		/* engine: stack pointer of the serving task's return chain: the address
+				   of the target's `mov $15,%rax; syscall`, above it the ucontext;
+				   0: there is none, and the mapping is left behind */
 	uint64_t gadget;	/* engine: address of `syscall; ret` in the target's own text */
 };
 
