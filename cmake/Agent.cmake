@@ -6,11 +6,6 @@
 
 file(GLOB agent_sources CONFIGURE_DEPENDS
 	${PROJECT_SOURCE_DIR}/parasite/*.c ${PROJECT_SOURCE_DIR}/parasite/*.S)
-if(NOT EXISTS ${PROJECT_SOURCE_DIR}/parasite/agent.lds)
-	file(WRITE ${PROJECT_BINARY_DIR}/no-agent.c "extern int none;\n")
-	add_library(agent_blob OBJECT ${PROJECT_BINARY_DIR}/no-agent.c)
-	return()
-endif()
 set(agent_script ${PROJECT_SOURCE_DIR}/parasite/agent.lds)
 set(agent_dir ${PROJECT_BINARY_DIR}/agent)
 set(agent_blob_source ${agent_dir}/agent_blob.S)
@@ -29,16 +24,17 @@ target_compile_options(agent PRIVATE ${agent_flags})
 set_target_properties(agent PROPERTIES
 	C_STANDARD 17 C_EXTENSIONS ON POSITION_INDEPENDENT_CODE OFF INTERPROCEDURAL_OPTIMIZATION OFF)
 
-# Linked at address 0; that the result runs anywhere is what CheckAgent.cmake makes sure of.
+# -pie: what would need a relocation leaves one to be found, instead of being settled for address 0.
 file(MAKE_DIRECTORY ${agent_dir})
 add_custom_command(
 	OUTPUT ${agent_dir}/agent.bin
-	COMMAND ${CMAKE_LINKER} -static -z noexecstack --build-id=none --fatal-warnings
-		-T ${agent_script}
+	COMMAND ${CMAKE_LINKER} -pie --no-dynamic-linker -z noexecstack --build-id=none
+		--no-undefined --no-warn-rwx-segments -T ${agent_script}
 		-o ${agent_dir}/agent.elf $<TARGET_OBJECTS:agent>
 	COMMAND ${CMAKE_OBJCOPY} -O binary ${agent_dir}/agent.elf ${agent_dir}/unchecked.bin
 	COMMAND ${CMAKE_COMMAND} -D READELF=${CMAKE_READELF} -D NM=${CMAKE_NM}
-		-D BLOB=${agent_dir}/unchecked.bin -D ELF=${agent_dir}/agent.elf -D "OBJECTS=$<TARGET_OBJECTS:agent>"
+		-D ELF=${agent_dir}/agent.elf -D BLOB=${agent_dir}/unchecked.bin
+		-D "OBJECTS=$<JOIN:$<TARGET_OBJECTS:agent>,|>"
 		-D CONTRACT=${PROJECT_SOURCE_DIR}/parasite/plan.h
 		-P ${PROJECT_SOURCE_DIR}/cmake/CheckAgent.cmake
 	COMMAND ${CMAKE_COMMAND} -E rename ${agent_dir}/unchecked.bin ${agent_dir}/agent.bin

@@ -1,6 +1,6 @@
 # CheckAgent.cmake - fails the build unless the agent can run at any address with nothing around it.
 #
-#	cmake -D READELF= -D NM= -D OBJECTS= -D ELF= -D BLOB= -D CONTRACT= -P CheckAgent.cmake
+#	cmake -D READELF= -D NM= -D OBJECTS='a.o|b.o' -D ELF= -D BLOB= -D CONTRACT= -P CheckAgent.cmake
 #
 # 1. Objects refer to each other by distance only: no relocation that would hold an address.
 # 2. Linked, no relocation and no undefined symbol is left.
@@ -19,6 +19,7 @@ function(refuse what lines)
 endfunction()
 
 # 1. Debug information may hold addresses: it is not loaded.
+string(REPLACE "|" ";" OBJECTS "${OBJECTS}")
 foreach(object IN LISTS OBJECTS)
 	read_tool(text ${READELF} --relocs --wide ${object})
 	string(REGEX REPLACE "Relocation section '\\.rela\\.(debug|eh_frame|comment)[^\n]*\n([0-9a-f ][^\n]*\n)*" ""
