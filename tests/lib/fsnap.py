@@ -1,0 +1,83 @@
+"""Runs the fsnap command the way a user would and keeps what it said."""
+
+import json
+import os
+
+import children
+
+EXIT_OK, EXIT_GENERAL, EXIT_USAGE, EXIT_REFUSED = 0, 1, 2, 3
+EXIT_TARGET, EXIT_STORE, EXIT_IMAGE, EXIT_RESTORE = 4, 5, 6, 125
+
+
+class Result:
+    def __init__(self, argv, status, out, err):
+        self.argv, self.status, self.out, self.err = argv, status, out, err
+
+    @property
+    def json(self):
+        try:
+            return json.loads(self.out)
+        except ValueError:
+            return None
+
+    @property
+    def code(self):
+        """The error's stable name ("UNSUPPORTED"), or None."""
+        document = self.json
+        return document.get("error", {}).get("code") if isinstance(document, dict) else None
+
+    @property
+    def message(self):
+        document = self.json
+        if isinstance(document, dict) and "error" in document:
+            return document["error"].get("message", "")
+        return self.err
+
+    @property
+    def hint(self):
+        document = self.json
+        if isinstance(document, dict) and "error" in document:
+            return document["error"].get("hint", "")
+        lines = [x.strip() for x in self.err.splitlines()]
+        return next((x[5:].strip() for x in lines if x.startswith("hint:")), "")
+
+    def __str__(self):
+        text = f"$ {' '.join(self.argv)}\n  exit status {self.status}\n"
+        for name, content in (("stdout", self.out), ("stderr", self.err)):
+            for line in content.splitlines():
+                text += f"  {name}: {line}\n"
+        return text
+
+
+class Fsnap:
+    def __init__(self, binary, work, store=None):
+        self.binary = os.path.abspath(binary)
+        self.work = work
+        self.store = store or os.path.join(work, "store")
+        self.runs = 0
+
+    def start(self, *args, uid=None, cwd=None):
+        """Starts it and returns a handle for finish(). Its output goes to files, not to
+        pipes: a restored tree may go on holding it."""
+        self.runs += 1
+        base = os.path.join(self.work, f"fsnap.{self.runs}")
+        argv = [self.binary, "--store", self.store, *map(str, args)]
+        pid = children.spawn(argv, out=base + ".out", err=base + ".err", uid=uid, cwd=cwd)
+        return pid, base, argv
+
+    def finish(self, handle, timeout=40):
+        pid, base, argv = handle
+        status = children.wait(pid, timeout)
+        if status is None:
+            status = "none: still running"
+        texts = []
+        for suffix in (".out", ".err"):
+            try:
+                with open(base + suffix, encoding="utf-8", errors="replace") as f:
+                    texts.append(f.read())
+            except OSError:
+                texts.append("")
+        return Result(argv, status, *texts)
+
+    def run(self, *args, timeout=40, uid=None, cwd=None):
+        return self.finish(self.start(*args, uid=uid, cwd=cwd), timeout)

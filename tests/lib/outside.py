@@ -1,0 +1,130 @@
+"""What a process tree looks like from outside, in a form that a dump must leave as it was
+and a restore must bring back: everything /proc shows that is not a statistic."""
+
+import os
+import re
+
+STATUS = ("Name Umask Tgid NSpid PPid TracerPid Uid Gid Groups NSpgid NSsid Threads "
+          "SigPnd ShdPnd SigBlk SigIgn SigCgt CapInh CapPrm CapEff CapBnd CapAmb NoNewPrivs Seccomp "
+          "Seccomp_filters Cpus_allowed THP_enabled").split()
+# proc(5): exit signal, rt_priority, policy, nice, and the addresses prctl(PR_SET_MM) sets.
+STAT = {19: "nice", 26: "startcode", 27: "endcode", 28: "startstack", 38: "exit_signal",
+        40: "rt_priority", 41: "policy", 45: "start_data", 46: "end_data", 47: "start_brk",
+        48: "arg_start", 49: "arg_end", 50: "env_start", 51: "env_end"}
+
+
+def read(path):
+    try:
+        with open(path, "rb") as f:
+            return f.read().decode("latin-1")
+    except OSError as e:
+        return f"({os.strerror(e.errno)})"
+
+
+def fields(path, wanted):
+    found = {}
+    for line in read(path).splitlines():
+        key, _, value = line.partition(":")
+        if key in wanted:
+            found[key] = " ".join(value.split())
+    return found
+
+
+def stat(path):
+    text = read(path).rpartition(")")[2].split()
+    return {name: text[at - 3] for at, name in STAT.items() if at - 3 < len(text)}
+
+
+def maps(pid):
+    """Mappings, with neighbours that differ in nothing joined: where the kernel merges is
+    its own business. Anonymous shared memory is numbered anew by every boot and restore."""
+    rows = []
+    for line in read(f"/proc/{pid}/maps").splitlines():
+        span, perms, offset, _dev, _inode, *path = line.split(None, 5)
+        start, end = (int(x, 16) for x in span.split("-"))
+        name, offset = (path[0] if path else ""), int(offset, 16)
+        anonymous = not name.startswith("/")
+        if rows:
+            last = rows[-1]
+            follows = anonymous or offset == last["offset"] + last["end"] - last["start"]
+            if last["end"] == start and (last["perms"], last["name"]) == (perms, name) and follows:
+                last["end"] = end
+                continue
+        rows.append({"start": start, "end": end, "perms": perms, "offset": offset, "name": name})
+    return [f"{r['start']:x}-{r['end']:x} {r['perms']} "
+            f"{0 if not r['name'].startswith('/') else r['offset']:x} {r['name']}".rstrip()
+            for r in rows]
+
+
+def files(pid, numbers):
+    """Descriptors: what they lead to, position, flags. Inode numbers of pipes and sockets
+    become "first pipe", "second pipe", so that sharing shows and the numbers do not."""
+    found = {}
+    folder = f"/proc/{pid}/fd"
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return found
+    for name in sorted(names, key=int):
+        try:
+            link = os.readlink(f"{folder}/{name}")
+        except OSError:
+            continue
+        link = re.sub(r"(pipe|socket):\[(\d+)\]",
+                      lambda m: f"{m[1]} {numbers.setdefault(m[0], len(numbers))}", link)
+        info = fields(f"/proc/{pid}/fdinfo/{name}", ("pos", "flags", "eventfd-count", "sigmask"))
+        found[f"fd {name}"] = f"{link} {info}"
+    return found
+
+
+def tasks(pid):
+    found = {}
+    try:
+        names = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return found
+    for tid in sorted(names, key=int):
+        base = f"/proc/{pid}/task/{tid}"
+        row = {**fields(f"{base}/status", STATUS), **stat(f"{base}/stat")}
+        row["comm"] = read(f"{base}/comm").strip()
+        row["timerslack"] = read(f"/proc/{tid}/timerslack_ns").strip()
+        for key, value in row.items():
+            found[f"task {tid} {key}"] = value
+    return found
+
+
+def process(pid, numbers):
+    base = f"/proc/{pid}"
+    found = tasks(pid)
+    for name in ("cmdline", "environ", "auxv", "oom_score_adj", "personality",
+                 "coredump_filter", "timers"):
+        found[name] = read(f"{base}/{name}")
+    for line in read(f"{base}/limits").splitlines()[1:]:
+        found[f"limit {line[:26].strip()}"] = " ".join(line[26:].split())
+    for name in ("exe", "cwd", "root"):
+        try:
+            found[name] = os.readlink(f"{base}/{name}")
+        except OSError as e:
+            found[name] = f"({e.strerror})"
+    for row in maps(pid):
+        found[f"mapping {row}"] = "there"
+    found.update(files(pid, numbers))
+    return found
+
+
+def look(pids, ignore=()):
+    """{(pid, what): seen} of all these processes."""
+    numbers, seen = {}, {}
+    pattern = re.compile("|".join(ignore)) if ignore else None
+    for pid in pids:
+        for what, value in process(pid, numbers).items():
+            if not (pattern and pattern.search(what)):
+                seen[pid, what] = value
+    return seen
+
+
+def differences(before, after):
+    for key in sorted(set(before) | set(after), key=str):
+        expected, seen = before.get(key, "nothing"), after.get(key, "nothing")
+        if expected != seen:
+            yield f"process {key[0]}: {key[1]}: expected {expected!r}, seen {seen!r}"

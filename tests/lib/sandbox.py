@@ -1,0 +1,109 @@
+"""A place of its own for one test: PID, mount, network and IPC namespaces.
+
+The test's body runs as process 1 in there, so every orphan comes to it, PIDs of
+earlier tests cannot be in the way, and nothing outlives it.
+"""
+
+import ctypes
+import fcntl
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+import time
+import traceback
+
+SKIP = 77
+CLONE_NEWNS, CLONE_NEWIPC, CLONE_NEWPID, CLONE_NEWNET = 0x20000, 0x8000000, 0x20000000, 0x40000000
+MS_REC, MS_PRIVATE = 0x4000, 0x40000
+PR_SET_PDEATHSIG = 1
+SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def check(result, what):
+    if result < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, f"{what}: {os.strerror(error)}")
+    return result
+
+
+def mount(source, target, kind, flags=0, data=""):
+    check(libc.mount(source.encode(), target.encode(), kind.encode(), ctypes.c_ulong(flags),
+                     data.encode()), f"mount {kind} on {target}")
+
+
+def loopback_up():
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        request = struct.pack("16sH14x", b"lo", 0)
+        flags = struct.unpack("16sH14x", fcntl.ioctl(s, SIOCGIFFLAGS, request))[1]
+        fcntl.ioctl(s, SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", flags | IFF_UP))
+
+
+def skip(reason):
+    """Ends the test as not runnable here."""
+    print(f"skip: {reason}", flush=True)
+    sys.stdout.flush()
+    os._exit(SKIP)
+
+
+def run(body, timeout=60):
+    """Runs body() as process 1 of new namespaces; returns the status to exit with."""
+    if os.geteuid() != 0:
+        skip("needs root: it makes namespaces and restores other users' processes")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    check(libc.unshare(CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWPID | CLONE_NEWNET), "unshare")
+    pid = os.fork()
+    if pid == 0:
+        first_process(body)
+    pidfd = os.pidfd_open(pid)
+    stop = {"by": None}
+
+    def end(number, _frame):
+        stop["by"] = f"signal {number}"
+        os.kill(pid, signal.SIGKILL)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, end)
+    if not wait_readable(pidfd, timeout):
+        stop["by"] = f"time limit of {timeout} s"
+        os.kill(pid, signal.SIGKILL)
+    _, status = os.waitpid(pid, 0)
+    os.close(pidfd)
+    if stop["by"]:
+        print(f"FAIL: ended by {stop['by']}", flush=True)
+        return 1
+    return os.waitstatus_to_exitcode(status)
+
+
+def wait_readable(fd, timeout):
+    deadline = time.monotonic() + timeout
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    while (left := deadline - time.monotonic()) > 0:
+        if poll.poll(left * 1000):
+            return True
+    return False
+
+
+def first_process(body):
+    status = 99
+    try:
+        check(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl")
+        mount("none", "/", "none", MS_REC | MS_PRIVATE)
+        mount("proc", "/proc", "proc")
+        loopback_up()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        status = body()
+    except SystemExit as e:
+        status = e.code if isinstance(e.code, int) else 99
+    except BaseException:
+        traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status or 0)
