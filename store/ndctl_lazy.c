@@ -46,13 +46,15 @@ static forwarded_fn *lazy_find(struct lazy_symbol *symbol)
 	return function;
 }
 
-#define FORWARD_OR(answer, from, symbol_name)                                            \
-	word symbol_name(word a, word b, word c, word d, word e, word f);                \
-	word symbol_name(word a, word b, word c, word d, word e, word f)                 \
-	{                                                                                \
-		static struct lazy_symbol symbol = { from, #symbol_name, answer, NULL }; \
-		forwarded_fn *function = lazy_find(&symbol);                             \
-		return function ? function(a, b, c, d, e, f) : symbol.missing;           \
+#define FORWARD_OR(answer, from, symbol_name)                                  \
+	word symbol_name(word a, word b, word c, word d, word e, word f);      \
+	word symbol_name(word a, word b, word c, word d, word e, word f)       \
+	{                                                                      \
+		static struct lazy_symbol symbol = { .library = from,          \
+						     .name = #symbol_name,     \
+						     .missing = answer };      \
+		forwarded_fn *function = lazy_find(&symbol);                   \
+		return function ? function(a, b, c, d, e, f) : symbol.missing; \
 	}
 #define FORWARD(from, symbol_name) FORWARD_OR(0, from, symbol_name)
 

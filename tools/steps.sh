@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2034
 # steps.sh - sourced by check, demo and .ci/run: names what runs, and what failed.
 
 if [ -t 1 ]; then
