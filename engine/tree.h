@@ -11,9 +11,9 @@
 #include <signal.h>
 #include <stdbool.h>
 #include <sys/types.h>
-#include <sys/uio.h>
 #include <sys/user.h>
 
+#include "engine/text.h"
 #include "image.h"
 #include "store/error.h"
 
@@ -26,8 +26,8 @@ struct task { /* a thread */
 	bool stopped;	/* it is in a ptrace stop */
 	bool masked;	/* its signal mask was changed for remote work: image.sigmask holds the real one */
 	bool away;	/* its registers were changed: regs holds the real ones */
+	int owed;	/* a signal that was held back; delivered when the task is let go */
 	struct user_regs_struct regs;
-	struct iovec xstate; /* NT_X86_XSTATE as read; points into image.xstate */
 	image_thread image;
 };
 
@@ -42,9 +42,8 @@ struct process {
 	size_t n_tasks;
 	image_process image;
 	image_mm mm;
-	uint64_t syscall_ret;  /* address of `syscall; ret` in its text, 0: none found */
-	uint64_t sigreturn;    /* address of `mov $15, %eax|%rax; syscall` in its text, 0: none found */
-	uint64_t syscall_any;  /* address of any `syscall` instruction */
+	struct text_gadgets text; /* instructions of its own that fsnap can use */
+	char *status;		  /* text of /proc/PID/status, read once it is frozen */
 };
 
 struct tree {
@@ -52,6 +51,11 @@ struct tree {
 	size_t n_processes;
 };
 
+/* Adds a process that was just found; NULL when there is no memory. */
+struct process *tree_add(struct tree *tree, pid_t pid, pid_t ppid);
+struct task *process_add_task(struct process *process, pid_t tid);
+
 struct process *tree_find(const struct tree *tree, pid_t pid);
+void tree_free(struct tree *tree);
 
 #endif

@@ -1,0 +1,111 @@
+#include "engine/frame.h"
+
+#include <asm/ucontext.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <ucontext.h>
+
+/* The kernel's layout; <ucontext.h> agrees up to the signal mask, which is 8 bytes here. */
+struct kernel_ucontext {
+	uint64_t flags;
+	uint64_t link;
+	uint64_t stack_sp;
+	int32_t stack_flags;
+	uint64_t stack_size;
+	uint64_t r8, r9, r10, r11, r12, r13, r14, r15;
+	uint64_t rdi, rsi, rbp, rbx, rdx, rax, rcx, rsp, rip, eflags;
+	uint16_t cs, gs, fs, ss;
+	uint64_t error, trap, oldmask, cr2;
+	uint64_t fpstate;
+	uint64_t reserved[8];
+	uint64_t sigmask;
+};
+
+/* The bytes of the FXSAVE area that software owns (struct _fpx_sw_bytes, asm/sigcontext.h). */
+struct software_bytes {
+	uint32_t magic1;
+	uint32_t extended_size;
+	uint64_t xfeatures;
+	uint32_t xstate_size;
+	uint32_t padding[7];
+};
+
+#define SOFTWARE_OFFSET 464
+#define MAGIC1 0x46505853u
+#define MAGIC2 0x46505845u
+#define ALIGN64(n) (((n) + 63) & ~(size_t)63)
+
+/* Results only the kernel sees: include/linux/errno.h. */
+#define ERESTARTSYS 512
+#define ERESTARTNOINTR 513
+#define ERESTARTNOHAND 514
+#define ERESTART_RESTARTBLOCK 516
+
+size_t frame_size(const struct task *task)
+{
+	return ALIGN64(sizeof(struct kernel_ucontext)) + task->image.xstate.xstate_len + sizeof(uint32_t);
+}
+
+/* Relative sleeps have written what remains to their second argument: sleep just that. */
+static void restart_from_block(struct user_regs_struct *regs)
+{
+	if (regs->orig_rax == SYS_nanosleep && regs->rsi)
+		regs->rdi = regs->rsi;
+	else if (regs->orig_rax == SYS_clock_nanosleep && regs->r10)
+		regs->rdx = regs->r10;
+}
+
+void frame_restart(struct user_regs_struct *regs)
+{
+	if ((int64_t)regs->orig_rax < 0)
+		return;
+	switch (-(int64_t)regs->rax) {
+	case ERESTART_RESTARTBLOCK:
+		restart_from_block(regs);
+		break;
+	case ERESTARTSYS:
+	case ERESTARTNOINTR:
+	case ERESTARTNOHAND:
+		break;
+	default:
+		return;
+	}
+	regs->rax = regs->orig_rax;
+	regs->rip -= 2; /* the length of `syscall` */
+	regs->orig_rax = (uint64_t)-1;
+}
+
+void frame_build(const struct task *task, uint64_t address, void *buf)
+{
+	struct user_regs_struct regs = task->regs;
+	frame_restart(&regs);
+	size_t xstate_at = ALIGN64(sizeof(struct kernel_ucontext));
+	size_t xstate_size = task->image.xstate.xstate_len;
+	struct kernel_ucontext uc = {
+		.flags = UC_FP_XSTATE | UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS,
+		/* Not a valid mode: the kernel ignores it and keeps the alternate stack as it is. */
+		.stack_flags = 0x7fff,
+		.r8 = regs.r8, .r9 = regs.r9, .r10 = regs.r10, .r11 = regs.r11,
+		.r12 = regs.r12, .r13 = regs.r13, .r14 = regs.r14, .r15 = regs.r15,
+		.rdi = regs.rdi, .rsi = regs.rsi, .rbp = regs.rbp, .rbx = regs.rbx,
+		.rdx = regs.rdx, .rax = regs.rax, .rcx = regs.rcx, .rsp = regs.rsp,
+		.rip = regs.rip, .eflags = regs.eflags,
+		.cs = (uint16_t)regs.cs, .ss = (uint16_t)regs.ss,
+		.fpstate = address + xstate_at,
+		.sigmask = task->image.sigmask,
+	};
+	memset(buf, 0, frame_size(task));
+	memcpy(buf, &uc, sizeof(uc));
+	char *xstate = (char *)buf + xstate_at;
+	memcpy(xstate, task->image.xstate.xstate_val, xstate_size);
+	struct software_bytes software = {
+		.magic1 = MAGIC1,
+		.extended_size = (uint32_t)(xstate_size + sizeof(uint32_t)),
+		.xstate_size = (uint32_t)xstate_size,
+	};
+	/* ptrace put the enabled features where the frame wants none of its own: keep them. */
+	memcpy(&software.xfeatures, xstate + SOFTWARE_OFFSET, sizeof(software.xfeatures));
+	memcpy(xstate + SOFTWARE_OFFSET, &software, sizeof(software));
+	uint32_t magic2 = MAGIC2;
+	memcpy(xstate + xstate_size, &magic2, sizeof(magic2));
+}

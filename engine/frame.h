@@ -1,0 +1,24 @@
+/*
+ * frame.h - the signal frame by which a task finds its way home when fsnap dies.
+ *
+ * rt_sigreturn(2) restores every register, the vector state and the signal mask
+ * from such a frame.  It is the x86-64 kernel's struct rt_sigframe
+ * (arch/x86/include/asm/sigframe.h) from its ucontext on.
+ */
+#ifndef ENGINE_FRAME_H
+#define ENGINE_FRAME_H
+
+#include "engine/tree.h"
+
+/* Bytes a frame for this task needs, to be placed at a 64-byte aligned address. */
+size_t frame_size(const struct task *task);
+
+/* Writes into buf (frame_size bytes) the frame that will lie at `address` in the task. Its
+ * registers are such that an interrupted system call is started again, as the kernel would. */
+void frame_build(const struct task *task, uint64_t address, void *buf);
+
+/* What the kernel does to registers of a task that leaves an interrupted system call without a
+ * handler to run (arch/x86/kernel/signal.c); `regs` as PTRACE_GETREGS shows them. */
+void frame_restart(struct user_regs_struct *regs);
+
+#endif

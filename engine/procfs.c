@@ -1,0 +1,211 @@
+#include "engine/procfs.h"
+
+#include <ctype.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "store/scope.h"
+
+int procfs_open(pid_t pid, struct fsnap_error *err)
+{
+	char path[32];
+	snprintf(path, sizeof(path), "/proc/%d", pid);
+	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0 && errno == ENOENT) {
+		fail(err, FSNAP_E_NO_PROCESS, 0, "there is no process %d", pid);
+		return error_hint(err, "`ps -e` lists what runs; is it in another PID namespace?");
+	}
+	if (fd < 0)
+		return fail(err, FSNAP_E_SYSTEM, errno, "cannot open %s", path);
+	return fd;
+}
+
+/* ESRCH and ENOENT both mean that the process went away under us. */
+static int read_failed(const char *name, struct fsnap_error *err)
+{
+	int code = errno == ESRCH || errno == ENOENT ? FSNAP_E_TARGET_DIED :
+		   errno == EACCES || errno == EPERM ? FSNAP_E_PERMISSION : FSNAP_E_SYSTEM;
+	return fail(err, code, errno, "cannot read /proc/PID/%s", name);
+}
+
+char *procfs_read(int dir, const char *name, size_t *size, struct fsnap_error *err)
+{
+	cleanup_fd int fd = openat(dir, name, O_RDONLY | O_CLOEXEC);
+	if (fd < 0) {
+		read_failed(name, err);
+		return NULL;
+	}
+	size_t room = 8192, used = 0;
+	cleanup_free char *text = malloc(room);
+	while (text) {
+		ssize_t n = read(fd, text + used, room - used - 1);
+		if (n < 0) {
+			read_failed(name, err);
+			return NULL;
+		}
+		used += (size_t)n;
+		/* seq_file hands out at most a page or so a read: only 0 is the end. */
+		if (n == 0)
+			break;
+		if (room - used < 4096 + 1) {
+			char *more = realloc(text, room *= 2);
+			if (!more)
+				break;
+			text = more;
+		}
+	}
+	if (!text) {
+		fail(err, FSNAP_E_NOMEM, ENOMEM, "reading /proc/PID/%s", name);
+		return NULL;
+	}
+	text[used] = '\0';
+	if (size)
+		*size = used;
+	return steal(&text);
+}
+
+int procfs_stat(int dir, const char *name, struct procfs_stat *stat, struct fsnap_error *err)
+{
+	cleanup_free char *text = procfs_read(dir, name, NULL, err);
+	if (!text)
+		return -1;
+	/* comm may hold anything, ')' and spaces too: its end is the last ')'. */
+	char *open = strchr(text, '('), *close = strrchr(text, ')');
+	if (!open || !close)
+		return fail(err, FSNAP_E_SYSTEM, 0, "/proc/PID/%s is not as proc(5) says", name);
+	snprintf(stat->comm, sizeof(stat->comm), "%.*s", (int)(close - open - 1), open + 1);
+	unsigned long field[53] = { 0 };
+	char *cursor = close + 2;
+	stat->state = *cursor;
+	cursor++;
+	for (int i = 4; i <= 52 && *cursor; i++)
+		field[i] = strtoul(cursor, &cursor, 10);
+	stat->ppid = (pid_t)field[4];
+	stat->pgid = (pid_t)field[5];
+	stat->sid = (pid_t)field[6];
+	stat->start_code = field[26];
+	stat->end_code = field[27];
+	stat->start_stack = field[28];
+	stat->exit_signal = (int)field[38];
+	stat->start_data = field[45];
+	stat->end_data = field[46];
+	stat->start_brk = field[47];
+	stat->arg_start = field[48];
+	stat->arg_end = field[49];
+	stat->env_start = field[50];
+	stat->env_end = field[51];
+	stat->exit_code = (int)field[52];
+	return 0;
+}
+
+long procfs_status_number(const char *status, const char *key)
+{
+	size_t length = strlen(key);
+	for (const char *line = status; line; line = strchr(line, '\n')) {
+		line += *line == '\n';
+		if (strncmp(line, key, length) == 0 && line[length] == ':')
+			return strtol(line + length + 1, NULL, 10);
+	}
+	return -1;
+}
+
+/* A growing list of PIDs. */
+struct pids {
+	pid_t *pid;
+	size_t count, room;
+};
+
+static int pids_add(struct pids *list, pid_t pid, struct fsnap_error *err)
+{
+	if (list->count == list->room) {
+		size_t room = list->room ? 2 * list->room : 16;
+		pid_t *more = realloc(list->pid, room * sizeof(*more));
+		if (!more)
+			return fail(err, FSNAP_E_NOMEM, ENOMEM, "listing processes");
+		list->pid = more;
+		list->room = room;
+	}
+	list->pid[list->count++] = pid;
+	return 0;
+}
+
+pid_t *procfs_threads(int dir, size_t *count, struct fsnap_error *err)
+{
+	*count = 0;
+	int fd = openat(dir, "task", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	cleanup_dir DIR *tasks = fd >= 0 ? fdopendir(fd) : NULL;
+	if (!tasks) {
+		read_failed("task", err);
+		return NULL;
+	}
+	struct pids list = { 0 };
+	/* The kernel lists the leader first, then threads in order of creation. */
+	for (struct dirent *entry; (entry = readdir(tasks));)
+		if (isdigit((unsigned char)entry->d_name[0]) &&
+		    pids_add(&list, atoi(entry->d_name), err) < 0) {
+			free(list.pid);
+			return NULL;
+		}
+	if (list.count == 0)
+		fail(err, FSNAP_E_TARGET_DIED, 0, "the process has no threads any more");
+	*count = list.count;
+	return list.pid;
+}
+
+pid_t *procfs_children(int dir, size_t *count, struct fsnap_error *err)
+{
+	*count = 0;
+	size_t n = 0;
+	cleanup_free pid_t *threads = procfs_threads(dir, &n, err);
+	if (!threads)
+		return NULL;
+	struct pids list = { 0 };
+	pids_add(&list, 0, err); /* so that an empty list is not NULL */
+	for (size_t i = 0; i < n && list.pid; i++) {
+		char name[64];
+		snprintf(name, sizeof(name), "task/%d/children", threads[i]);
+		cleanup_free char *text = procfs_read(dir, name, NULL, NULL);
+		/* A thread that ended in between has handed its children to a sibling. */
+		for (char *cursor = text, *end; cursor; cursor = end) {
+			pid_t pid = (pid_t)strtol(cursor, &end, 10);
+			if (end == cursor)
+				break;
+			if (pids_add(&list, pid, err) < 0) {
+				free(list.pid);
+				return NULL;
+			}
+		}
+	}
+	if (!list.pid)
+		return NULL;
+	memmove(list.pid, list.pid + 1, --list.count * sizeof(pid_t));
+	*count = list.count;
+	return list.pid;
+}
+
+int procfs_next_map(char **cursor, struct procfs_map *map)
+{
+	char *line = *cursor;
+	if (!line || !*line)
+		return 0;
+	char *next = strchr(line, '\n');
+	if (next)
+		*next++ = '\0';
+	*cursor = next;
+	map->start = strtoul(line, &line, 16);
+	map->end = strtoul(line + 1, &line, 16);
+	const char *perms = line + 1;
+	map->prot = (perms[0] == 'r' ? PROT_READ : 0) | (perms[1] == 'w' ? PROT_WRITE : 0) |
+		    (perms[2] == 'x' ? PROT_EXEC : 0);
+	map->shared = perms[3] == 's';
+	map->offset = strtoul(perms + 5, &line, 16);
+	map->major = (unsigned)strtoul(line + 1, &line, 16);
+	map->minor = (unsigned)strtoul(line + 1, &line, 16);
+	map->inode = strtoul(line + 1, &line, 10);
+	while (*line == ' ')
+		line++;
+	map->path = line;
+	return 1;
+}

@@ -1,0 +1,222 @@
+#include "engine/seize.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "engine/procfs.h"
+#include "engine/trace.h"
+#include "store/scope.h"
+
+/* A fork bomb outruns anybody; a compile job settles within a few rounds. */
+#define SEIZE_ROUNDS 1000
+
+struct process *seize_prepare(struct tree *tree, pid_t pid, pid_t ppid, struct fsnap_error *err)
+{
+	cleanup_fd int proc = procfs_open(pid, err);
+	struct procfs_stat stat;
+	if (proc < 0 || procfs_stat(proc, "stat", &stat, err) < 0)
+		return NULL;
+	bool zombie = stat.state == 'Z' || stat.state == 'X';
+	cleanup_fd int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+	if (pidfd < 0 && !zombie) {
+		fail(err, FSNAP_E_NO_PROCESS, errno, "process %d", pid);
+		return NULL;
+	}
+	struct process *process = tree_add(tree, pid, ppid);
+	if (!process) {
+		fail(err, FSNAP_E_NOMEM, ENOMEM, "process %d", pid);
+		return NULL;
+	}
+	process->proc = steal_fd(&proc);
+	process->pidfd = steal_fd(&pidfd);
+	memcpy(process->comm, stat.comm, sizeof(process->comm));
+	process->image.zombie = zombie;
+	process->image.wait_status = stat.exit_code;
+	return process;
+}
+
+static bool process_has(const struct process *process, pid_t tid)
+{
+	for (size_t i = 0; i < process->n_tasks; i++)
+		if (process->tasks[i]->tid == tid)
+			return true;
+	return false;
+}
+
+/* Threads that ended while we looked are no longer part of the process. */
+static void drop_dead_tasks(struct process *process)
+{
+	size_t kept = 0;
+	for (size_t i = 0; i < process->n_tasks; i++) {
+		struct task *task = process->tasks[i];
+		if (task->seized)
+			process->tasks[kept++] = task;
+		else
+			free(task);
+	}
+	/* Slots behind `kept` stay allocated; the array never shrinks below a power of two. */
+	process->n_tasks = kept;
+}
+
+/* Seizes and stops the threads that are new; *found counts them. */
+static int stop_threads(struct process *process, size_t *found, struct fsnap_error *err)
+{
+	size_t count;
+	cleanup_free pid_t *tids = procfs_threads(process->proc, &count, err);
+	if (!tids)
+		return -1;
+	size_t first_new = process->n_tasks;
+	for (size_t i = 0; i < count; i++) {
+		if (process_has(process, tids[i]))
+			continue;
+		struct task *task = process_add_task(process, tids[i]);
+		if (!task)
+			return fail(err, FSNAP_E_NOMEM, ENOMEM, "process %d", process->pid);
+		if (trace_seize(task, false, err) == TRACE_FAILED)
+			return -1;
+		if (task->seized)
+			trace_interrupt(task);
+	}
+	for (size_t i = first_new; i < process->n_tasks; i++)
+		if (process->tasks[i]->seized && trace_await_stop(process->tasks[i], err) == TRACE_FAILED)
+			return -1;
+	drop_dead_tasks(process);
+	*found += process->n_tasks - first_new;
+	return 0;
+}
+
+/* A leader that called pthread_exit() while its threads go on cannot be stopped, only waited for. */
+static int check_leader(struct process *process, struct fsnap_error *err)
+{
+	if (!process->image.zombie)
+		return 0;
+	size_t count;
+	cleanup_free pid_t *tids = procfs_threads(process->proc, &count, NULL);
+	if (!tids || count <= 1)
+		return 0;
+	fail(err, FSNAP_E_UNSUPPORTED, 0,
+	     "process %d (%s): its main thread has ended while %zu others go on", process->pid,
+	     process->comm, count - 1);
+	return error_hint(err, "let the main thread wait for the others (pthread_join)");
+}
+
+/* The task directory's link count tells the number of threads without listing them. */
+static bool threads_are_known(const struct process *process)
+{
+	struct stat stat;
+	return process->n_tasks > 0 && fstatat(process->proc, "task", &stat, 0) == 0 &&
+	       stat.st_nlink == process->n_tasks + 2;
+}
+
+static int stop_process(struct process *process, size_t *found, struct fsnap_error *err)
+{
+	if (threads_are_known(process))
+		return 0;
+	if (check_leader(process, err) < 0)
+		return -1;
+	if (process->image.zombie)
+		return 0;
+	struct fsnap_error why = { 0 };
+	if (stop_threads(process, found, &why) == 0 && process->n_tasks > 0)
+		return 0;
+	/* Did it end just now? Then its parent still has to wait for it: a zombie. */
+	struct procfs_stat stat;
+	if ((!error_is_set(&why) || why.code == FSNAP_E_TARGET_DIED) &&
+	    procfs_stat(process->proc, "stat", &stat, NULL) == 0 && stat.state == 'Z') {
+		process->image.zombie = 1;
+		process->image.wait_status = stat.exit_code;
+		return 0;
+	}
+	if (error_is_set(&why))
+		*err = why;
+	else
+		fail(err, FSNAP_E_TARGET_DIED, 0, "process %d (%s) ended", process->pid, process->comm);
+	return -1;
+}
+
+/* Adds children that are not known yet. */
+static int find_children(struct tree *tree, struct process *parent, size_t *found,
+			 struct fsnap_error *err)
+{
+	if (parent->image.zombie)
+		return 0;
+	size_t count;
+	cleanup_free pid_t *pids = procfs_children(parent->proc, &count, err);
+	if (!pids)
+		return -1;
+	for (size_t i = 0; i < count; i++) {
+		if (tree_find(tree, pids[i]))
+			continue;
+		struct fsnap_error why = { 0 };
+		if (!seize_prepare(tree, pids[i], parent->pid, &why)) {
+			/* Reaped between the listing and now: it was a zombie then. */
+			if (why.code == FSNAP_E_NO_PROCESS || why.code == FSNAP_E_TARGET_DIED)
+				continue;
+			*err = why;
+			return -1;
+		}
+		(*found)++;
+	}
+	return 0;
+}
+
+/* A parent is stopped before its children are listed, so that the list is final; only threads that
+ * were still running could add to it: look again until a whole round brings nothing new. */
+static int settle(struct tree *tree, struct fsnap_error *err)
+{
+	for (int round = 0; round < SEIZE_ROUNDS; round++) {
+		size_t found = 0;
+		for (size_t i = 0; i < tree->n_processes; i++)
+			if (stop_process(tree->processes[i], &found, err) < 0 ||
+			    find_children(tree, tree->processes[i], &found, err) < 0)
+				return -1;
+		if (found == 0)
+			return 0;
+	}
+	fail(err, FSNAP_E_TARGET_BUSY, 0, "the tree below process %d forks faster than it can be stopped",
+	     tree->processes[0]->pid);
+	return error_hint(err, "stop its busiest part first: kill -STOP PID");
+}
+
+int seize_tree(struct tree *tree, struct fsnap_error *err)
+{
+	if (settle(tree, err) == 0) {
+		if (!tree->processes[0]->image.zombie)
+			return 0;
+		fail(err, FSNAP_E_TARGET_DIED, 0, "process %d (%s) has ended", tree->processes[0]->pid,
+		     tree->processes[0]->comm);
+	}
+	seize_release(tree);
+	return -1;
+}
+
+void seize_put_back(struct task *task)
+{
+	if (!task->stopped)
+		return;
+	if (task->away && trace_set_regs(task, &task->regs, NULL) == TRACE_OK)
+		task->away = false;
+	if (task->masked && trace_set_mask(task, task->image.sigmask, NULL) == TRACE_OK)
+		task->masked = false;
+}
+
+void seize_release(struct tree *tree)
+{
+	for (size_t i = 0; i < tree->n_processes; i++) {
+		struct process *process = tree->processes[i];
+		for (size_t j = 0; j < process->n_tasks; j++) {
+			struct task *task = process->tasks[j];
+			if (!task->seized)
+				continue;
+			/* PTRACE_DETACH needs a stopped tracee. */
+			if (!task->stopped && trace_interrupt(task) == TRACE_OK)
+				trace_await_stop(task, NULL);
+			seize_put_back(task);
+			trace_detach(task);
+		}
+	}
+}

@@ -1,0 +1,23 @@
+/*
+ * seize.h - stopping a whole tree, and letting it go.
+ */
+#ifndef ENGINE_SEIZE_H
+#define ENGINE_SEIZE_H
+
+#include "engine/tree.h"
+
+/* Finds the process and opens what a dump needs of it; stops nothing. */
+struct process *seize_prepare(struct tree *tree, pid_t pid, pid_t ppid, struct fsnap_error *err);
+
+/* Stops every thread of every process below (and including) the prepared root. On success the
+ * tree stands still and is complete. On failure everything is let go again. */
+int seize_tree(struct tree *tree, struct fsnap_error *err);
+
+/* Puts registers and masks back where they were changed, and lets every task run. Safe to call
+ * at any time, and twice. */
+void seize_release(struct tree *tree);
+
+/* Puts one stopped task back exactly as it was found. */
+void seize_put_back(struct task *task);
+
+#endif

@@ -1,0 +1,216 @@
+#include "engine/trace.h"
+
+#include <elf.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "engine/procfs.h"
+#include "store/scope.h"
+
+#ifndef PTRACE_O_SUSPEND_SECCOMP
+#define PTRACE_O_SUSPEND_SECCOMP (1 << 21)
+#endif
+
+/* Room for any XSAVE area that exists: AMX tiles make it 11 KiB. */
+#define XSTATE_MAX 16384
+
+static enum trace_result request(struct task *task, int op, uintptr_t address, uintptr_t data,
+				 const char *what, struct fsnap_error *err)
+{
+	if (ptrace(op, task->tid, address, data) == 0)
+		return TRACE_OK;
+	if (errno == ESRCH)
+		return TRACE_DIED;
+	fail(err, FSNAP_E_SYSTEM, errno, "thread %d: %s", task->tid, what);
+	return TRACE_FAILED;
+}
+
+/* Why was PTRACE_SEIZE refused? The kernel says EPERM for several reasons; users need one. */
+static enum trace_result seize_refused(struct task *task, struct fsnap_error *err)
+{
+	cleanup_fd int dir = procfs_open(task->tid, NULL);
+	cleanup_free char *status = dir >= 0 ? procfs_read(dir, "status", NULL, NULL) : NULL;
+	if (!status)
+		return TRACE_DIED;
+	long tracer = procfs_status_number(status, "TracerPid");
+	if (tracer > 0) {
+		fail(err, FSNAP_E_TRACED, 0, "process %d is being traced by process %ld",
+		     task->process->pid, tracer);
+		error_hint(err, "let the debugger or strace detach first");
+	} else if (procfs_status_number(status, "VmSize") < 0 && strstr(status, "\nKthread:\t1")) {
+		fail(err, FSNAP_E_UNSUPPORTED, 0, "process %d is a kernel thread", task->process->pid);
+	} else {
+		fail(err, FSNAP_E_PERMISSION, EPERM, "process %d (%s) may not be traced by this user",
+		     task->process->pid, task->process->comm);
+		error_hint(err, "run fsnap as root or as the owner of the process; see also "
+				"/proc/sys/kernel/yama/ptrace_scope");
+	}
+	return TRACE_FAILED;
+}
+
+enum trace_result trace_seize(struct task *task, bool kill_with_us, struct fsnap_error *err)
+{
+	long options = kill_with_us ? PTRACE_O_EXITKILL : 0;
+	/* With seccomp suspended the agent may use any system call. The option needs CAP_SYS_ADMIN;
+	 * without it, targets that use filters are refused later. */
+	if (ptrace(PTRACE_SEIZE, task->tid, 0, options | PTRACE_O_SUSPEND_SECCOMP) < 0 &&
+	    (errno != EPERM || ptrace(PTRACE_SEIZE, task->tid, 0, options) < 0))
+		return errno == ESRCH ? TRACE_DIED : seize_refused(task, err);
+	task->seized = true;
+	return TRACE_OK;
+}
+
+enum trace_result trace_interrupt(struct task *task)
+{
+	return ptrace(PTRACE_INTERRUPT, task->tid, 0, 0) < 0 ? TRACE_DIED : TRACE_OK;
+}
+
+/* Waits for any stop; the one place where fsnap waits for a tracee. */
+static enum trace_result await(struct task *task, int *status, struct fsnap_error *err)
+{
+	for (;;) {
+		pid_t got = waitpid(task->tid, status, __WALL);
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got < 0 && errno != ECHILD) {
+			fail(err, FSNAP_E_SYSTEM, errno, "waiting for thread %d", task->tid);
+			return TRACE_FAILED;
+		}
+		if (got < 0 || !WIFSTOPPED(*status)) {
+			task->seized = false;
+			return TRACE_DIED;
+		}
+		task->stopped = true;
+		return TRACE_OK;
+	}
+}
+
+enum trace_result trace_await_stop(struct task *task, struct fsnap_error *err)
+{
+	for (;;) {
+		int status;
+		enum trace_result result = await(task, &status, err);
+		if (result != TRACE_OK || status >> 16 == PTRACE_EVENT_STOP)
+			return result;
+		/* A signal got there first. Deliver it, and ask again: any trap eats the request. */
+		task->stopped = false;
+		if (ptrace(PTRACE_CONT, task->tid, 0, WSTOPSIG(status)) < 0 ||
+		    ptrace(PTRACE_INTERRUPT, task->tid, 0, 0) < 0)
+			return TRACE_DIED;
+	}
+}
+
+enum trace_result trace_continue(struct task *task, struct fsnap_error *err)
+{
+	enum trace_result result = request(task, PTRACE_CONT, 0, 0, "cannot be continued", err);
+	if (result == TRACE_OK)
+		task->stopped = false;
+	return result;
+}
+
+void trace_detach(struct task *task)
+{
+	if (task->seized)
+		ptrace(PTRACE_DETACH, task->tid, 0, task->owed);
+	task->seized = task->stopped = false;
+}
+
+enum trace_result trace_get_state(struct task *task, struct fsnap_error *err)
+{
+	enum trace_result result = request(task, PTRACE_GETREGS, 0, (uintptr_t)&task->regs,
+					   "cannot read registers", err);
+	if (result != TRACE_OK)
+		return result;
+	char area[XSTATE_MAX];
+	struct iovec vector = { area, sizeof(area) };
+	result = request(task, PTRACE_GETREGSET, NT_X86_XSTATE, (uintptr_t)&vector,
+			 "cannot read vector state", err);
+	if (result != TRACE_OK)
+		return result;
+	char *copy = malloc(vector.iov_len);
+	if (!copy)
+		return fail(err, FSNAP_E_NOMEM, ENOMEM, "vector state");
+	memcpy(copy, area, vector.iov_len);
+	free(task->image.xstate.xstate_val);
+	task->image.xstate.xstate_val = copy;
+	task->image.xstate.xstate_len = (u_int)vector.iov_len;
+	return TRACE_OK;
+}
+
+enum trace_result trace_set_regs(struct task *task, const struct user_regs_struct *regs,
+				 struct fsnap_error *err)
+{
+	return request(task, PTRACE_SETREGS, 0, (uintptr_t)regs, "cannot set registers", err);
+}
+
+enum trace_result trace_set_xstate(struct task *task, const void *xstate, size_t size,
+				   struct fsnap_error *err)
+{
+	struct iovec vector = { (void *)(uintptr_t)xstate, size };
+	return request(task, PTRACE_SETREGSET, NT_X86_XSTATE, (uintptr_t)&vector,
+		       "cannot set vector state", err);
+}
+
+enum trace_result trace_get_mask(struct task *task, uint64_t *mask, struct fsnap_error *err)
+{
+	return request(task, PTRACE_GETSIGMASK, sizeof(*mask), (uintptr_t)mask,
+		       "cannot read the signal mask", err);
+}
+
+enum trace_result trace_set_mask(struct task *task, uint64_t mask, struct fsnap_error *err)
+{
+	return request(task, PTRACE_SETSIGMASK, sizeof(mask), (uintptr_t)&mask,
+		       "cannot set the signal mask", err);
+}
+
+enum trace_result trace_call(struct task *task, uint64_t at, uint64_t stack, long nr,
+			     const uint64_t args[6], int64_t *result, struct fsnap_error *err)
+{
+	struct user_regs_struct regs = task->regs;
+	regs.rip = at;
+	regs.rsp = stack ? stack : regs.rsp;
+	regs.rax = (uint64_t)nr;
+	regs.orig_rax = (uint64_t)-1; /* nothing for the kernel to restart */
+	regs.rdi = args[0];
+	regs.rsi = args[1];
+	regs.rdx = args[2];
+	regs.r10 = args[3];
+	regs.r8 = args[4];
+	regs.r9 = args[5];
+	task->away = true;
+	enum trace_result step = trace_set_regs(task, &regs, err);
+	/* Stepping over `syscall` gives one stop, behind the call. */
+	if (step == TRACE_OK)
+		step = request(task, PTRACE_SINGLESTEP, 0, 0, "cannot step", err);
+	if (step != TRACE_OK)
+		return step;
+	task->stopped = false;
+	int status;
+	for (;;) {
+		step = await(task, &status, err);
+		if (step != TRACE_OK)
+			return step;
+		if (WSTOPSIG(status) == SIGTRAP && status >> 16 == 0)
+			break;
+		/* Everything that can be is blocked: this is SIGSTOP, which has to wait. */
+		if (status >> 16 == 0)
+			task->owed = WSTOPSIG(status);
+		if (ptrace(PTRACE_SINGLESTEP, task->tid, 0, 0) < 0)
+			return TRACE_DIED;
+	}
+	step = request(task, PTRACE_GETREGS, 0, (uintptr_t)&regs, "cannot read registers", err);
+	*result = (int64_t)regs.rax;
+	return step;
+}
+
+int trace_check(enum trace_result result, const struct task *task, struct fsnap_error *err)
+{
+	if (result == TRACE_DIED)
+		fail(err, FSNAP_E_TARGET_DIED, 0, "process %d (%s): thread %d ended", task->process->pid,
+		     task->process->comm, task->tid);
+	return result == TRACE_OK ? 0 : -1;
+}

@@ -1,0 +1,46 @@
+/*
+ * trace.h - everything that talks to ptrace(2), and all waiting for tracees.
+ *
+ * "The tracee died" is an ordinary result of every call here: TRACE_DIED, with
+ * the task marked dead.  TRACE_FAILED means that *err tells more.
+ */
+#ifndef ENGINE_TRACE_H
+#define ENGINE_TRACE_H
+
+#include "engine/tree.h"
+
+enum trace_result { TRACE_OK = 0, TRACE_FAILED = -1, TRACE_DIED = -2 };
+
+/* Seizes without stopping. kill_with_us: the task dies when this process does (restore only). */
+enum trace_result trace_seize(struct task *task, bool kill_with_us, struct fsnap_error *err);
+
+/* Asks the task to stop; trace_await_stop() waits for it. A signal that arrives first is
+ * delivered (its frame is built, no instruction of the handler runs). */
+enum trace_result trace_interrupt(struct task *task);
+enum trace_result trace_await_stop(struct task *task, struct fsnap_error *err);
+
+/* Lets a stopped task run on, traced. */
+enum trace_result trace_continue(struct task *task, struct fsnap_error *err);
+
+/* Lets it go for good. */
+void trace_detach(struct task *task);
+
+/* Registers and vector state into task->regs, task->image.xstate. */
+enum trace_result trace_get_state(struct task *task, struct fsnap_error *err);
+enum trace_result trace_set_regs(struct task *task, const struct user_regs_struct *regs,
+				 struct fsnap_error *err);
+enum trace_result trace_set_xstate(struct task *task, const void *xstate, size_t size,
+				   struct fsnap_error *err);
+enum trace_result trace_get_mask(struct task *task, uint64_t *mask, struct fsnap_error *err);
+enum trace_result trace_set_mask(struct task *task, uint64_t mask, struct fsnap_error *err);
+
+/* One system call in a stopped task, on the `syscall` instruction at `at`, with `stack` as stack
+ * pointer (0: its own). The registers are left changed: see away in tree.h. *result gets what the
+ * call returned. */
+enum trace_result trace_call(struct task *task, uint64_t at, uint64_t stack, long nr,
+			     const uint64_t args[6], int64_t *result, struct fsnap_error *err);
+
+/* Turns a result into -1 with an error that says the task ended. */
+int trace_check(enum trace_result result, const struct task *task, struct fsnap_error *err);
+
+#endif
