@@ -24,15 +24,21 @@ target_compile_options(agent PRIVATE ${agent_flags})
 set_target_properties(agent PROPERTIES
 	C_STANDARD 17 C_EXTENSIONS ON POSITION_INDEPENDENT_CODE OFF INTERPROCEDURAL_OPTIMIZATION OFF)
 
+# GNU binutils whatever the compiler: the script and the checks are written for them.
+foreach(tool IN ITEMS ld.bfd objcopy readelf nm)
+	find_program(BINUTILS_${tool} ${tool} REQUIRED)
+	mark_as_advanced(BINUTILS_${tool})
+endforeach()
+
 # -pie: what would need a relocation leaves one to be found, instead of being settled for address 0.
 file(MAKE_DIRECTORY ${agent_dir})
 add_custom_command(
 	OUTPUT ${agent_dir}/agent.bin
-	COMMAND ${CMAKE_LINKER} -pie --no-dynamic-linker -z noexecstack --build-id=none
+	COMMAND ${BINUTILS_ld.bfd} -pie --no-dynamic-linker -z noexecstack --build-id=none
 		--no-undefined --no-warn-rwx-segments -T ${agent_script}
 		-o ${agent_dir}/agent.elf $<TARGET_OBJECTS:agent>
-	COMMAND ${CMAKE_OBJCOPY} -O binary ${agent_dir}/agent.elf ${agent_dir}/unchecked.bin
-	COMMAND ${CMAKE_COMMAND} -D READELF=${CMAKE_READELF} -D NM=${CMAKE_NM}
+	COMMAND ${BINUTILS_objcopy} -O binary ${agent_dir}/agent.elf ${agent_dir}/unchecked.bin
+	COMMAND ${CMAKE_COMMAND} -D READELF=${BINUTILS_readelf} -D NM=${BINUTILS_nm}
 		-D ELF=${agent_dir}/agent.elf -D BLOB=${agent_dir}/unchecked.bin
 		-D "OBJECTS=$<JOIN:$<TARGET_OBJECTS:agent>,|>"
 		-D CONTRACT=${PROJECT_SOURCE_DIR}/parasite/plan.h
