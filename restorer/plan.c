@@ -1,0 +1,308 @@
+#include "restorer/plan.h"
+
+#include <assert.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "restorer/plan_private.h"
+
+#define PAGE 4096u
+
+/* --- growing ---------------------------------------------------------------- */
+
+/* Room for n more items of `size` bytes, zeroed; NULL: there is no memory. */
+static void *list_add(struct list *list, size_t n, size_t size)
+{
+	if (list->used + n > list->room) {
+		size_t room = list->room ? list->room * 2 : 16;
+		if (room < list->used + n)
+			room = list->used + n;
+		void *items = reallocarray(list->items, room, size);
+		if (!items)
+			return NULL;
+		list->items = items;
+		list->room = room;
+	}
+	void *added = (char *)list->items + list->used * size;
+	memset(added, 0, n * size);
+	list->used += n;
+	return added;
+}
+
+/* As list_add; remembers in plans when there is no memory. */
+static void *add(struct plans *plans, struct list *list, size_t n, size_t size)
+{
+	void *added = plans->exhausted ? NULL : list_add(list, n, size);
+	if (!added)
+		plans->exhausted = true;
+	return added;
+}
+
+struct plans *plans_new(void)
+{
+	return calloc(1, sizeof(struct plans));
+}
+
+void plans_free(struct plans *plans)
+{
+	if (!plans)
+		return;
+	for (uint32_t i = 0; i < plans->tasks.used; i++) {
+		free(plan_task_at(plans, i)->who);
+		free(plan_task_at(plans, i)->ops.items);
+	}
+	free(plans->tasks.items);
+	free(plans->data.items);
+	free(plans->items.items);
+	free(plans->notes.items);
+	free(plans);
+}
+
+uint32_t plans_task(struct plans *plans, int tid, const char *who)
+{
+	if (!plans)
+		return 0;
+	char *copy = strdup(who);
+	struct plan_task *task = add(plans, &plans->tasks, 1, sizeof(*task));
+	if (!task || !copy) {
+		plans->exhausted = true;
+		free(copy);
+		return 0;
+	}
+	task->tid = tid;
+	task->who = copy;
+	return (uint32_t)plans->tasks.used - 1;
+}
+
+uint32_t plans_task_count(const struct plans *plans)
+{
+	return plans ? (uint32_t)plans->tasks.used : 0;
+}
+
+uint32_t plans_data(struct plans *plans, const void *bytes, size_t n, size_t align)
+{
+	if (!plans)
+		return 0;
+	size_t gap = align ? -plans->data.used & (align - 1) : 0;
+	if (n > UINT32_MAX - PAGE || plans->data.used + gap > UINT32_MAX - PAGE - n)
+		plans->exhausted = true;
+	char *data = add(plans, &plans->data, gap + n, 1);
+	struct plan_item *item = add(plans, &plans->items, 1, sizeof(*item));
+	if (!data || !item)
+		return 0;
+	if (bytes)
+		memcpy(data + gap, bytes, n);
+	item->ref = (uint32_t)(plans->data.used - n);
+	item->size = (uint32_t)n;
+	return item->ref;
+}
+
+void plan_note(struct plans *plans, const char *format, ...)
+{
+	if (!plans)
+		return;
+	char text[512];
+	va_list args;
+	va_start(args, format);
+	vsnprintf(text, sizeof(text), format, args);
+	va_end(args);
+	if (!strcmp(text, plan_note_at(plans, plans->note)))
+		return;
+	size_t first = plans->notes.used ? 0 : 1; /* offset 0 is "no note" */
+	size_t length = strlen(text) + 1;
+	char *note = add(plans, &plans->notes, first + length, 1);
+	if (!note)
+		return;
+	memcpy(note + first, text, length);
+	plans->note = text[0] ? (uint32_t)(plans->notes.used - length) : 0;
+}
+
+/* --- operations ------------------------------------------------------------- */
+
+static struct plan_op *last_op(struct plans *plans)
+{
+	if (!plans || plans->exhausted || !plans->n_ops)
+		return NULL;
+	const struct plan_task *task = plan_task_at(plans, plans->last_task);
+	return plan_op_at(task, task->ops.used - 1);
+}
+
+static void append(struct plans *plans, uint32_t number, uint8_t kind, long nr,
+		   const struct arg args[6])
+{
+	if (!plans || plans->exhausted)
+		return;
+	assert(number < plans->tasks.used);
+	struct plan_op *op = add(plans, &plan_task_at(plans, number)->ops, 1, sizeof(*op));
+	if (!op)
+		return;
+	plans->last_task = number;
+	plans->n_ops++;
+	op->kind = kind;
+	op->nr = (uint32_t)nr;
+	op->note = plans->note;
+	for (int i = 0; i < 6; i++) {
+		op->arg_kind[i] = args[i].kind;
+		op->arg[i] = args[i].value;
+	}
+}
+
+#define APPEND(plans, task, kind, ...) \
+	append((plans), (task), (kind), 0, (struct arg[6]){ __VA_ARGS__ })
+
+void plan_call_args(struct plans *plans, uint32_t task, long nr, const struct arg args[6])
+{
+	append(plans, task, PLAN_SYSCALL, nr, args);
+}
+
+void plan_accept_equal(struct plans *plans, int64_t expected)
+{
+	struct plan_op *op = last_op(plans);
+	if (!op)
+		return;
+	op->accept = ACCEPT_EQUAL;
+	op->expected = expected;
+}
+
+void plan_accept_any(struct plans *plans)
+{
+	struct plan_op *op = last_op(plans);
+	if (op)
+		op->accept = ACCEPT_ANY;
+}
+
+uint32_t plan_result(struct plans *plans)
+{
+	struct plan_op *op = last_op(plans);
+	if (!op)
+		return 0;
+	if (!op->result)
+		op->result = ++plans->n_slots;
+	return op->result - 1;
+}
+
+void plan_copy(struct plans *plans, uint32_t task, struct arg to, struct arg from, uint64_t bytes)
+{
+	APPEND(plans, task, PLAN_COPY, to, from, IMM(bytes));
+}
+
+void plan_post(struct plans *plans, uint32_t task, uint32_t barrier, uint32_t add)
+{
+	APPEND(plans, task, PLAN_POST, IMM(barrier), IMM(add));
+}
+
+void plan_wait(struct plans *plans, uint32_t task, uint32_t barrier, uint32_t at_least)
+{
+	APPEND(plans, task, PLAN_WAIT, IMM(barrier), IMM(at_least));
+}
+
+void plan_fork(struct plans *plans, uint32_t task, uint32_t child_task, int exit_signal)
+{
+	APPEND(plans, task, PLAN_FORK, IMM(child_task), IMM(exit_signal));
+}
+
+void plan_thread(struct plans *plans, uint32_t task, uint32_t thread_task)
+{
+	APPEND(plans, task, PLAN_THREAD, IMM(thread_task));
+}
+
+void plan_park(struct plans *plans, uint32_t task, uint32_t until_release)
+{
+	APPEND(plans, task, PLAN_PARK, IMM(until_release));
+}
+
+/* --- control memory ----------------------------------------------------------- */
+
+/* Where everything lies, in bytes from struct ctl. Data are page-aligned, so that any alignment
+ * asked of plans_data() up to a page holds in the tasks, too. */
+struct layout {
+	size_t tasks, ops, slots, notes, data, stacks, end;
+};
+
+static size_t round_up(size_t n, size_t to)
+{
+	return (n + to - 1) & ~(to - 1);
+}
+
+static struct layout lay_out(const struct plans *plans)
+{
+	struct layout at;
+	at.tasks = round_up(sizeof(struct ctl), 64);
+	at.ops = round_up(at.tasks + plans->tasks.used * sizeof(struct ctl_task), 64);
+	at.slots = at.ops + plans->n_ops * sizeof(struct plan_op);
+	at.notes = at.slots + plans->n_slots * sizeof(int64_t);
+	at.data = round_up(at.notes + plans->notes.used, PAGE);
+	at.stacks = round_up(at.data + plans->data.used, PAGE);
+	at.end = round_up(at.stacks + plans->tasks.used * AGENT_STACK, PAGE);
+	return at;
+}
+
+size_t plans_size(const struct plans *plans)
+{
+	return plans ? lay_out(plans).end : PAGE;
+}
+
+static void write_op(struct plan_op *to, const struct plan_op *from, const struct layout *at)
+{
+	*to = *from;
+	if (from->note)
+		to->note = (uint32_t)(at->notes + from->note);
+	for (int i = 0; i < 6; i++)
+		if (from->arg_kind[i] == ARG_CTL)
+			to->arg[i] = at->data + from->arg[i];
+}
+
+static void write_tasks(const struct plans *plans, struct ctl *ctl, const struct layout *at)
+{
+	uint32_t next = 0;
+	for (uint32_t i = 0; i < plans->tasks.used; i++) {
+		const struct plan_task *task = plan_task_at(plans, i);
+		struct ctl_task *to = ctl_task(ctl, i);
+		to->tid = task->tid;
+		to->stack = (uint32_t)(at->stacks + (i + 1) * AGENT_STACK);
+		to->first_op = next;
+		to->n_ops = (uint32_t)task->ops.used;
+		for (size_t op = 0; op < task->ops.used; op++)
+			write_op(ctl_op(ctl, next++), plan_op_at(task, op), at);
+	}
+}
+
+int plans_write(struct plans *plans, struct ctl *ctl, uint64_t base, struct fsnap_error *err)
+{
+	if (!plans || plans->exhausted)
+		return fail(err, FSNAP_E_NOMEM, 0, "building a plan");
+	struct layout at = lay_out(plans);
+	if (at.end > UINT32_MAX)
+		return fail(err, FSNAP_E_NOMEM, 0, "a plan of %zu bytes is more than it can name", at.end);
+	*ctl = (struct ctl){
+		.magic = CTL_MAGIC,
+		.base = base,
+		.size = AGENT_TEXT + at.end,
+		.n_tasks = (uint32_t)plans->tasks.used,
+		.tasks = (uint32_t)at.tasks,
+		.n_ops = plans->n_ops,
+		.ops = (uint32_t)at.ops,
+		.n_slots = plans->n_slots,
+		.slots = (uint32_t)at.slots,
+		.socket = -1,
+		.peer = -1,
+	};
+	write_tasks(plans, ctl, &at);
+	if (plans->notes.used)
+		memcpy((char *)ctl + at.notes, plans->notes.items, plans->notes.used);
+	if (plans->data.used)
+		memcpy((char *)ctl + at.data, plans->data.items, plans->data.used);
+	return 0;
+}
+
+void *plans_data_at(const struct plans *plans, struct ctl *ctl, uint32_t ref)
+{
+	return (char *)ctl + lay_out(plans).data + ref;
+}
+
+int64_t plans_slot(const struct plans *plans, struct ctl *ctl, uint32_t slot)
+{
+	(void)plans;
+	return *ctl_slot(ctl, slot);
+}
