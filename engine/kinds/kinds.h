@@ -37,19 +37,41 @@ struct fd_view {
 	const char *info;	/* text of /proc/PID/fdinfo/N */
 };
 
+/* Room for the state struct of any kind: what `state` below points to. */
+union file_state {
+	image_file_regular regular;
+	image_file_device device;
+	image_file_stdio stdio;
+	image_file_pipe pipe;
+	image_file_eventfd eventfd;
+	image_file_epoll epoll;
+	image_file_timerfd timerfd;
+	image_file_signalfd signalfd;
+	image_file_memfd memfd;
+	image_file_unix unix_socket;
+	image_file_inet inet;
+};
+
 struct file_kind {
 	const char *name; /* image_file.kind */
+	xdrproc_t xdr;	  /* of its state struct */
+	bool own_flags;	  /* make() leaves position and flags as they must be: the engine sets none */
 	bool (*matches)(const struct fd_view *fd);
 	/* Fills *state (its struct in image.x: image_file_NAME, zeroed before); the engine has filled
 	 * the rest of `file`. Strings and buffers in it are malloc'ed; the engine frees them with xdr_free. */
 	int (*save)(const struct fd_view *fd, image_file *file, void *state, struct fsnap_error *err);
-	/* Called when all files of the tree are saved, where a kind needs to know the others. May be NULL. */
+	/* Called when all files of the tree are saved and every image_process.fds is filled, where a
+	 * kind needs to know the others. May be NULL. It may turn files into another kind (see
+	 * stdio_become), so the engine looks at image_file.kind again before each call and when it
+	 * encodes the states. */
 	int (*save_links)(struct dump *dump, image_file *file, void *state, struct fsnap_error *err);
 	/* Makes the open file description here; returns a new descriptor (close-on-exec), or -1.
+	 * Not called for files that were given before (restore_give).
 	 * The engine applies position and F_SETFL/F_SETOWN/F_SETSIG afterwards, unless own_flags. */
 	int (*make)(struct restore *restore, const image_file *file, const void *state,
 		    struct fsnap_error *err);
-	/* When every file exists: connections, queues, epoll targets. May be NULL. */
+	/* When every file exists: connections, queues, epoll targets. May be NULL. The descriptor
+	 * table is the restore's own: numbers may be borrowed for a moment. */
 	int (*connect)(struct restore *restore, const image_file *file, const void *state, int fd,
 		       struct fsnap_error *err);
 };
@@ -57,11 +79,33 @@ struct file_kind {
 extern const struct file_kind *const file_kinds[]; /* NULL-ended; the order is the order of matching */
 const struct file_kind *file_kind_find(const char *name);
 
+/* As refuse_fd, for save_links: names a descriptor that is this file. Returns -1. */
+int refuse_file(struct dump *dump, const image_file *file, struct fsnap_error *err, const char *hint,
+		const char *what, ...) __attribute__((format(printf, 5, 6)));
+
+/* The number (0..2) under which the root holds this file as its stdio, or -1. */
+int stdio_number(struct dump *dump, const image_file *file);
+
+/* In save_links: the file turns out to be the tree's connection to the outside. Frees its state
+ * and fills it anew as kind "stdio". */
+int stdio_become(image_file *file, void *state, int number, struct fsnap_error *err);
+
+/* Restoring descriptor `fd` of the root onto a file of kind "stdio": which descriptor of the
+ * restoring process it should be, -1: the file itself. A terminal held three times may have become
+ * three different streams (redirected output). */
+int stdio_source(const image_file_stdio *state, int fd);
+
 /* --- what kinds may ask of a dump (engine/dump_files.c) ---------------------- */
 
 /* err = UNSUPPORTED "process 12 (comm): descriptor 5 (link): <what>" with the hint. Returns -1. */
 int refuse_fd(const struct fd_view *fd, struct fsnap_error *err, const char *hint,
 	      const char *what, ...) __attribute__((format(printf, 4, 5)));
+
+/* The tree being saved, root first. */
+const struct tree *dump_tree(struct dump *dump);
+
+/* A slot for a kind's own memory during a dump, freed with free() at its end. *slot is NULL at first. */
+void **dump_scratch(struct dump *dump, const struct file_kind *kind);
 
 /* Adds a line to the report: what a restore will do differently. Deduplicated. */
 void dump_note(struct dump *dump, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -77,7 +121,8 @@ unsigned dump_file_of_fd(struct dump *dump, const struct process *process, int f
 /* Every saved file of a kind, to search among: returns its state struct or NULL past the end. */
 void *dump_file_state(struct dump *dump, const char *kind, size_t index, image_file **file);
 
-/* Key/value scan of fdinfo text: the number (any base strtoull takes with base) behind "key:\t". */
+/* Key/value scan of fdinfo text: the number (any base strtoull takes with base) behind "key:" and
+ * blanks or tabs, at the beginning of a line. */
 bool fdinfo_number(const char *info, const char *key, int base, uint64_t *value);
 
 /* --- what kinds may ask of a restore (engine/restore_files.c) ----------------- */
@@ -89,6 +134,11 @@ int restore_open(struct restore *restore, const image_identity *identity, unsign
 
 /* The workshop's descriptor for an image_file id, -1 while it is not made. */
 int restore_fd(struct restore *restore, unsigned file_id);
+
+/* Hands over the open file description of another file of the image that came into being along
+ * with this one (the other end of a pair). The engine owns `fd` from here on, treats it as what
+ * make() of that file had returned, and calls its connect(). */
+void restore_give(struct restore *restore, unsigned file_id, int fd);
 
 /* Files of a kind in the image, made or not: state or NULL past the end. */
 const void *restore_file_state(struct restore *restore, const char *kind, size_t index,
