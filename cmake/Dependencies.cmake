@@ -46,5 +46,6 @@ target_link_libraries(fsnap_static_dependencies INTERFACE ndctl_lazy Threads::Th
 #	archives, position-independent      1.7 ms  (77 000 relocations, nearly all capstone's tables)
 #	... with packed relocations         1.8 ms  (the same pages are written)
 #	archives, fixed address             0.71 ms
-# Binding at start (-z now) costs 0.02 ms of that. Debian's libunwind.a, besides, is not PIC.
+# Binding at start (-z now) costs 0.02 ms of that. Debian's libunwind.a, besides, is not PIC. CMake's
+# own switch for position-independent programs must stay off: its -pie would come after this.
 target_link_options(fsnap_static_dependencies INTERFACE -no-pie)

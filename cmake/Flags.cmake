@@ -19,9 +19,3 @@ else()
 		"$<$<NOT:$<CONFIG:Debug>>:SHELL:-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2>")
 endif()
 add_link_options(-Wl,-z,relro,-z,now,-z,noexecstack,--as-needed)
-
-# Position-independent everywhere; programs that take in static archives are linked at a fixed
-# address nevertheless (Dependencies.cmake says why).
-set(CMAKE_POSITION_INDEPENDENT_CODE ON)
-include(CheckPIESupported)
-check_pie_supported(LANGUAGES C)

@@ -41,6 +41,7 @@ if(NOT EXISTS ${schema_generator})
 endif()
 add_library(image_schema OBJECT ${schema_sources} ${schema_headers})
 target_link_libraries(image_schema PRIVATE fsnap_headers)
+set_target_properties(image_schema PROPERTIES POSITION_INDEPENDENT_CODE ON)
 set_source_files_properties(${schema_dir}/image_xdr.c PROPERTIES COMPILE_OPTIONS -w)
 
 # Whoever compiles against the headers waits for them to be there.
