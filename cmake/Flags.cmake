@@ -8,7 +8,8 @@ set(CMAKE_C_EXTENSIONS ON)
 set(CMAKE_C_FLAGS_RELEASE "-O2 -g")
 set(CMAKE_C_FLAGS_DEBUG "-O1 -g -fno-omit-frame-pointer")
 
-add_compile_definitions(_GNU_SOURCE)
+# Empty, as sources that define it themselves do.
+add_compile_definitions(_GNU_SOURCE=)
 add_compile_options(-Wall -Wextra $<$<BOOL:${FSNAP_WERROR}>:-Werror>)
 
 if(FSNAP_SANITIZE)
