@@ -305,6 +305,38 @@ void until_asleep(pid_t tid)
 	}
 }
 
+struct start {
+	void *(*call)(void *);
+	void *arg;
+	pid_t tid;
+};
+
+static void *announce(void *arg)
+{
+	struct start *start = arg;
+	struct start mine = *start;
+	__atomic_store_n(&start->tid, (pid_t)syscall(SYS_gettid), __ATOMIC_RELEASE);
+	return mine.call(mine.arg);
+}
+
+pthread_t start_blocked(void *(*call)(void *), void *arg)
+{
+	struct start start = {call, arg, 0};
+	pthread_t thread;
+	MUST_ZERO(pthread_create(&thread, NULL, announce, &start));
+	pid_t tid;
+	while ((tid = __atomic_load_n(&start.tid, __ATOMIC_ACQUIRE)) == 0)
+		sleep_ms(1);
+	until_asleep(tid);
+	return thread;
+}
+
+const char *specimen_mode(void)
+{
+	const char *mode = getenv("SPECIMEN_MODE");
+	return mode ? mode : "control";
+}
+
 const char *proc_field(const char *path, const char *key, char *buf, size_t size)
 {
 	char text[16384];

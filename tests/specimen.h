@@ -28,6 +28,7 @@
 #define TESTS_SPECIMEN_H
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -104,6 +105,12 @@ void pattern_fill(void *to, size_t size, uint64_t seed);
 
 void sleep_ms(long ms);
 long long now_ms(void); /* CLOCK_MONOTONIC */
+
+/* A thread that runs call(arg), which is to block: returns once it sleeps in there. */
+pthread_t start_blocked(void *(*call)(void *), void *arg);
+
+/* "control", "left-running", "restored" or "three-rounds"; for what only a restore changes. */
+const char *specimen_mode(void);
 
 /* Waits until this task of ours sleeps in the kernel, so that it is dumped inside its call. */
 void until_asleep(pid_t tid);
