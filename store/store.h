@@ -6,8 +6,8 @@
  * is anything with pages: an address space, shared memory, a deleted file.
  *
  *	DIR/images/NAME.fsnap	committed images
- *	DIR/pool/*		space of removed images, kept for the next dump
- *	DIR/tmp/*		images being written; an unlocked one is left-over and goes to the pool
+ *	DIR/pool/...		space of removed images, kept for the next dump
+ *	DIR/tmp/...		images being written; an unlocked one is left-over and goes to the pool
  *
  * File layout, commit order and its invariants: store/README.md.
  */
@@ -130,7 +130,9 @@ int image_get(const struct image *image, uint32_t kind, size_t index, xdrproc_t 
 /* Runs of one space, sorted by page; NULL and 0 where it has none. */
 const struct page_run *image_runs(const struct image *image, uint32_t space, size_t *count);
 
-int image_fd(const struct image *image);		     /* read-only descriptor */
+/* Read-only. A mapping made from this very description keeps the file from being recycled, also
+ * after image_close(). */
+int image_descriptor(const struct image *image);
 uint64_t image_page_offset(const struct image *image, uint64_t at); /* in the file, bytes */
 const void *image_page(const struct image *image, uint64_t at);     /* mapped, read-only */
 

@@ -1,0 +1,204 @@
+/*
+ * commit.c - from a filled page area to an image. The order of the steps is the one numbered in
+ * store/README.md; a crash between any two of them leaves no image, or the whole image.
+ */
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <inttypes.h>
+#include <linux/fs.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "store/parallel.h"
+#include "store/scope.h"
+#include "store/writer.h"
+
+#define CHECKSUM_GRAIN 8 /* blocks */
+
+static int by_space_and_page(const void *a, const void *b)
+{
+	const struct page_run *one = a, *two = b;
+	if (one->space != two->space)
+		return one->space < two->space ? -1 : 1;
+	return one->page < two->page ? -1 : one->page > two->page;
+}
+
+static int sort_runs(struct image_writer *writer, struct fsnap_error *err)
+{
+	uint64_t bad;
+	const char *wrong =
+		layout_check_runs(writer->runs, writer->run_count, writer->taken, &bad);
+	if (wrong) { /* most often just the order */
+		qsort(writer->runs, writer->run_count, sizeof(*writer->runs), by_space_and_page);
+		wrong = layout_check_runs(writer->runs, writer->run_count, writer->taken, &bad);
+	}
+	if (wrong)
+		return fail(err, FSNAP_E_USAGE, 0,
+			    "image %s: run of page %#" PRIx64 " in space %" PRIu32 " %s",
+			    writer->name, writer->runs[bad].page, writer->runs[bad].space, wrong);
+	return 0;
+}
+
+static void checksum_missing(void *arg, uint64_t first, uint64_t n)
+{
+	struct image_writer *writer = arg;
+	for (uint64_t block = first; block < first + n; block++)
+		if (writer->blocks[block].pages != layout_block_pages(block, writer->taken))
+			image_writer_checksum(writer, block, 1);
+}
+
+static uint64_t *block_table(struct image_writer *writer)
+{
+	uint64_t count = layout_blocks(writer->taken);
+	parallel_for(count, CHECKSUM_GRAIN, checksum_missing, writer);
+	uint64_t *table = malloc((count + 1) * sizeof(*table));
+	for (uint64_t i = 0; table && i < count; i++)
+		table[i] = writer->blocks[i].checksum;
+	return table;
+}
+
+/* --- tables ----------------------------------------------------------------------------------- */
+
+struct table {
+	struct layout_section *section;
+	const void *bytes;
+	uint64_t length;
+};
+
+/* In front of the page area where there is room, else behind it. */
+static uint64_t place_tables(struct table *table, int count, uint64_t pages)
+{
+	uint64_t size = 0;
+	for (int i = 0; i < count; i++)
+		size += align_up(table[i].length, sizeof(uint64_t));
+	uint64_t offset = LAYOUT_TABLES;
+	if (size > LAYOUT_PAGES - LAYOUT_TABLES)
+		offset = LAYOUT_PAGES + pages * STORE_PAGE;
+	for (int i = 0; i < count; i++) {
+		table[i].section->offset = offset;
+		table[i].section->length = table[i].length;
+		table[i].section->checksum = layout_checksum(table[i].bytes, table[i].length);
+		offset += align_up(table[i].length, sizeof(uint64_t));
+	}
+	return offset;
+}
+
+static int write_tables(struct image_writer *writer, struct layout_slot *slot,
+			struct fsnap_error *err)
+{
+	cleanup_free uint64_t *sums = block_table(writer);
+	if (!sums)
+		return fail(err, FSNAP_E_NOMEM, ENOMEM, "image %s: block checksums", writer->name);
+	struct table table[] = {
+		{&slot->metadata, writer->records.bytes, writer->records.length},
+		{&slot->blocks, sums, layout_blocks(writer->taken) * sizeof(*sums)},
+		{&slot->index, writer->runs, writer->run_count * sizeof(*writer->runs)},
+	};
+	uint64_t end = place_tables(table, 3, writer->taken);
+	uint64_t start = slot->metadata.offset;
+	if (writer_back(writer, start, end - start, err) < 0)
+		return -1;
+	for (int i = 0; i < 3; i++)
+		medium_copy(writer->medium, table[i].section->offset, table[i].bytes,
+			    table[i].length);
+
+	uint64_t pages_end = writer->taken ? LAYOUT_PAGES + writer->taken * STORE_PAGE : 0;
+	slot->length = align_up(end > pages_end ? end : pages_end, STORE_PAGE);
+	slot->pages_offset = LAYOUT_PAGES;
+	slot->pages = writer->taken;
+	slot->records = writer->records.count;
+	return 0;
+}
+
+/* A file many times the image's size keeps space from others; a little slack is for recycling. */
+static int cut_file(struct image_writer *writer, const struct layout_slot *slot,
+		    struct fsnap_error *err)
+{
+	uint64_t keep = align_up(slot->length, LAYOUT_HUGE);
+	if (keep < STORE_FILE_MIN)
+		keep = STORE_FILE_MIN;
+	if (medium_length(writer->medium) / 4 > keep && ftruncate(writer->claim.fd, (off_t)keep) < 0)
+		return store_fail(err, errno, "image %s: cutting the file", writer->name);
+	return 0;
+}
+
+/* --- the steps ---------------------------------------------------------------------------------- */
+
+/* Steps 2 and 3. */
+static int seal(struct image_writer *writer, struct layout_slot *slot, struct fsnap_error *err)
+{
+	struct medium *medium = writer->medium;
+	if (write_tables(writer, slot, err) < 0 || cut_file(writer, slot, err) < 0)
+		return -1;
+	uint64_t tables = slot->metadata.offset;
+	uint64_t tables_end = slot->index.offset + slot->index.length;
+	if (medium_persist(medium, 0, sizeof(struct layout_super), err) < 0 ||
+	    medium_persist(medium, tables, tables_end - tables, err) < 0 ||
+	    medium_persist(medium, LAYOUT_PAGES, slot->pages * STORE_PAGE, err) < 0 ||
+	    medium_sync_file(medium, err) < 0)
+		return -1;
+	writer_advance(writer, WRITER_SEALED);
+	return 0;
+}
+
+/* Step 4. The state comes first: from here on a failure has a slot to wipe. */
+static int write_slot(struct image_writer *writer, struct layout_slot *slot,
+		      struct fsnap_error *err)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_REALTIME, &now);
+	slot->generation = 1;
+	slot->created_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+	memcpy(slot->uuid, writer->super.uuid, sizeof(slot->uuid));
+	layout_seal_slot(slot);
+	writer_advance(writer, WRITER_COMMITTED);
+	medium_copy(writer->medium, STORE_PAGE, slot, sizeof(*slot));
+	return medium_persist(writer->medium, STORE_PAGE, sizeof(*slot), err);
+}
+
+/* link(2) refuses an existing name too, where the file system knows no RENAME_NOREPLACE. */
+static int take_name(struct image_writer *writer, const struct store_at *at)
+{
+	int dir = writer->store->dir;
+	const char *from = writer->claim.at.path;
+	if (renameat2(dir, from, dir, at->path, RENAME_NOREPLACE) == 0)
+		return 0;
+	if (errno != EINVAL)
+		return -1;
+	if (linkat(dir, from, dir, at->path, 0) < 0)
+		return -1;
+	return unlinkat(dir, from, 0);
+}
+
+/* Step 5. */
+static int publish(struct image_writer *writer, struct fsnap_error *err)
+{
+	struct store *store = writer->store;
+	struct store_at at = store_image_at(writer->name);
+	if (take_name(writer, &at) < 0) {
+		int sys = errno;
+		return sys == EEXIST ? writer_name_is_free(writer, err)
+				     : store_fail(err, sys, "image %s: naming it", writer->name);
+	}
+	if (store_sync_dir(store, STORE_IMAGES, err) < 0) {
+		renameat(store->dir, at.path, store->dir, writer->claim.at.path);
+		return -1;
+	}
+	writer_advance(writer, WRITER_NAMED);
+	return 0;
+}
+
+int image_writer_commit(struct image_writer *writer, uint64_t *file_bytes, struct fsnap_error *err)
+{
+	struct layout_slot slot = {0};
+	if (writer_name_is_free(writer, err) < 0 || sort_runs(writer, err) < 0 ||
+	    seal(writer, &slot, err) < 0 || write_slot(writer, &slot, err) < 0 ||
+	    publish(writer, err) < 0) {
+		image_writer_abort(writer);
+		return -1;
+	}
+	if (file_bytes)
+		*file_bytes = slot.length;
+	writer_free(writer);
+	return 0;
+}

@@ -1,0 +1,298 @@
+#define _GNU_SOURCE
+#include "store/medium.h"
+
+#include <fcntl.h>
+#include <libpmem2.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "store/internal.h"
+#include "store/parallel.h"
+#include "store/scope.h"
+
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22
+#define MADV_POPULATE_WRITE 23
+#endif
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
+
+#define PMEM2_E_FIRST 100000
+#define PIECES_MAX 64			/* each growth adds at least a quarter */
+#define RESERVE_ADDRESSES (1ull << 40)	/* address space kept free for growth; costs nothing */
+#define HUGE_WORTH (256u << 10)		/* bytes needed of a folio before it is asked for */
+#define HUGE_BUSY_MAX 16
+#define POPULATE_GRAIN (16ull << 20)	/* bytes one thread populates at least */
+
+void (*medium_persisted_hook)(int fd, uint64_t offset, uint64_t length);
+
+struct piece {
+	struct pmem2_map *map;
+	uint64_t offset; /* in the file */
+	uint64_t length;
+};
+
+struct medium {
+	int fd;
+	bool in_memory;
+	char *base;	 /* address of file offset 0, mapped or not */
+	uint64_t length; /* end of what is mapped */
+	struct pmem2_vm_reservation *reservation;
+	uint64_t skew; /* bytes into the reservation where `base` is: huge page alignment */
+	struct piece piece[PIECES_MAX];
+	unsigned pieces;
+	pmem2_memcpy_fn copy;
+	pmem2_persist_fn persist; /* NULL: a page cache, use msync(2) */
+};
+
+static int pmem2_fail(struct fsnap_error *err, int result, const char *what)
+{
+	/* Negative errno values, or beyond them the library's own. */
+	int sys = result > -PMEM2_E_FIRST ? -result : 0;
+	return store_fail(err, sys, "%s: libpmem2: %s", what, pmem2_errormsg());
+}
+
+static int map_piece(struct medium *medium, uint64_t offset, uint64_t length, bool writable,
+		     struct fsnap_error *err)
+{
+	struct pmem2_config *config = NULL;
+	struct pmem2_source *source = NULL;
+	struct pmem2_map *map = NULL;
+	unsigned prot = writable ? PMEM2_PROT_READ | PMEM2_PROT_WRITE : PMEM2_PROT_READ;
+
+	int r = pmem2_config_new(&config);
+	if (!r)
+		r = pmem2_source_from_fd(&source, medium->fd);
+	if (!r)
+		r = pmem2_config_set_required_store_granularity(config, PMEM2_GRANULARITY_PAGE);
+	if (!r)
+		r = pmem2_config_set_protection(config, prot);
+	if (!r)
+		r = pmem2_config_set_offset(config, offset);
+	if (!r)
+		r = pmem2_config_set_length(config, length);
+	if (!r && medium->reservation)
+		r = pmem2_config_set_vm_reservation(config, medium->reservation,
+						    medium->skew + offset);
+	if (!r)
+		r = pmem2_map_new(&map, config, source);
+	if (r)
+		pmem2_fail(err, r, "mapping the image");
+	pmem2_source_delete(&source);
+	pmem2_config_delete(&config);
+	if (r)
+		return -1;
+	medium->piece[medium->pieces++] = (struct piece){map, offset, length};
+	medium->base = (char *)pmem2_map_get_address(map) - offset;
+	medium->length = offset + length;
+	return 0;
+}
+
+/* libpmem2's own persist for page granularity calls abort(3) when msync(2) fails; a full or
+ * failing disk is an ordinary error here, so that case is ours. */
+static void learn_functions(struct medium *medium)
+{
+	struct pmem2_map *map = medium->piece[0].map;
+	medium->copy = pmem2_get_memcpy_fn(map);
+	if (pmem2_map_get_store_granularity(map) != PMEM2_GRANULARITY_PAGE)
+		medium->persist = pmem2_get_persist_fn(map);
+}
+
+struct medium *medium_open_read(int fd, uint64_t offset, uint64_t length, struct fsnap_error *err)
+{
+	cleanup_free struct medium *medium = calloc(1, sizeof(*medium));
+	if (!medium) {
+		fail(err, FSNAP_E_NOMEM, ENOMEM, "mapping the image");
+		return NULL;
+	}
+	medium->fd = fd;
+	if (map_piece(medium, offset, length, false, err) < 0)
+		return NULL;
+	return steal(&medium);
+}
+
+static int reserve_addresses(struct medium *medium, uint64_t length, struct fsnap_error *err)
+{
+	uint64_t most = length < RESERVE_ADDRESSES / 2 ? RESERVE_ADDRESSES : 2 * length;
+	int r = pmem2_vm_reservation_new(&medium->reservation, NULL, most);
+	if (r) /* RLIMIT_AS: without room to grow, then */
+		r = pmem2_vm_reservation_new(&medium->reservation, NULL, length + 2 * LAYOUT_HUGE);
+	if (r)
+		return pmem2_fail(err, r, "reserving addresses for the image");
+	uintptr_t address = (uintptr_t)pmem2_vm_reservation_get_address(medium->reservation);
+	medium->skew = align_up(address, LAYOUT_HUGE) - address;
+	return 0;
+}
+
+struct medium *medium_open_write(int fd, uint64_t length, bool in_memory, struct fsnap_error *err)
+{
+	struct medium *medium = calloc(1, sizeof(*medium));
+	if (!medium) {
+		fail(err, FSNAP_E_NOMEM, ENOMEM, "mapping the image");
+		return NULL;
+	}
+	medium->fd = fd;
+	medium->in_memory = in_memory;
+	if (reserve_addresses(medium, length, err) < 0 ||
+	    map_piece(medium, 0, length, true, err) < 0) {
+		medium_close(medium);
+		return NULL;
+	}
+	learn_functions(medium);
+	return medium;
+}
+
+int medium_grow(struct medium *medium, uint64_t length, struct fsnap_error *err)
+{
+	if (length <= medium->length)
+		return 0;
+	uint64_t quarter = medium->length + medium->length / 4;
+	uint64_t size = align_up(length > quarter ? length : quarter, LAYOUT_HUGE);
+	if (medium->pieces == PIECES_MAX || size > LAYOUT_LIMIT)
+		return store_fail(err, EFBIG, "growing the image to %llu bytes",
+				  (unsigned long long)size);
+	if (ftruncate(medium->fd, (off_t)size) < 0)
+		return store_fail(err, errno, "growing the image to %llu bytes",
+				  (unsigned long long)size);
+	return map_piece(medium, medium->length, size - medium->length, true, err);
+}
+
+/* --- backing -------------------------------------------------------------------- */
+
+struct range {
+	char *start;
+	uint64_t length;
+	int fd;
+	uint64_t offset;
+	int advice;
+	atomic_int error;
+	atomic_int busy;
+};
+
+/* One folio at a time. A hole is not collapsed as a whole: give it one page first. A page that is
+ * busy spoils one folio; where memory has none left, trying on only takes time. */
+static void collapse_some(void *arg, uint64_t first, uint64_t n)
+{
+	struct range *range = arg;
+	for (uint64_t i = first; i < first + n && !range->error; i++) {
+		off_t offset = (off_t)(range->offset + i * LAYOUT_HUGE);
+		char *start = range->start + i * LAYOUT_HUGE;
+		if (fallocate(range->fd, 0, offset, STORE_PAGE) == 0 &&
+		    madvise(start, LAYOUT_HUGE, MADV_COLLAPSE) == 0)
+			continue;
+		if ((errno != EAGAIN && errno != EBUSY) || ++range->busy > HUGE_BUSY_MAX)
+			range->error = errno;
+	}
+}
+
+void medium_make_huge(struct medium *medium, uint64_t offset, uint64_t length)
+{
+	uint64_t first = offset / LAYOUT_HUGE * LAYOUT_HUGE;
+	uint64_t end = (offset + length) / LAYOUT_HUGE * LAYOUT_HUGE;
+	if (offset + length - end >= HUGE_WORTH)
+		end += LAYOUT_HUGE;
+	if (end > medium->length)
+		end = medium->length / LAYOUT_HUGE * LAYOUT_HUGE;
+	if (!medium->in_memory || end <= first)
+		return;
+	struct range range = {.start = medium->base + first, .offset = first, .fd = medium->fd};
+	parallel_for((end - first) / LAYOUT_HUGE, POPULATE_GRAIN / LAYOUT_HUGE, collapse_some,
+		     &range);
+}
+
+static void populate_some(void *arg, uint64_t first, uint64_t n)
+{
+	struct range *range = arg;
+	if (madvise(range->start + first * STORE_PAGE, n * STORE_PAGE, range->advice) < 0)
+		range->error = errno;
+}
+
+int medium_prepare(struct medium *medium, uint64_t offset, uint64_t length,
+		   struct fsnap_error *err)
+{
+	uint64_t start = offset / STORE_PAGE * STORE_PAGE;
+	uint64_t end = align_up(offset + length, STORE_PAGE);
+	/* tmpfs: a read fault allocates a page and maps it writable; no second fault follows.
+	 * A disk: space must be reserved first, and the write fault is what makes pages dirty. */
+	struct range range = {
+		.start = medium->base + start,
+		.advice = medium->in_memory ? MADV_POPULATE_READ : MADV_POPULATE_WRITE,
+	};
+	if (!medium->in_memory &&
+	    fallocate(medium->fd, 0, (off_t)start, (off_t)(end - start)) < 0 &&
+	    errno != EOPNOTSUPP)
+		return store_fail(err, errno, "reserving space for the image");
+	parallel_for((end - start) / STORE_PAGE, POPULATE_GRAIN / STORE_PAGE, populate_some,
+		     &range);
+	if (range.error == EINVAL) { /* Linux before 5.14: be sure of the space at least */
+		range.error = fallocate(medium->fd, 0, (off_t)start, (off_t)(end - start)) < 0
+				      ? errno
+				      : 0;
+	}
+	/* EFAULT and EHWPOISON stand for the SIGBUS that touching the page would have raised. */
+	if (range.error)
+		return store_fail(err, range.error == EFAULT ? ENOSPC : range.error,
+				  "reserving space for the image");
+	return 0;
+}
+
+/* --- content -------------------------------------------------------------------- */
+
+void *medium_at(const struct medium *medium, uint64_t offset)
+{
+	return medium->base + offset;
+}
+
+uint64_t medium_length(const struct medium *medium)
+{
+	return medium->length;
+}
+
+void medium_copy(struct medium *medium, uint64_t offset, const void *from, uint64_t length)
+{
+	if (length)
+		medium->copy(medium->base + offset, from, length, PMEM2_F_MEM_NOFLUSH);
+}
+
+static void tell_hook(const struct medium *medium, uint64_t offset, uint64_t length)
+{
+	if (medium_persisted_hook)
+		medium_persisted_hook(medium->fd, offset, length);
+}
+
+int medium_persist(struct medium *medium, uint64_t offset, uint64_t length,
+		   struct fsnap_error *err)
+{
+	uint64_t start = offset / STORE_PAGE * STORE_PAGE;
+	uint64_t end = align_up(offset + length, STORE_PAGE);
+	if (length == 0)
+		return 0;
+	if (medium->persist)
+		medium->persist(medium->base + offset, length);
+	else if (!medium->in_memory && msync(medium->base + start, end - start, MS_SYNC) < 0)
+		return store_fail(err, errno, "writing the image");
+	tell_hook(medium, offset, length);
+	return 0;
+}
+
+int medium_sync_file(struct medium *medium, struct fsnap_error *err)
+{
+	if (!medium->in_memory && fsync(medium->fd) < 0)
+		return store_fail(err, errno, "writing the image");
+	return 0;
+}
+
+void medium_close(struct medium *medium)
+{
+	if (!medium)
+		return;
+	for (unsigned i = 0; i < medium->pieces; i++)
+		pmem2_map_delete(&medium->piece[i].map);
+	if (medium->reservation)
+		pmem2_vm_reservation_delete(&medium->reservation);
+	free(medium);
+}

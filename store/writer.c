@@ -1,0 +1,275 @@
+/* writer.c - claiming space for an image and filling it. Committing it is commit.c. */
+#define _GNU_SOURCE
+#include "store/writer.h"
+
+#include <fcntl.h>
+#include <inttypes.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "store/scope.h"
+
+#define MEMORY_CHECK (64ull << 20) /* asking the kernel for less is not worth the question */
+
+void writer_advance(struct image_writer *writer, enum writer_state to)
+{
+	assert(to == writer->state + 1);
+	writer->state = to;
+}
+
+int writer_name_is_free(const struct image_writer *writer, struct fsnap_error *err)
+{
+	struct store_at at = store_image_at(writer->name);
+	struct stat st;
+	if (fstatat(writer->store->dir, at.path, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return 0; /* whatever else is wrong shows when the name is taken */
+	fail(err, FSNAP_E_IMAGE_EXISTS, 0, "image %s: there is one already", writer->name);
+	return error_hint(err, "choose another name, or remove it with `fsnap remove %s`",
+			  writer->name);
+}
+
+/* --- backing ------------------------------------------------------------------------------- */
+
+/* On tmpfs the limit may be beyond what the machine has, and then not an error but the kernel's
+ * OOM killer would answer, and perhaps hit the very tree that is being saved. */
+static int check_memory(uint64_t bytes, struct fsnap_error *err)
+{
+	cleanup_file FILE *info = fopen("/proc/meminfo", "re");
+	char line[128];
+	uint64_t kib;
+	while (info && fgets(line, sizeof(line), info)) {
+		if (sscanf(line, "MemAvailable: %" SCNu64, &kib) != 1)
+			continue;
+		if (bytes / 1024 < kib)
+			return 0;
+		fail(err, FSNAP_E_STORE_FULL, 0,
+		     "the store is in memory, which has %" PRIu64 " MiB left; the image needs %" PRIu64
+		     " MiB more",
+		     kib >> 10, bytes >> 20);
+		return error_hint(err, "remove images, or use a store on a disk");
+	}
+	return 0;
+}
+
+static int back_once(struct image_writer *writer, uint64_t offset, uint64_t length,
+		     struct fsnap_error *err)
+{
+	uint64_t old_end = writer->claim.recycled ? writer->claim.length : 0;
+	uint64_t fresh = offset > old_end ? offset : old_end;
+	uint64_t end = offset + length;
+
+	if (writer->store->in_memory && end > fresh && end - fresh >= MEMORY_CHECK &&
+	    check_memory(end - fresh, err) < 0)
+		return -1;
+	if (medium_grow(writer->medium, end, err) < 0)
+		return -1;
+	if (end > fresh)
+		medium_make_huge(writer->medium, fresh, end - fresh);
+	return medium_prepare(writer->medium, offset, length, err);
+}
+
+int writer_back(struct image_writer *writer, uint64_t offset, uint64_t length,
+		struct fsnap_error *err)
+{
+	struct fsnap_error first = {0};
+	if (length == 0 || back_once(writer, offset, length, &first) == 0)
+		return 0;
+	/* What the pool holds is of no use while it keeps this image from being written. */
+	if (first.code == FSNAP_E_STORE_FULL && pool_empty(writer->store, NULL) > 0)
+		return back_once(writer, offset, length, err);
+	if (err && !error_is_set(err))
+		*err = first;
+	return -1;
+}
+
+static int grow_blocks(struct image_writer *writer, uint64_t pages, struct fsnap_error *err)
+{
+	uint64_t had = layout_blocks(writer->reserved), need = layout_blocks(pages);
+	if (need == had)
+		return 0;
+	struct block_sum *blocks = realloc(writer->blocks, need * sizeof(*blocks));
+	if (!blocks)
+		return fail(err, FSNAP_E_NOMEM, ENOMEM, "image %s: block checksums", writer->name);
+	memset(blocks + had, 0, (need - had) * sizeof(*blocks));
+	writer->blocks = blocks;
+	return 0;
+}
+
+int image_writer_reserve(struct image_writer *writer, uint64_t pages, struct fsnap_error *err)
+{
+	if (pages <= writer->reserved)
+		return 0;
+	if (pages > LAYOUT_LIMIT / STORE_PAGE / 2)
+		return store_fail(err, EFBIG, "image %s", writer->name);
+	uint64_t offset = LAYOUT_PAGES + writer->reserved * STORE_PAGE;
+	if (grow_blocks(writer, pages, err) < 0 ||
+	    writer_back(writer, offset, (pages - writer->reserved) * STORE_PAGE, err) < 0)
+		return error_context(err, "image %s", writer->name);
+	writer->reserved = pages;
+	return 0;
+}
+
+/* --- opening ------------------------------------------------------------------------------- */
+
+/* Commit order, step 1: what the file was before is none any more, durably, before a byte of it
+ * changes. A fresh file has no slots to wipe. */
+static int wipe_slots(struct image_writer *writer, struct fsnap_error *err)
+{
+	if (writer_back(writer, 0, LAYOUT_HEAD, err) < 0)
+		return -1;
+	if (!writer->claim.recycled)
+		return 0;
+	memset(medium_at(writer->medium, STORE_PAGE), 0, LAYOUT_HEAD - STORE_PAGE);
+	return medium_persist(writer->medium, STORE_PAGE, LAYOUT_HEAD - STORE_PAGE, err);
+}
+
+static int write_super(struct image_writer *writer, struct fsnap_error *err)
+{
+	struct layout_super *super = &writer->super;
+	memcpy(super->magic, LAYOUT_MAGIC, sizeof(super->magic));
+	super->format = IMAGE_FORMAT;
+	super->machine = LAYOUT_MACHINE;
+	super->required = LAYOUT_FEATURES;
+	super->page_size = STORE_PAGE;
+	super->block_pages = STORE_BLOCK_PAGES;
+	if (getrandom(super->uuid, sizeof(super->uuid), 0) != sizeof(super->uuid))
+		return fail(err, FSNAP_E_SYSTEM, errno, "getrandom");
+	layout_seal_super(super);
+	medium_copy(writer->medium, 0, super, sizeof(*super));
+	return 0;
+}
+
+static int fill_in(struct image_writer *writer, uint64_t pages, struct fsnap_error *err)
+{
+	uint64_t bytes = LAYOUT_PAGES + pages * STORE_PAGE;
+	if (pages > LAYOUT_LIMIT / STORE_PAGE / 2)
+		return store_fail(err, EFBIG, "image %s", writer->name);
+	if (writer_name_is_free(writer, err) < 0 ||
+	    pool_claim(writer->store, bytes, &writer->claim, err) < 0)
+		return -1;
+	writer->medium = medium_open_write(writer->claim.fd, writer->claim.length,
+					   writer->store->in_memory, err);
+	if (!writer->medium || wipe_slots(writer, err) < 0 || write_super(writer, err) < 0)
+		return -1;
+	return image_writer_reserve(writer, pages, err);
+}
+
+struct image_writer *image_writer_open(struct store *store, const char *name, uint64_t pages,
+				       struct fsnap_error *err)
+{
+	if (store_check_name(name, err) < 0)
+		return NULL;
+	struct image_writer *writer = calloc(1, sizeof(*writer));
+	if (!writer) {
+		fail(err, FSNAP_E_NOMEM, ENOMEM, "image %s", name);
+		return NULL;
+	}
+	writer->store = store;
+	writer->claim.fd = -1;
+	snprintf(writer->name, sizeof(writer->name), "%s", name);
+	if (fill_in(writer, pages, err) < 0) {
+		image_writer_abort(writer);
+		return NULL;
+	}
+	return writer;
+}
+
+bool image_writer_recycled(const struct image_writer *writer)
+{
+	return writer->claim.recycled;
+}
+
+/* --- filling -------------------------------------------------------------------------------- */
+
+uint64_t image_writer_take(struct image_writer *writer, uint64_t n)
+{
+	assert(n <= writer->reserved - writer->taken);
+	uint64_t at = writer->taken;
+	writer->taken += n;
+	return at;
+}
+
+uint64_t image_writer_taken(const struct image_writer *writer)
+{
+	return writer->taken;
+}
+
+void *image_writer_page(struct image_writer *writer, uint64_t at)
+{
+	return medium_at(writer->medium, LAYOUT_PAGES + at * STORE_PAGE);
+}
+
+void image_writer_checksum(struct image_writer *writer, uint64_t first_block, uint64_t n)
+{
+	uint64_t blocks = layout_blocks(writer->taken);
+	for (uint64_t block = first_block; block < first_block + n && block < blocks; block++) {
+		uint64_t pages = layout_block_pages(block, writer->taken);
+		const void *bytes = image_writer_page(writer, block * STORE_BLOCK_PAGES);
+		writer->blocks[block].checksum = layout_checksum(bytes, pages * STORE_PAGE);
+		writer->blocks[block].pages = pages;
+	}
+}
+
+static bool continues(const struct page_run *before, const struct page_run *run)
+{
+	return before->space == run->space && before->page + before->npages == run->page &&
+	       before->at + before->npages == run->at &&
+	       before->npages <= UINT32_MAX - run->npages;
+}
+
+int image_writer_add_run(struct image_writer *writer, const struct page_run *run,
+			 struct fsnap_error *err)
+{
+	if (writer->run_count && continues(&writer->runs[writer->run_count - 1], run)) {
+		writer->runs[writer->run_count - 1].npages += run->npages;
+		return 0;
+	}
+	if (writer->run_count == writer->run_room) {
+		size_t room = writer->run_room ? 2 * writer->run_room : 256;
+		struct page_run *runs = realloc(writer->runs, room * sizeof(*runs));
+		if (!runs)
+			return fail(err, FSNAP_E_NOMEM, ENOMEM, "image %s: its page index",
+				    writer->name);
+		writer->runs = runs;
+		writer->run_room = room;
+	}
+	writer->runs[writer->run_count++] = *run;
+	return 0;
+}
+
+int image_writer_put(struct image_writer *writer, uint32_t kind, bool required, const char *name,
+		     xdrproc_t proc, void *object, struct fsnap_error *err)
+{
+	if (record_append(&writer->records, kind, required, name, proc, object, err) < 0)
+		return error_context(err, "image %s", writer->name);
+	return 0;
+}
+
+/* --- giving up -------------------------------------------------------------------------------- */
+
+void writer_free(struct image_writer *writer)
+{
+	medium_close(writer->medium);
+	scope_close(&writer->claim.fd);
+	free(writer->blocks);
+	free(writer->runs);
+	free(writer->records.bytes);
+	free(writer);
+}
+
+void image_writer_abort(struct image_writer *writer)
+{
+	if (!writer)
+		return;
+	if (writer->claim.fd >= 0) {
+		struct stat st;
+		uint64_t length = fstat(writer->claim.fd, &st) == 0 ? (uint64_t)st.st_size : 0;
+		if (writer->medium && writer->state == WRITER_COMMITTED)
+			memset(medium_at(writer->medium, STORE_PAGE), 0, LAYOUT_HEAD - STORE_PAGE);
+		if (length >= STORE_FILE_MIN)
+			pool_give(writer->store, &writer->claim.at, length, NULL);
+		else
+			unlinkat(writer->store->dir, writer->claim.at.path, 0);
+	}
+	writer_free(writer);
+}

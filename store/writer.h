@@ -1,0 +1,48 @@
+/*
+ * writer.h - an image being written; shared by writer.c (filling it) and commit.c.
+ *
+ *	         open          tables durable    slot durable      renamed
+ *	(none) -------> FILLING ---------> SEALED ---------> COMMITTED ---------> NAMED
+ *	                   |                 |                  |
+ *	                   +-----------------+------------------+---> (pool), on any failure
+ */
+#ifndef STORE_WRITER_H
+#define STORE_WRITER_H
+
+#include "store/internal.h"
+
+enum writer_state { WRITER_FILLING, WRITER_SEALED, WRITER_COMMITTED, WRITER_NAMED };
+
+struct block_sum {
+	uint64_t checksum;
+	uint64_t pages; /* that it covers; 0: not computed. A block that grew since is done again */
+};
+
+struct image_writer {
+	enum writer_state state;
+	struct store *store;
+	char name[128];
+	struct claim claim;
+	struct medium *medium;
+	uint64_t reserved; /* pages */
+	uint64_t taken;
+	struct block_sum *blocks; /* one per block of `reserved` */
+	struct page_run *runs;
+	size_t run_count;
+	size_t run_room;
+	struct record_buffer records;
+	struct layout_super super;
+};
+
+/* The one place where the state changes: a step may not be left out. */
+void writer_advance(struct image_writer *writer, enum writer_state to);
+
+/* Backs bytes [offset, offset + length) of the file, growing it; gives up the pool if it must. */
+int writer_back(struct image_writer *writer, uint64_t offset, uint64_t length,
+		struct fsnap_error *err);
+
+int writer_name_is_free(const struct image_writer *writer, struct fsnap_error *err);
+
+void writer_free(struct image_writer *writer);
+
+#endif
