@@ -1,0 +1,56 @@
+/*
+ * The table of kinds, and what several of them need.
+ */
+#include "engine/kinds/kinds.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "engine/kinds/table.h"
+
+/* Order matters: the first that matches takes the descriptor. */
+const struct file_kind *const file_kinds[] = {
+	&kind_memfd, &kind_stdio, &kind_device, &kind_pipe, &kind_regular, &kind_eventfd,
+	&kind_unsupported, /* matches everything */
+	NULL,
+};
+
+const struct file_kind *file_kind_find(const char *name)
+{
+	for (const struct file_kind *const *kind = file_kinds; *kind; kind++)
+		if (!strcmp((*kind)->name, name))
+			return *kind;
+	return NULL;
+}
+
+const struct process *file_holder(struct dump *dump, const image_file *file, int *fd)
+{
+	const struct tree *tree = dump_tree(dump);
+	for (size_t i = 0; i < tree->n_processes; i++) {
+		const struct process *process = tree->processes[i];
+		for (unsigned j = 0; j < process->image.fds.fds_len; j++) {
+			if (process->image.fds.fds_val[j].file != file->id)
+				continue;
+			*fd = process->image.fds.fds_val[j].fd;
+			return process;
+		}
+	}
+	return NULL;
+}
+
+int refuse_file(struct dump *dump, const image_file *file, struct fsnap_error *err, const char *hint,
+		const char *what, ...)
+{
+	char text[256];
+	va_list args;
+	va_start(args, what);
+	vsnprintf(text, sizeof(text), what, args);
+	va_end(args);
+
+	int fd = -1;
+	const struct process *process = file_holder(dump, file, &fd);
+	fail(err, FSNAP_E_UNSUPPORTED, 0, "process %d (%s): descriptor %d (%s): %s",
+	     process ? process->pid : 0, process ? process->comm : "?", fd, file->label, text);
+	return error_hint(err, "%s", hint);
+}

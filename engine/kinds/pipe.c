@@ -1,0 +1,284 @@
+/*
+ * Pipes and FIFOs: one kind, because a FIFO is a pipe found by path.
+ *
+ * Each image_file is one end.  All ends of a pipe share its `pipe` number; what
+ * is in it is stored with one read end.  The content is looked at with tee(2),
+ * which takes nothing out.
+ *
+ * A pipe whose other end is held by nobody in the tree is either broken (the
+ * other end was closed: end of file, EPIPE) and comes back so, or it leads
+ * outside: then it must be the root's stdio.
+ */
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+
+#include "engine/kinds/table.h"
+#include "engine/kinds/values.h"
+#include "store/scope.h"
+
+enum { PIPE_READER = 0, PIPE_WRITER = 1, PIPE_BOTH = 2 };
+
+static bool pipe_matches(const struct fd_view *fd)
+{
+	return S_ISFIFO(fd->stat.st_mode) && !(fd->flags & O_PATH) && fd->dup >= 0;
+}
+
+static bool has_content(image_file_pipe *state)
+{
+	return state->content.content_len > 0;
+}
+
+/* --- dump ------------------------------------------------------------------- */
+
+static int tee_content(const struct fd_view *fd, image_file_pipe *state, struct fsnap_error *err)
+{
+	int waiting, copy[2];
+	if (ioctl(fd->dup, FIONREAD, &waiting) < 0 || waiting <= 0)
+		return 0;
+	if (pipe2(copy, O_CLOEXEC | O_NONBLOCK) < 0)
+		return fail(err, FSNAP_E_SYSTEM, errno, "pipe");
+	cleanup_fd int from = copy[0], to = copy[1];
+	/* As many slots as the pipe has, or content in small pieces would not fit. */
+	if (fcntl(to, F_SETPIPE_SZ, state->capacity) < 0 && errno != EPERM)
+		return fail(err, FSNAP_E_SYSTEM, errno, "pipe of %u bytes", state->capacity);
+	state->content.content_val = malloc((size_t)waiting);
+	if (!state->content.content_val)
+		return no_memory(err);
+	ssize_t seen = tee(fd->dup, to, (size_t)waiting, SPLICE_F_NONBLOCK);
+	while (seen > (ssize_t)state->content.content_len) {
+		ssize_t got = read(from, state->content.content_val + state->content.content_len,
+				   (size_t)waiting - state->content.content_len);
+		if (got <= 0)
+			break;
+		state->content.content_len += (unsigned)got;
+	}
+	if (seen == waiting && (int)state->content.content_len == waiting)
+		return 0;
+	return refuse_fd(fd, err, "Run fsnap as root, or raise /proc/sys/fs/pipe-user-pages-soft.",
+			 "a pipe whose %d bytes cannot be copied", waiting);
+}
+
+static bool someone_reads_or_writes(int end, unsigned writer)
+{
+	struct pollfd poll_end = {.fd = end, .events = 0};
+	if (poll(&poll_end, 1, 0) < 0)
+		return true;
+	return !(poll_end.revents & (writer ? POLLERR : POLLHUP));
+}
+
+static int pipe_save(const struct fd_view *fd, image_file *file, void *out,
+		     struct fsnap_error *err)
+{
+	(void)file;
+	image_file_pipe *state = out;
+	unsigned access = fd->flags & O_ACCMODE;
+	bool anonymous = !strncmp(fd->link, "pipe:", 5);
+	bool removed = !anonymous && fd->stat.st_nlink == 0;
+
+	state->pipe = fd->stat.st_ino ^ (uint64_t)fd->stat.st_dev << 48;
+	state->writer = access == O_RDONLY ? PIPE_READER : access == O_WRONLY ? PIPE_WRITER : PIPE_BOTH;
+	state->capacity = (unsigned)fcntl(fd->dup, F_GETPIPE_SZ);
+	state->lonely = state->writer != PIPE_BOTH && !someone_reads_or_writes(fd->dup, state->writer);
+	if (removed)
+		dump_note(fd->dump, "the FIFO %s, which was removed, comes back without a name",
+			  fd->link);
+	if (set_string(&state->path, anonymous || removed ? "" : fd->link, err) < 0)
+		return -1;
+	return state->writer == PIPE_WRITER ? 0 : tee_content(fd, state, err);
+}
+
+/* What the tree holds of one pipe. */
+struct pipe_ends {
+	bool reader, writer;
+	bool packets; /* a write end in packet mode (O_DIRECT) */
+	bool stored;  /* an end before this one has the content already */
+};
+
+static struct pipe_ends ends_in_tree(struct dump *dump, const image_file_pipe *state)
+{
+	struct pipe_ends ends = {0};
+	image_file *file;
+	image_file_pipe *other;
+	bool before = true;
+	for (size_t i = 0; (other = dump_file_state(dump, "pipe", i, &file)); i++) {
+		before = before && other != state;
+		if (other->pipe != state->pipe)
+			continue;
+		ends.reader |= other->writer != PIPE_WRITER;
+		ends.writer |= other->writer != PIPE_READER;
+		ends.packets |= other->writer != PIPE_READER && (file->flags & O_DIRECT);
+		ends.stored |= before && has_content(other);
+	}
+	return ends;
+}
+
+/* Every end of it in the tree becomes what the restoring process has as `number`. */
+static int become_stdio(struct dump *dump, image_file_pipe *state, int number,
+			struct fsnap_error *err)
+{
+	uint64_t pipe = state->pipe;
+	image_file *file;
+	image_file_pipe *other;
+	if (has_content(state))
+		dump_note(dump, "%u bytes waiting on standard stream %d are not in the image",
+			  state->content.content_len, number);
+	for (size_t i = 0; (other = dump_file_state(dump, "pipe", i, &file));) {
+		if (other->pipe != pipe)
+			i++;
+		else if (stdio_become(file, other, number, err) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+/* Any end of the pipe may be the one that is the root's stdio. */
+static int pipe_stdio_number(struct dump *dump, const image_file_pipe *state)
+{
+	image_file *file;
+	const image_file_pipe *other;
+	for (size_t i = 0; (other = dump_file_state(dump, "pipe", i, &file)); i++) {
+		int number = other->pipe == state->pipe ? stdio_number(dump, file) : -1;
+		if (number >= 0)
+			return number;
+	}
+	return -1;
+}
+
+static int pipe_save_links(struct dump *dump, image_file *file, void *out, struct fsnap_error *err)
+{
+	image_file_pipe *state = out;
+	struct pipe_ends ends = ends_in_tree(dump, state);
+	if (!state->path[0] && !state->lonely && !(ends.reader && ends.writer)) {
+		int number = pipe_stdio_number(dump, state);
+		if (number >= 0)
+			return become_stdio(dump, state, number, err);
+		return refuse_file(dump, file, err,
+				   "Dump the process that started both instead, so that both ends are "
+				   "in the tree.",
+				   "a pipe whose %s end is held by a process outside the tree",
+				   ends.reader ? "write" : "read");
+	}
+	if (has_content(state) && ends.packets)
+		return refuse_file(dump, file, err, "Dump when the packets have been read.",
+				   "a pipe in packet mode with packets in it");
+	if (has_content(state) && ends.stored) {
+		free(state->content.content_val);
+		state->content.content_val = NULL;
+		state->content.content_len = 0;
+	}
+	return 0;
+}
+
+/* --- restore ------------------------------------------------------------------ */
+
+static int failed(const image_file *file, struct fsnap_error *err, const char *step)
+{
+	return fail(err, FSNAP_E_RESTORE_STEP, errno, "file %u (%s): %s", file->id, file->label, step);
+}
+
+/* Capacity and content; `fd` writes to the pipe and never blocks. */
+static int fill(struct restore *restore, const image_file *file, const image_file_pipe *state,
+		int fd, struct fsnap_error *err)
+{
+	const image_file *ignored;
+	const image_file_pipe *other, *content = state;
+	for (size_t i = 0; (other = restore_file_state(restore, "pipe", i, &ignored)); i++)
+		if (other->pipe == state->pipe && other->content.content_len)
+			content = other;
+	if (state->capacity != (unsigned)fcntl(fd, F_GETPIPE_SZ) &&
+	    fcntl(fd, F_SETPIPE_SZ, state->capacity) < 0) {
+		failed(file, err, "capacity");
+		return error_hint(err, "Run fsnap as root, or raise /proc/sys/fs/pipe-max-size.");
+	}
+	unsigned size = content->content.content_len;
+	if (size && write(fd, content->content.content_val, size) != (ssize_t)size)
+		return failed(file, err, "writing back what was in the pipe");
+	return 0;
+}
+
+static int reopen(int fd, unsigned flags)
+{
+	char path[64];
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	return open(path, (int)(flags & (O_ACCMODE | O_DIRECT)) | O_NONBLOCK | O_CLOEXEC);
+}
+
+/* The first end made of a pipe makes the other, too, if the image has one. */
+static int make_pipe(struct restore *restore, const image_file *file, const image_file_pipe *state,
+		     struct fsnap_error *err)
+{
+	int ends[2];
+	if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) < 0)
+		return failed(file, err, "pipe");
+	cleanup_fd int reader = ends[0], writer = ends[1];
+	if (fill(restore, file, state, writer, err) < 0)
+		return -1;
+	if (state->writer == PIPE_BOTH) {
+		int both = reopen(reader, O_RDWR);
+		return both < 0 ? failed(file, err, "open for reading and writing") : both;
+	}
+	const image_file *candidate;
+	const image_file_pipe *other;
+	for (size_t i = 0; (other = restore_file_state(restore, "pipe", i, &candidate)); i++) {
+		if (other->pipe != state->pipe || other->writer != !state->writer)
+			continue;
+		restore_give(restore, candidate->id, steal_fd(state->writer ? &reader : &writer));
+		break;
+	}
+	return steal_fd(state->writer ? &writer : &reader);
+}
+
+static int make_fifo(struct restore *restore, const image_file *file, const image_file_pipe *state,
+		     bool first, struct fsnap_error *err)
+{
+	/* Held open meanwhile: opening to write fails while nobody reads, and content needs a holder. */
+	cleanup_fd int both = open(state->path, O_RDWR | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
+	if (both < 0 && errno == ENOENT) {
+		fail(err, FSNAP_E_FILE_MISSING, 0, "the FIFO %s is not there", state->path);
+		return error_hint(err, "Make it again with: mkfifo %s", state->path);
+	}
+	if (both < 0)
+		return failed(file, err, "open");
+	struct stat now;
+	if (fstat(both, &now) < 0 || !S_ISFIFO(now.st_mode))
+		return fail(err, FSNAP_E_FILE_CHANGED, 0, "%s is not a FIFO any more", state->path);
+	int waiting = 0;
+	ioctl(both, FIONREAD, &waiting);
+	if (first && waiting)
+		restore_note(restore, "%s holds other data; what it held when saved is not added",
+			     state->path);
+	else if (first && fill(restore, file, state, both, err) < 0)
+		return -1;
+	unsigned kept = O_ACCMODE | O_DIRECT | O_NOFOLLOW | O_NOATIME;
+	int fd = open(state->path, (int)(file->flags & kept) | O_NONBLOCK | O_CLOEXEC);
+	return fd < 0 ? failed(file, err, "open") : fd;
+}
+
+static int pipe_make(struct restore *restore, const image_file *file, const void *in,
+		     struct fsnap_error *err)
+{
+	const image_file_pipe *state = in, *other;
+	const image_file *candidate;
+	int made = -1;
+	for (size_t i = 0; made < 0 && (other = restore_file_state(restore, "pipe", i, &candidate)); i++)
+		if (other->pipe == state->pipe)
+			made = restore_fd(restore, candidate->id);
+	if (state->path[0])
+		return make_fifo(restore, file, state, made < 0, err);
+	if (made < 0)
+		return make_pipe(restore, file, state, err);
+	int fd = reopen(made, file->flags);
+	return fd < 0 ? failed(file, err, "open the pipe once more") : fd;
+}
+
+const struct file_kind kind_pipe = {
+	.name = "pipe",
+	.xdr = (xdrproc_t)xdr_image_file_pipe,
+	.matches = pipe_matches,
+	.save = pipe_save,
+	.save_links = pipe_save_links,
+	.make = pipe_make,
+};

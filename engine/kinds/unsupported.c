@@ -1,0 +1,172 @@
+/*
+ * What no other kind took: named, so that the user knows what stands in the way,
+ * with what can be done about it.
+ */
+#include <fcntl.h>
+#include <linux/netlink.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/sysmacros.h>
+
+#include "engine/kinds/table.h"
+
+struct known {
+	const char *link; /* how the link starts */
+	const char *what;
+	const char *hint;
+};
+
+static const struct known known[] = {
+	{"anon_inode:[io_uring]", "an io_uring instance",
+	 "Many programs have a setting that makes them use epoll or threads instead."},
+	{"anon_inode:inotify", "an inotify instance",
+	 "Many programs can poll for changes instead, or run without watching files."},
+	{"anon_inode:[fanotify]", "a fanotify instance", "Stop watching before the dump."},
+	{"anon_inode:[userfaultfd]", "a userfaultfd",
+	 "Its memory is still being filled by the program: dump when that is over."},
+	{"anon_inode:bpf-map", "a BPF map", "Load BPF programs from a process outside the tree."},
+	{"anon_inode:bpf-prog", "a BPF program", "Load BPF programs from a process outside the tree."},
+	{"anon_inode:bpf_link", "a BPF link", "Load BPF programs from a process outside the tree."},
+	{"anon_inode:bpf", "a BPF object", "Load BPF programs from a process outside the tree."},
+	{"anon_inode:[perf_event]", "a perf event counter", "Dump when profiling is over."},
+	{"anon_inode:[pidfd]", "a pidfd",
+	 "Programs that wait with waitpid or signalfd instead of a pidfd can be saved."},
+	{"pidfd:", "a pidfd",
+	 "Programs that wait with waitpid or signalfd instead of a pidfd can be saved."},
+	{"anon_inode:[fscontext]", "a mount being configured (fsopen)", "Dump when it is mounted."},
+	{"anon_inode:seccomp notify", "a seccomp listener",
+	 "Run what supervises other programs outside the tree."},
+	{"anon_inode:landlock-ruleset", "a Landlock ruleset being built",
+	 "Dump when the program has confined itself."},
+	{"anon_inode:kvm", "a virtual machine", "Use what the virtual machine monitor offers."},
+	{"anon_inode:[secretmem]", "secret memory (memfd_secret)",
+	 "It exists so that nobody can read it, fsnap included."},
+	{"/secretmem", "secret memory (memfd_secret)",
+	 "It exists so that nobody can read it, fsnap included."},
+	{"anon_inode:dma-buf", "a DMA buffer", "Devices cannot be saved."},
+	{"anon_inode:sync_file", "a fence of a graphics device", "Devices cannot be saved."},
+	{"/dmabuf:", "a DMA buffer", "Devices cannot be saved."},
+	{"/dev/ptmx", "the master side of a pseudo-terminal",
+	 "Dump the shell inside the terminal instead of what shows it."},
+	{"/dev/pts/ptmx", "the master side of a pseudo-terminal",
+	 "Dump the shell inside the terminal instead of what shows it."},
+	{"/dev/net/tun", "a network tunnel", "Run the tunnel outside the tree."},
+	{"/dev/fuse", "a FUSE connection", "Run the file system's server outside the tree."},
+	{"/dev/kvm", "a virtual machine", "Use what the virtual machine monitor offers."},
+	{"/dev/kmsg", "the kernel log", "Close it before the dump."},
+	{"/dev/dri/", "a graphics device", "Run without hardware rendering."},
+	{"/dev/nvidia", "a graphics device", "Run without it."},
+	{"/dev/snd/", "a sound device", "Run without sound."},
+	{"/dev/input/", "an input device", "Run without it."},
+};
+
+static const char *const namespace_names[] = {"mnt",  "pid",  "net",    "ipc",
+					      "uts",  "user", "cgroup", "time"};
+
+static bool is_namespace(const char *link)
+{
+	for (size_t i = 0; i < sizeof(namespace_names) / sizeof(*namespace_names); i++) {
+		size_t length = strlen(namespace_names[i]);
+		if (!strncmp(link, namespace_names[i], length) &&
+		    (!strncmp(link + length, ":[", 2) || !strncmp(link + length, "_for_children:[", 15)))
+			return true;
+	}
+	return false;
+}
+
+static int refuse_socket(const struct fd_view *fd, struct fsnap_error *err)
+{
+	static const char hint[] = "Close it before the dump, or keep the process that needs it "
+				   "outside the tree.";
+	int domain = -1, type = -1, protocol = -1;
+	socklen_t size = sizeof(int);
+	getsockopt(fd->dup, SOL_SOCKET, SO_DOMAIN, &domain, &size);
+	getsockopt(fd->dup, SOL_SOCKET, SO_TYPE, &type, &size);
+	getsockopt(fd->dup, SOL_SOCKET, SO_PROTOCOL, &protocol, &size);
+	switch (domain) {
+	case AF_NETLINK:
+		return refuse_fd(fd, err, hint, "a netlink socket%s",
+				 protocol == NETLINK_ROUTE	    ? " (routing)" :
+				 protocol == NETLINK_KOBJECT_UEVENT ? " (device events)" :
+				 protocol == NETLINK_AUDIT	    ? " (audit)" :
+				 protocol == NETLINK_SOCK_DIAG	    ? " (socket monitoring)" :
+								      "");
+	case AF_PACKET:
+		return refuse_fd(fd, err, hint, "a packet socket");
+	case AF_INET:
+	case AF_INET6:
+		if (type == SOCK_RAW)
+			return refuse_fd(fd, err, hint, "a raw IP socket (protocol %d)", protocol);
+		return refuse_fd(fd, err, hint, "an IP socket of protocol %d", protocol);
+	case AF_UNIX:
+		return refuse_fd(fd, err, hint, "a Unix socket of type %d", type);
+	case AF_VSOCK:
+		return refuse_fd(fd, err, hint, "a socket to a virtual machine (vsock)");
+	case AF_ALG:
+		return refuse_fd(fd, err, hint, "a socket to the kernel's cryptography (AF_ALG)");
+	case -1:
+		return refuse_fd(fd, err, "fsnap needs pidfd_getfd(2) (Linux 5.6) and the right to "
+					  "trace the process.",
+				 "a socket that cannot be looked into");
+	}
+	return refuse_fd(fd, err, hint, "a socket of address family %d", domain);
+}
+
+static int unsupported_save(const struct fd_view *fd, image_file *file, void *state,
+			    struct fsnap_error *err)
+{
+	(void)file;
+	(void)state;
+	mode_t mode = fd->stat.st_mode;
+
+	for (size_t i = 0; i < sizeof(known) / sizeof(*known); i++)
+		if (!strncmp(fd->link, known[i].link, strlen(known[i].link)))
+			return refuse_fd(fd, err, known[i].hint, "%s", known[i].what);
+	if (is_namespace(fd->link))
+		return refuse_fd(fd, err, "Close it before the dump.", "a namespace held open");
+	if (S_ISSOCK(mode))
+		return refuse_socket(fd, err);
+	if (S_ISCHR(mode) && fd->stat.st_rdev == makedev(5, 2))
+		return refuse_fd(fd, err, "Dump the shell inside the terminal instead of what shows it.",
+				 "the master side of a pseudo-terminal");
+	if (S_ISCHR(mode) || S_ISBLK(mode))
+		return refuse_fd(fd, err, "Devices keep state that only their drivers know: close it "
+					  "before the dump.",
+				 "a %s device (%u:%u)", S_ISCHR(mode) ? "character" : "block",
+				 major(fd->stat.st_rdev), minor(fd->stat.st_rdev));
+	if (S_ISREG(mode) && fd->link[0] == '/')
+		return refuse_fd(fd, err, "Close it before the dump.", "a POSIX message queue");
+	return refuse_fd(fd, err, "Close it before the dump.",
+			 "a kind of file this version does not know");
+}
+
+static bool unsupported_matches(const struct fd_view *fd)
+{
+	(void)fd;
+	return true;
+}
+
+static bool_t xdr_nothing(XDR *xdr, void *state)
+{
+	(void)xdr;
+	(void)state;
+	return TRUE;
+}
+
+/* No image holds a file of this kind: save() always refuses. */
+static int unsupported_make(struct restore *restore, const image_file *file, const void *state,
+			    struct fsnap_error *err)
+{
+	(void)restore;
+	(void)state;
+	return fail(err, FSNAP_E_IMAGE_CORRUPT, 0, "file %u (%s) has no kind", file->id, file->label);
+}
+
+const struct file_kind kind_unsupported = {
+	.name = "unsupported",
+	.xdr = (xdrproc_t)xdr_nothing,
+	.matches = unsupported_matches,
+	.save = unsupported_save,
+	.make = unsupported_make,
+};
