@@ -12,6 +12,7 @@
 /* Order matters: the first that matches takes the descriptor. */
 const struct file_kind *const file_kinds[] = {
 	&kind_memfd, &kind_stdio, &kind_device, &kind_pipe, &kind_regular, &kind_eventfd,
+	&kind_epoll, &kind_timerfd, &kind_signalfd,
 	&kind_unsupported, /* matches everything */
 	NULL,
 };
