@@ -11,7 +11,6 @@
 
 #include "store/internal.h"
 #include "store/parallel.h"
-#include "store/scope.h"
 
 #ifndef MADV_POPULATE_READ
 #define MADV_POPULATE_READ 22
@@ -22,7 +21,7 @@
 #endif
 
 #define PMEM2_E_FIRST 100000
-#define PIECES_MAX 64			/* each growth adds at least a quarter */
+#define PIECES_MAX 64
 #define RESERVE_ADDRESSES (1ull << 40)	/* address space kept free for growth; costs nothing */
 #define HUGE_WORTH (256u << 10)		/* bytes needed of a folio before it is asked for */
 #define HUGE_BUSY_MAX 16
@@ -30,9 +29,13 @@
 
 void (*medium_persisted_hook)(int fd, uint64_t offset, uint64_t length);
 
+/* A mapping is made here and then handed to libpmem2, which knows how this CPU copies to and
+ * flushes persistent memory. pmem2_map_new() would make it too, but it walks /sys with fchdir(2)
+ * to learn whether the caches are flushed on power loss, and the working directory belongs to the
+ * threads of the program that uses this library. Without that knowledge DAX is flushed always. */
 struct piece {
 	struct pmem2_map *map;
-	uint64_t offset; /* in the file */
+	void *start;
 	uint64_t length;
 };
 
@@ -41,90 +44,102 @@ struct medium {
 	bool in_memory;
 	char *base;	 /* address of file offset 0, mapped or not */
 	uint64_t length; /* end of what is mapped */
-	struct pmem2_vm_reservation *reservation;
-	uint64_t skew; /* bytes into the reservation where `base` is: huge page alignment */
+	void *reserved;	 /* addresses kept free for growth; NULL: none */
+	uint64_t reserved_length;
 	struct piece piece[PIECES_MAX];
 	unsigned pieces;
 	pmem2_memcpy_fn copy;
 	pmem2_persist_fn persist; /* NULL: a page cache, use msync(2) */
 };
 
-static int pmem2_fail(struct fsnap_error *err, int result, const char *what)
+/* MAP_SYNC is granted only on DAX, and says that flushed caches are durable there. */
+static void *map_file(struct medium *medium, char *where, uint64_t offset, uint64_t length,
+		      bool writable, bool *dax)
 {
+	int prot = writable ? PROT_READ | PROT_WRITE : PROT_READ;
+	int fixed = where ? MAP_FIXED : 0;
+	void *start = MAP_FAILED;
+	if (writable && !medium->in_memory)
+		start = mmap(where, length, prot, MAP_SHARED_VALIDATE | MAP_SYNC | fixed,
+			     medium->fd, (off_t)offset);
+	*dax = start != MAP_FAILED;
+	if (!*dax)
+		start = mmap(where, length, prot, MAP_SHARED | fixed, medium->fd, (off_t)offset);
+	return start;
+}
+
+static int hand_to_pmem2(struct medium *medium, const struct piece *piece,
+			 struct pmem2_map **map, bool dax, struct fsnap_error *err)
+{
+	struct pmem2_source *source = NULL;
+	int r = pmem2_source_from_fd(&source, medium->fd);
+	if (!r)
+		r = pmem2_map_from_existing(map, source, piece->start, piece->length,
+					    dax ? PMEM2_GRANULARITY_CACHE_LINE
+						: PMEM2_GRANULARITY_PAGE);
+	pmem2_source_delete(&source);
+	if (!r)
+		return 0;
 	/* Negative errno values, or beyond them the library's own. */
-	int sys = result > -PMEM2_E_FIRST ? -result : 0;
-	return store_fail(err, sys, "%s: libpmem2: %s", what, pmem2_errormsg());
+	return store_fail(err, r > -PMEM2_E_FIRST ? -r : 0, "mapping the image: libpmem2: %s",
+			  pmem2_errormsg());
 }
 
 static int map_piece(struct medium *medium, uint64_t offset, uint64_t length, bool writable,
 		     struct fsnap_error *err)
 {
-	struct pmem2_config *config = NULL;
-	struct pmem2_source *source = NULL;
-	struct pmem2_map *map = NULL;
-	unsigned prot = writable ? PMEM2_PROT_READ | PMEM2_PROT_WRITE : PMEM2_PROT_READ;
+	bool dax;
+	char *where = medium->reserved ? medium->base + offset : NULL;
+	struct piece *piece = &medium->piece[medium->pieces];
+	if (medium->reserved &&
+	    where + length > (char *)medium->reserved + medium->reserved_length)
+		return store_fail(err, EFBIG, "growing the image");
 
-	int r = pmem2_config_new(&config);
-	if (!r)
-		r = pmem2_source_from_fd(&source, medium->fd);
-	if (!r)
-		r = pmem2_config_set_required_store_granularity(config, PMEM2_GRANULARITY_PAGE);
-	if (!r)
-		r = pmem2_config_set_protection(config, prot);
-	if (!r)
-		r = pmem2_config_set_offset(config, offset);
-	if (!r)
-		r = pmem2_config_set_length(config, length);
-	if (!r && medium->reservation)
-		r = pmem2_config_set_vm_reservation(config, medium->reservation,
-						    medium->skew + offset);
-	if (!r)
-		r = pmem2_map_new(&map, config, source);
-	if (r)
-		pmem2_fail(err, r, "mapping the image");
-	pmem2_source_delete(&source);
-	pmem2_config_delete(&config);
-	if (r)
-		return -1;
-	medium->piece[medium->pieces++] = (struct piece){map, offset, length};
-	medium->base = (char *)pmem2_map_get_address(map) - offset;
+	void *start = map_file(medium, where, offset, length, writable, &dax);
+	if (start == MAP_FAILED)
+		return store_fail(err, errno, "mapping the image");
+	*piece = (struct piece){.start = start, .length = length};
+	medium->pieces++;
+	medium->base = (char *)start - offset;
 	medium->length = offset + length;
+	if (hand_to_pmem2(medium, piece, &piece->map, dax, err) < 0)
+		return -1;
+	medium->copy = pmem2_get_memcpy_fn(piece->map);
+	/* For page granularity libpmem2 calls abort(3) when msync(2) fails. A full or failing disk
+	 * is an ordinary error here, so that case is ours. */
+	medium->persist = dax ? pmem2_get_persist_fn(piece->map) : NULL;
 	return 0;
-}
-
-/* libpmem2's own persist for page granularity calls abort(3) when msync(2) fails; a full or
- * failing disk is an ordinary error here, so that case is ours. */
-static void learn_functions(struct medium *medium)
-{
-	struct pmem2_map *map = medium->piece[0].map;
-	medium->copy = pmem2_get_memcpy_fn(map);
-	if (pmem2_map_get_store_granularity(map) != PMEM2_GRANULARITY_PAGE)
-		medium->persist = pmem2_get_persist_fn(map);
 }
 
 struct medium *medium_open_read(int fd, uint64_t offset, uint64_t length, struct fsnap_error *err)
 {
-	cleanup_free struct medium *medium = calloc(1, sizeof(*medium));
+	struct medium *medium = calloc(1, sizeof(*medium));
 	if (!medium) {
 		fail(err, FSNAP_E_NOMEM, ENOMEM, "mapping the image");
 		return NULL;
 	}
 	medium->fd = fd;
-	if (map_piece(medium, offset, length, false, err) < 0)
+	if (map_piece(medium, offset, length, false, err) < 0) {
+		medium_close(medium);
 		return NULL;
-	return steal(&medium);
+	}
+	return medium;
 }
 
 static int reserve_addresses(struct medium *medium, uint64_t length, struct fsnap_error *err)
 {
+	const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
 	uint64_t most = length < RESERVE_ADDRESSES / 2 ? RESERVE_ADDRESSES : 2 * length;
-	int r = pmem2_vm_reservation_new(&medium->reservation, NULL, most);
-	if (r) /* RLIMIT_AS: without room to grow, then */
-		r = pmem2_vm_reservation_new(&medium->reservation, NULL, length + 2 * LAYOUT_HUGE);
-	if (r)
-		return pmem2_fail(err, r, "reserving addresses for the image");
-	uintptr_t address = (uintptr_t)pmem2_vm_reservation_get_address(medium->reservation);
-	medium->skew = align_up(address, LAYOUT_HUGE) - address;
+	void *start = mmap(NULL, most, PROT_NONE, flags, -1, 0);
+	if (start == MAP_FAILED) { /* RLIMIT_AS: without room to grow, then */
+		most = length + LAYOUT_HUGE;
+		start = mmap(NULL, most, PROT_NONE, flags, -1, 0);
+	}
+	if (start == MAP_FAILED)
+		return store_fail(err, errno, "reserving addresses for the image");
+	medium->reserved = start;
+	medium->reserved_length = most;
+	medium->base = (char *)align_up((uintptr_t)start, LAYOUT_HUGE);
 	return 0;
 }
 
@@ -142,7 +157,6 @@ struct medium *medium_open_write(int fd, uint64_t length, bool in_memory, struct
 		medium_close(medium);
 		return NULL;
 	}
-	learn_functions(medium);
 	return medium;
 }
 
@@ -150,8 +164,10 @@ int medium_grow(struct medium *medium, uint64_t length, struct fsnap_error *err)
 {
 	if (length <= medium->length)
 		return 0;
-	uint64_t quarter = medium->length + medium->length / 4;
-	uint64_t size = align_up(length > quarter ? length : quarter, LAYOUT_HUGE);
+	/* As much as is asked for, unless it is asked often: pieces are few. */
+	uint64_t quarter = medium->pieces < PIECES_MAX / 4 ? 0 : medium->length / 4;
+	uint64_t least = medium->length + quarter;
+	uint64_t size = align_up(length > least ? length : least, LAYOUT_HUGE);
 	if (medium->pieces == PIECES_MAX || size > LAYOUT_LIMIT)
 		return store_fail(err, EFBIG, "growing the image to %llu bytes",
 				  (unsigned long long)size);
@@ -290,9 +306,13 @@ void medium_close(struct medium *medium)
 {
 	if (!medium)
 		return;
-	for (unsigned i = 0; i < medium->pieces; i++)
-		pmem2_map_delete(&medium->piece[i].map);
-	if (medium->reservation)
-		pmem2_vm_reservation_delete(&medium->reservation);
+	for (unsigned i = 0; i < medium->pieces; i++) {
+		if (medium->piece[i].map)
+			pmem2_map_delete(&medium->piece[i].map);
+		if (!medium->reserved)
+			munmap(medium->piece[i].start, medium->piece[i].length);
+	}
+	if (medium->reserved)
+		munmap(medium->reserved, medium->reserved_length);
 	free(medium);
 }
