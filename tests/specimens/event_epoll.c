@@ -47,15 +47,17 @@ int main(void)
 	watch(outer, inner, EPOLLIN, 6);
 
 	while (specimen_round()) {
+		struct epoll_event again = {.events = EPOLLIN | EPOLLONESHOT,
+					    .data.u64 = 0x1111111100000004u};
+		MUST(epoll_ctl(outer, EPOLL_CTL_MOD, used, &again));
 		MUST(write(ready[1], "x", 1));
 		expect_hex("one-shot, before", EPOLLIN, report(outer, 0x1111111100000004u, 0));
 		specimen_ready();
 		expect_hex("what was ready", EPOLLIN, report(outer, 0x1111111100000002u, 0));
 		expect_hex("what was not", 0, report(outer, 0x1111111100000001u, 0));
 		expect_hex("the used-up one-shot", 0, report(outer, 0x1111111100000004u, 0));
-		struct epoll_event again = {.events = EPOLLIN | EPOLLONESHOT,
-					    .data.u64 = 0x1111111100000004u};
 		expect_ok("re-arming it", epoll_ctl(outer, EPOLL_CTL_MOD, used, &again));
+		expect_hex("it reports again", EPOLLIN, report(outer, 0x1111111100000004u, 0));
 
 		MUST(write(quiet[1], "x", 1));
 		expect_hex("it becomes ready", EPOLLIN, report(outer, 0x1111111100000001u, 0));
