@@ -29,11 +29,14 @@ struct placed {
 	size_t size;	 /* bytes of it, text included */
 	uint64_t base;	 /* there; 0: not mapped */
 	uint64_t chain;	 /* there; 0: none */
+	struct home {	 /* of each task: its signal frame, outside control memory */
+		uint64_t frame;	 /* there */
+		char *was;	 /* what lay there, from 8 bytes below */
+	} *homes;
+	size_t n_homes;
 	int remote_memfd; /* its number there; -1: closed */
 	int memfd;	  /* a duplicate of it, here */
 	int socket;
-	char *stack_bytes;  /* what the chain lies on */
-	size_t chain_bytes; /* how many */
 };
 
 struct ctl *placed_ctl(struct placed *placed)
@@ -48,46 +51,108 @@ static struct task *leader(const struct placed *placed)
 
 /* --- the way home ---------------------------------------------------------- */
 
-/* Dead bytes on the main stack: below the leader's stack pointer if it is there, else (it runs on
- * a stack of its own making) at the lower end, where the main stack has not been. */
-static uint64_t find_room(const struct process *process, size_t bytes)
+/* What a task's frame takes: the word below it, and alignment. */
+static size_t home_size(const struct task *task)
+{
+	return (frame_size(task) + sizeof(uint64_t) + 127) & ~63ul;
+}
+
+static const image_vma *find_vma(const struct process *process, uint64_t address)
+{
+	for (u_int i = 0; i < process->mm.vmas.vmas_len; i++) {
+		const image_vma *vma = &process->mm.vmas.vmas_val[i];
+		if (address >= vma->start && address < vma->end)
+			return vma;
+	}
+	return NULL;
+}
+
+/* The lower part of the main stack, which its owner has grown but does not use now. */
+static void find_spare(const struct process *process, uint64_t *start, uint64_t *end)
 {
 	uint64_t sp = process->tasks[0]->regs.rsp;
+	*start = *end = 0;
 	for (u_int i = 0; i < process->mm.vmas.vmas_len; i++) {
 		const image_vma *vma = &process->mm.vmas.vmas_val[i];
 		if (strcmp(vma->name, "[stack]") != 0)
 			continue;
-		uint64_t top = sp > vma->start && sp <= vma->end ? sp - RED_ZONE : vma->start + bytes + 4096;
-		uint64_t at = (top - bytes) & ~63ull;
-		return top > bytes && at >= vma->start + 8 && at + bytes <= vma->end ? at : 0;
+		bool here = sp > vma->start && sp <= vma->end;
+		*start = vma->start;
+		/* On a stack of its own making? Then how deep the main stack was is not known. */
+		*end = here ? sp - RED_ZONE : vma->start + (vma->end - vma->start) / 2;
+	}
+}
+
+/* Where the frames go: the spare part of the main stack; threads beyond that use their own stacks,
+ * below the red zone. Stacks that a runtime carves out of its heap may be too small for that, which
+ * is why they come second. All of it is put back before the process runs. */
+static int place_frames(struct placed *placed, struct fsnap_error *err)
+{
+	struct process *process = placed->process;
+	uint64_t spare, end;
+	find_spare(process, &spare, &end);
+	for (size_t i = 0; i < process->n_tasks; i++) {
+		const struct task *task = process->tasks[i];
+		size_t size = home_size(task);
+		uint64_t low = spare;
+		if (spare + size <= end) {
+			spare += size;
+		} else {
+			low = task->regs.rsp - RED_ZONE - size;
+			const image_vma *vma = find_vma(process, low);
+			if (!vma || !(vma->prot & PROT_WRITE) || low + size > vma->end)
+				return fail(err, FSNAP_E_UNSUPPORTED, 0,
+					    "thread %d: no room for a signal frame on its stack", task->tid);
+		}
+		placed->homes[i].frame = (low + sizeof(uint64_t) + 63) & ~63ull;
 	}
 	return 0;
 }
 
-/* Writes the chain: the address of the signal-return code, then the frame it reads. */
-static int lay_chain(struct placed *placed, struct fsnap_error *err)
+static int lay_frame(struct placed *placed, size_t number, struct fsnap_error *err)
 {
 	struct process *process = placed->process;
-	size_t bytes = frame_size(leader(placed));
-	if (!process->text.syscall_ret || !process->text.sigreturn)
-		return 0; /* window W1 */
-	uint64_t frame = find_room(process, bytes);
-	if (!frame)
-		return 0;
-	placed->chain_bytes = bytes + sizeof(uint64_t);
-	cleanup_free char *buf = malloc(placed->chain_bytes);
-	placed->stack_bytes = malloc(placed->chain_bytes);
-	if (!buf || !placed->stack_bytes)
-		return fail(err, FSNAP_E_NOMEM, ENOMEM, "signal frame");
+	struct home *home = &placed->homes[number];
+	size_t size = sizeof(uint64_t) + frame_size(process->tasks[number]);
+	off_t at = (off_t)(home->frame - sizeof(uint64_t));
+	cleanup_free char *buf = malloc(size);
+	char *was = malloc(size);
+	if (!buf || !was || pread(process->mem, was, size, at) != (ssize_t)size) {
+		free(was);
+		return fail(err, FSNAP_E_SYSTEM, errno, "thread %d: cannot read its stack",
+			    process->tasks[number]->tid);
+	}
+	home->was = was;
 	memcpy(buf, &process->text.sigreturn, sizeof(uint64_t));
-	frame_build(leader(placed), frame, buf + sizeof(uint64_t));
-	uint64_t chain = frame - sizeof(uint64_t);
-	if (pread(process->mem, placed->stack_bytes, placed->chain_bytes, (off_t)chain) !=
-		    (ssize_t)placed->chain_bytes ||
-	    pwrite(process->mem, buf, placed->chain_bytes, (off_t)chain) != (ssize_t)placed->chain_bytes)
-		return fail(err, FSNAP_E_SYSTEM, errno, "cannot write below the stack pointer");
-	placed->chain = chain;
+	frame_build(process->tasks[number], home->frame, buf + sizeof(uint64_t));
+	if (pwrite(process->mem, buf, size, at) != (ssize_t)size)
+		return fail(err, FSNAP_E_SYSTEM, errno, "thread %d: cannot write below its stack pointer",
+			    process->tasks[number]->tid);
 	return 0;
+}
+
+static int lay_frames(struct placed *placed, struct fsnap_error *err)
+{
+	if (place_frames(placed, err) < 0)
+		return -1;
+	for (size_t i = 0; i < placed->process->n_tasks; i++)
+		if (lay_frame(placed, i, err) < 0)
+			return -1;
+	if (placed->process->text.syscall_ret && placed->process->text.sigreturn)
+		placed->chain = placed->homes[0].frame - sizeof(uint64_t);
+	return 0;
+}
+
+static void take_frames(struct placed *placed)
+{
+	for (size_t i = 0; i < placed->process->n_tasks; i++) {
+		const struct home *home = &placed->homes[i];
+		size_t size = sizeof(uint64_t) + frame_size(placed->process->tasks[i]);
+		/* A process that died meanwhile has no stack to mend. */
+		if (home->was && pwrite(placed->process->mem, home->was, size,
+					(off_t)(home->frame - sizeof(uint64_t))) < 0)
+			return;
+	}
 }
 
 /* Any NUL byte serves as a name; the vDSO's ELF header has some that every process shares. */
@@ -154,7 +219,7 @@ static int make_memory(struct placed *placed, struct fsnap_error *err)
 	return 0;
 }
 
-static int fill_memory(struct placed *placed, const uint32_t *frames, struct fsnap_error *err)
+static int fill_memory(struct placed *placed, struct fsnap_error *err)
 {
 	struct ctl *ctl = placed_ctl(placed);
 	struct process *process = placed->process;
@@ -164,12 +229,8 @@ static int fill_memory(struct placed *placed, const uint32_t *frames, struct fsn
 	ctl->socket = ctl->peer = -1;
 	ctl->chain = placed->chain;
 	ctl->gadget = process->text.syscall_ret;
-	for (uint32_t i = 0; i < process->n_tasks; i++) {
-		char *frame = plans_data_at(placed->plans, ctl, frames[i]);
-		uint64_t there = placed->base + (uint64_t)(frame - (char *)placed->map);
-		frame_build(process->tasks[i], there, frame);
-		ctl_task(ctl, i)->home_frame = there;
-	}
+	for (uint32_t i = 0; i < process->n_tasks; i++)
+		ctl_task(ctl, i)->home_frame = placed->homes[i].frame;
 	return 0;
 }
 
@@ -283,11 +344,11 @@ static int run(struct placed *placed, struct fsnap_error *err)
 	return 0;
 }
 
-static int enter(struct placed *placed, const uint32_t *frames, struct fsnap_error *err)
+static int enter(struct placed *placed, struct fsnap_error *err)
 {
 	int64_t ignored;
-	if (mask_threads(placed->process, err) < 0 || lay_chain(placed, err) < 0 ||
-	    make_memory(placed, err) < 0 || fill_memory(placed, frames, err) < 0 ||
+	if (mask_threads(placed->process, err) < 0 || lay_frames(placed, err) < 0 ||
+	    make_memory(placed, err) < 0 || fill_memory(placed, err) < 0 ||
 	    call(placed, &ignored, err, "mprotect", SYS_mprotect, placed->base, AGENT_TEXT,
 		 PROT_READ | PROT_EXEC, 0, 0, 0) < 0 ||
 	    call(placed, &ignored, err, "close", SYS_close, (uint64_t)placed->remote_memfd, 0, 0, 0, 0, 0) < 0)
@@ -334,26 +395,25 @@ static int leave(struct placed *placed, struct fsnap_error *err)
 	}
 	for (size_t i = 0; i < process->n_tasks; i++)
 		seize_put_back(process->tasks[i]);
-	if (placed->chain)
-		pwrite(process->mem, placed->stack_bytes, placed->chain_bytes, (off_t)placed->chain);
+	take_frames(placed);
 	return 0;
 }
 
 struct placed *place_run(struct process *process, struct plans *plans, struct fsnap_error *err)
 {
 	struct placed *placed = calloc(1, sizeof(*placed));
-	cleanup_free uint32_t *frames = calloc(process->n_tasks, sizeof(*frames));
-	if (!placed || !frames) {
+	struct home *homes = calloc(process->n_tasks, sizeof(*homes));
+	if (!placed || !homes) {
 		fail(err, FSNAP_E_NOMEM, ENOMEM, "placing the agent");
 		free(placed);
+		free(homes);
 		return NULL;
 	}
-	*placed = (struct placed){ .process = process, .plans = plans, .memfd = -1, .socket = -1,
-				   .remote_memfd = -1 };
-	for (size_t i = 0; i < process->n_tasks; i++)
-		frames[i] = plans_data(plans, NULL, frame_size(process->tasks[i]), 64);
+	*placed = (struct placed){ .process = process, .plans = plans, .homes = homes,
+				   .n_homes = process->n_tasks, .memfd = -1,
+				   .socket = -1, .remote_memfd = -1 };
 	placed->size = AGENT_TEXT + plans_size(plans);
-	int result = enter(placed, frames, err);
+	int result = enter(placed, err);
 	if (leave(placed, err) < 0)
 		result = -1;
 	if (result == 0)
@@ -373,6 +433,8 @@ void placed_free(struct placed *placed)
 		close(placed->memfd);
 	if (placed->socket >= 0)
 		close(placed->socket);
-	free(placed->stack_bytes);
+	for (size_t i = 0; i < placed->n_homes; i++)
+		free(placed->homes[i].was);
+	free(placed->homes);
 	free(placed);
 }

@@ -10,9 +10,8 @@
  * a signal frame with everything as it was.  Should fsnap die, the kernel lets
  * the tasks run, and each goes home by its frame.  Where this cannot hold:
  *
- *  W1  the target's text has no `syscall; ret` or no signal-return sequence, or its
- *      main stack has no room: death during the four bootstrap calls (some 40 us)
- *      leaves the leader with wrong registers;
+ *  W1  the target's text has no `syscall; ret` or no signal-return sequence: death during
+ *      the four bootstrap calls (some 40 us) leaves the leader with wrong registers;
  *  W2  death between the creation of the memfd and its mapping leaves that
  *      descriptor or mapping behind, unused;
  *  W3  a seccomp filter that forbids close, munmap or futex applies again when

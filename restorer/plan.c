@@ -55,6 +55,7 @@ void plans_free(struct plans *plans)
 	free(plans->tasks.items);
 	free(plans->data.items);
 	free(plans->items.items);
+	free(plans->pointers.items);
 	free(plans->notes.items);
 	free(plans);
 }
@@ -96,6 +97,13 @@ uint32_t plans_data(struct plans *plans, const void *bytes, size_t n, size_t ali
 	item->ref = (uint32_t)(plans->data.used - n);
 	item->size = (uint32_t)n;
 	return item->ref;
+}
+
+void plans_pointer(struct plans *plans, uint32_t where, uint32_t what)
+{
+	struct plan_pointer *pointer = plans ? add(plans, &plans->pointers, 1, sizeof(*pointer)) : NULL;
+	if (pointer)
+		*pointer = (struct plan_pointer){ where, what };
 }
 
 void plan_note(struct plans *plans, const char *format, ...)
@@ -268,6 +276,16 @@ static void write_tasks(const struct plans *plans, struct ctl *ctl, const struct
 	}
 }
 
+static void write_pointers(const struct plans *plans, struct ctl *ctl, const struct layout *at,
+			   uint64_t there)
+{
+	const struct plan_pointer *pointers = plans->pointers.items;
+	for (size_t i = 0; i < plans->pointers.used; i++) {
+		uint64_t address = there + at->data + pointers[i].what;
+		memcpy((char *)ctl + at->data + pointers[i].where, &address, sizeof(address));
+	}
+}
+
 int plans_write(struct plans *plans, struct ctl *ctl, uint64_t base, struct fsnap_error *err)
 {
 	if (!plans || plans->exhausted)
@@ -293,6 +311,7 @@ int plans_write(struct plans *plans, struct ctl *ctl, uint64_t base, struct fsna
 		memcpy((char *)ctl + at.notes, plans->notes.items, plans->notes.used);
 	if (plans->data.used)
 		memcpy((char *)ctl + at.data, plans->data.items, plans->data.used);
+	write_pointers(plans, ctl, &at, base + AGENT_TEXT);
 	return 0;
 }
 

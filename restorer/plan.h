@@ -46,6 +46,9 @@ uint32_t plans_task_count(const struct plans *plans);
 /* Reserves n bytes in control memory (bytes == NULL: zeroes), aligned; returns a reference for DATA(). */
 uint32_t plans_data(struct plans *plans, const void *bytes, size_t n, size_t align);
 
+/* Stores in the 8 bytes of data at `where` the address that `what` has in the tasks. */
+void plans_pointer(struct plans *plans, uint32_t where, uint32_t what);
+
 /* Says in words what the operations added next are for, until the next note. printf-like. */
 void plan_note(struct plans *plans, const char *format, ...) __attribute__((format(printf, 2, 3)));
 

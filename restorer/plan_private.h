@@ -28,10 +28,15 @@ struct plan_item { /* one plans_data() */
 	uint32_t ref, size;
 };
 
+struct plan_pointer { /* one plans_pointer() */
+	uint32_t where, what;
+};
+
 struct plans {
 	struct list tasks; /* struct plan_task */
 	struct list data;  /* bytes */
 	struct list items; /* struct plan_item, by ref */
+	struct list pointers; /* struct plan_pointer */
 	struct list notes; /* bytes: texts that end in NUL; the first is empty */
 	uint32_t note;	   /* that of the operations added next */
 	uint32_t n_ops;	   /* of all tasks */

@@ -1,0 +1,102 @@
+/*
+ * dump.h - what the parts of a dump share. The story itself is dump.c.
+ *
+ *	maps.c        the address space: mappings and mm fields
+ *	pages.c       which pages must be stored, each physical frame once
+ *	copy.c        target memory -> image, by as many workers as there are cores
+ *	ghost.c       content without a name: shared anonymous memory, deleted files
+ *	dump_files.c  descriptors -> open file descriptions -> kinds
+ */
+#ifndef ENGINE_DUMP_H
+#define ENGINE_DUMP_H
+
+#include "engine/fsnap.h"
+#include "engine/kinds/kinds.h"
+#include "engine/text.h"
+#include "engine/tree.h"
+#include "store/store.h"
+
+/* Pages [page, page + npages) of a process that go to page `at` of the image. */
+struct copy_job {
+	struct process *process;
+	uint64_t page;
+	uint64_t at;
+	uint64_t npages;
+};
+
+/* Pages [page, page + npages) of an open file that go to page `at`. */
+struct ghost_copy {
+	int fd;
+	uint64_t page;
+	uint64_t at;
+	uint64_t npages;
+};
+
+struct saved_file {
+	image_file file;
+	union file_state state;
+	struct stat stat;
+	struct process *process; /* where it was met first, and under which number */
+	int fd;
+};
+
+struct saved_mapped {
+	image_mapped image;
+	unsigned major, minor; /* as /proc/PID/maps says, which btrfs and overlayfs make differ from stat */
+	unsigned long inode;
+};
+
+struct dump {
+	const struct fsnap_dump_options *options;
+	struct fsnap_dump_report *report;
+	struct store *store;
+	struct image_writer *writer;
+	struct tree tree;
+	struct text_cache texts;
+	unsigned next_space; /* numbers address spaces and ghosts */
+	struct saved_mapped *mapped;
+	size_t n_mapped;
+	image_ghost *ghosts;
+	size_t n_ghosts;
+	struct ghost_copy *ghost_copies;
+	size_t n_ghost_copies;
+	int *ghost_fds; /* kept open until their content is copied */
+	size_t n_ghost_fds;
+	struct saved_file **files;
+	size_t n_files;
+	struct copy_job *jobs; /* by `at` */
+	size_t n_jobs, room_jobs;
+	struct page_run *runs;
+	size_t n_runs, room_runs;
+	void *frames; /* pages.c: physical frames seen so far */
+	void *scratch[32]; /* of the kinds, by their place in file_kinds[] */
+};
+
+/* maps.c */
+int maps_collect(struct dump *dump, struct process *process, struct fsnap_error *err);
+
+/* pages.c: adds runs and jobs; takes image pages, which the writer need not have reserved yet. */
+int pages_find(struct dump *dump, struct process *process, struct fsnap_error *err);
+void pages_forget(struct dump *dump);
+int pages_add_run(struct dump *dump, const struct page_run *run, struct fsnap_error *err);
+uint64_t pages_estimate(const struct process *process); /* before the freeze, generously */
+
+/* copy.c: copies all jobs. */
+int copy_pages(struct dump *dump, struct fsnap_error *err);
+
+/* ghost.c: notes the content behind fd (any way to open it will do), once; returns its id or 0. */
+unsigned ghost_save(struct dump *dump, int fd, unsigned kind, const char *name,
+		    struct fsnap_error *err);
+int ghost_copy_all(struct dump *dump, struct fsnap_error *err);
+void ghost_free(struct dump *dump);
+
+/* dump_files.c */
+int files_collect(struct dump *dump, struct process *process, struct fsnap_error *err);
+int files_finish(struct dump *dump, struct fsnap_error *err);
+int files_put(struct dump *dump, struct fsnap_error *err);
+void files_free(struct dump *dump);
+
+/* Makes room for one more element in an array of `count`; NULL with *err set when memory is out. */
+void *grow(void *array, size_t count, size_t size, struct fsnap_error *err);
+
+#endif

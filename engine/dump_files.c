@@ -1,0 +1,285 @@
+#include <ctype.h>
+#include <fcntl.h>
+#include <linux/kcmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "engine/dump.h"
+#include "engine/procfs.h"
+#include "store/scope.h"
+
+#define DELETED " (deleted)"
+
+/* --- what kinds may ask --------------------------------------------------------- */
+
+int refuse_fd(const struct fd_view *fd, struct fsnap_error *err, const char *hint, const char *what, ...)
+{
+	char text[256];
+	va_list args;
+	va_start(args, what);
+	vsnprintf(text, sizeof(text), what, args);
+	va_end(args);
+	fail(err, FSNAP_E_UNSUPPORTED, 0, "process %d (%s): descriptor %d (%s): %s", fd->process->pid,
+	     fd->process->comm, fd->fd, fd->link, text);
+	return error_hint(err, "%s", hint);
+}
+
+const struct tree *dump_tree(struct dump *dump)
+{
+	return &dump->tree;
+}
+
+void **dump_scratch(struct dump *dump, const struct file_kind *kind)
+{
+	size_t place = 0;
+	while (file_kinds[place] != kind)
+		place++;
+	return &dump->scratch[place];
+}
+
+void dump_note(struct dump *dump, const char *format, ...)
+{
+	char line[256];
+	va_list args;
+	va_start(args, format);
+	vsnprintf(line, sizeof(line), format, args);
+	va_end(args);
+	char *notes = dump->report->notes;
+	size_t used = strlen(notes);
+	if (!strstr(notes, line))
+		snprintf(notes + used, sizeof(dump->report->notes) - used, "%s\n", line);
+}
+
+/* Does the path still lead to this very file? */
+static bool path_leads_to(const char *path, const struct stat *stat)
+{
+	struct stat there;
+	return path[0] == '/' && lstat(path, &there) == 0 && there.st_dev == stat->st_dev &&
+	       there.st_ino == stat->st_ino;
+}
+
+int dump_identity(struct dump *dump, struct process *process, int fd, const char *path,
+		  image_identity *identity, struct fsnap_error *err)
+{
+	struct stat stat;
+	if (fstat(fd, &stat) < 0)
+		return fail(err, FSNAP_E_SYSTEM, errno, "process %d (%s): %s", process->pid, process->comm,
+			    path);
+	identity->dev = stat.st_dev;
+	identity->ino = stat.st_ino;
+	identity->size = (uint64_t)stat.st_size;
+	identity->mtime_ns = stat.st_mtim.tv_sec * 1000000000ll + stat.st_mtim.tv_nsec;
+	identity->mode = stat.st_mode;
+	bool named = path_leads_to(path, &stat);
+	size_t length = strlen(path), mark = strlen(DELETED);
+	if (!named && length > mark && strcmp(path + length - mark, DELETED) == 0)
+		length -= mark;
+	identity->path = strndup(path, length);
+	if (!identity->path)
+		return fail(err, FSNAP_E_NOMEM, ENOMEM, "%s", path);
+	if (named)
+		return 0;
+	if (!S_ISREG(stat.st_mode)) {
+		fail(err, FSNAP_E_UNSUPPORTED, 0, "process %d (%s): %s is open but has no name any more",
+		     process->pid, process->comm, path);
+		return error_hint(err, "only regular files can be kept without a name");
+	}
+	identity->ghost = ghost_save(dump, fd, 2, identity->path, err);
+	return identity->ghost ? 0 : error_context(err, "process %d (%s)", process->pid, process->comm);
+}
+
+unsigned dump_file_of_fd(struct dump *dump, const struct process *process, int fd)
+{
+	(void)dump;
+	for (u_int i = 0; i < process->image.fds.fds_len; i++)
+		if (process->image.fds.fds_val[i].fd == fd)
+			return process->image.fds.fds_val[i].file;
+	return 0;
+}
+
+void *dump_file_state(struct dump *dump, const char *kind, size_t index, image_file **file)
+{
+	for (size_t i = 0; i < dump->n_files; i++) {
+		struct saved_file *saved = dump->files[i];
+		if (strcmp(saved->file.kind, kind) != 0 || index-- > 0)
+			continue;
+		if (file)
+			*file = &saved->file;
+		return &saved->state;
+	}
+	return NULL;
+}
+
+bool fdinfo_number(const char *info, const char *key, int base, uint64_t *value)
+{
+	size_t length = strlen(key);
+	for (const char *line = info; line; line = strchr(line, '\n')) {
+		line += *line == '\n';
+		if (strncmp(line, key, length) != 0 || line[length] != ':')
+			continue;
+		*value = strtoull(line + length + 1, NULL, base);
+		return true;
+	}
+	return false;
+}
+
+/* --- one descriptor ----------------------------------------------------------------- */
+
+/* Descriptors of one open file description share it after a restore as well. */
+static struct saved_file *find_saved(struct dump *dump, const struct fd_view *fd)
+{
+	for (size_t i = 0; i < dump->n_files; i++) {
+		struct saved_file *saved = dump->files[i];
+		if (saved->stat.st_ino == fd->stat.st_ino && saved->stat.st_dev == fd->stat.st_dev &&
+		    saved->file.flags == fd->flags && saved->file.pos == fd->pos &&
+		    syscall(SYS_kcmp, saved->process->pid, fd->process->pid, KCMP_FILE, saved->fd, fd->fd) == 0)
+			return saved;
+	}
+	return NULL;
+}
+
+static void collect_owner(const struct fd_view *fd, image_file *file)
+{
+	struct f_owner_ex owner = { 0 };
+	if (fd->dup < 0 || fcntl(fd->dup, F_GETOWN_EX, &owner) < 0 || owner.pid == 0)
+		return;
+	file->owner = owner.type == F_OWNER_PGRP ? -owner.pid : owner.pid;
+	file->signo = fcntl(fd->dup, F_GETSIG);
+}
+
+static struct saved_file *save_file(const struct fd_view *fd, struct fsnap_error *err)
+{
+	struct dump *dump = fd->dump;
+	struct saved_file **files = grow(dump->files, dump->n_files, sizeof(*files), err);
+	struct saved_file *saved = files ? calloc(1, sizeof(*saved)) : NULL;
+	if (files)
+		dump->files = files;
+	if (!saved) {
+		fail(err, FSNAP_E_NOMEM, ENOMEM, "descriptors");
+		return NULL;
+	}
+	dump->files[dump->n_files++] = saved;
+	const struct file_kind *kind = file_kinds[0];
+	for (size_t i = 0; !kind->matches(fd); i++)
+		kind = file_kinds[i + 1];
+	saved->stat = fd->stat;
+	saved->process = fd->process;
+	saved->fd = fd->fd;
+	saved->file = (image_file){ .id = (unsigned)dump->n_files, .kind = strdup(kind->name),
+				    .flags = fd->flags, .pos = fd->pos, .label = strdup(fd->link) };
+	collect_owner(fd, &saved->file);
+	return kind->save(fd, &saved->file, &saved->state, err) < 0 ? NULL : saved;
+}
+
+static int add_fd(struct fd_view *fd, bool cloexec, struct fsnap_error *err)
+{
+	image_process *image = &fd->process->image;
+	struct saved_file *saved = find_saved(fd->dump, fd);
+	if (!saved && !(saved = save_file(fd, err)))
+		return -1;
+	image_fd *fds = grow(image->fds.fds_val, image->fds.fds_len, sizeof(*fds), err);
+	if (!fds)
+		return -1;
+	image->fds.fds_val = fds;
+	fds[image->fds.fds_len++] = (image_fd){ fd->fd, saved->file.id, cloexec };
+	return 0;
+}
+
+static int view_fd(struct dump *dump, struct process *process, int number, struct fsnap_error *err)
+{
+	char name[32], link[4096];
+	snprintf(name, sizeof(name), "fd/%d", number);
+	ssize_t length = readlinkat(process->proc, name, link, sizeof(link) - 1);
+	if (length < 0)
+		return fail(err, FSNAP_E_SYSTEM, errno, "process %d (%s): descriptor %d", process->pid,
+			    process->comm, number);
+	link[length] = '\0';
+	cleanup_fd int dup = (int)syscall(SYS_pidfd_getfd, process->pidfd, number, 0);
+	if (dup < 0)
+		return fail(err, FSNAP_E_PERMISSION, errno, "process %d (%s): descriptor %d (%s)",
+			    process->pid, process->comm, number, link);
+	snprintf(name, sizeof(name), "fdinfo/%d", number);
+	cleanup_free char *info = procfs_read(process->proc, name, NULL, err);
+	struct fd_view view = { .dump = dump, .process = process, .fd = number, .dup = dup, .link = link,
+				.info = info };
+	uint64_t flags;
+	if (!info || !fdinfo_number(info, "flags", 8, &flags) || !fdinfo_number(info, "pos", 10, &view.pos) ||
+	    fstat(dup, &view.stat) < 0)
+		return fail(err, FSNAP_E_SYSTEM, errno, "process %d (%s): descriptor %d (%s)", process->pid,
+			    process->comm, number, link);
+	/* The number's close-on-exec flag is shown among the description's. */
+	bool cloexec = flags & O_CLOEXEC;
+	view.flags = (unsigned)flags & ~(unsigned)O_CLOEXEC;
+	return add_fd(&view, cloexec, err);
+}
+
+int files_collect(struct dump *dump, struct process *process, struct fsnap_error *err)
+{
+	int fd = openat(process->proc, "fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	cleanup_dir DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
+	if (!dir)
+		return fail(err, FSNAP_E_PERMISSION, errno, "process %d (%s): its descriptors", process->pid,
+			    process->comm);
+	for (struct dirent *entry; (entry = readdir(dir));)
+		if (isdigit((unsigned char)entry->d_name[0]) &&
+		    view_fd(dump, process, atoi(entry->d_name), err) < 0)
+			return -1;
+	return 0;
+}
+
+/* --- all of them ---------------------------------------------------------------------- */
+
+int files_finish(struct dump *dump, struct fsnap_error *err)
+{
+	for (size_t i = 0; i < dump->n_files; i++) {
+		struct saved_file *saved = dump->files[i];
+		const struct file_kind *kind = file_kind_find(saved->file.kind);
+		if (kind->save_links && kind->save_links(dump, &saved->file, &saved->state, err) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+static int encode_state(struct saved_file *saved, struct fsnap_error *err)
+{
+	xdrproc_t proc = file_kind_find(saved->file.kind)->xdr;
+	unsigned long size = xdr_sizeof(proc, &saved->state);
+	XDR xdr;
+	saved->file.state.state_val = malloc(size ? size : 1);
+	if (!saved->file.state.state_val)
+		return fail(err, FSNAP_E_NOMEM, ENOMEM, "%s", saved->file.label);
+	xdrmem_create(&xdr, saved->file.state.state_val, (u_int)size, XDR_ENCODE);
+	if (!proc(&xdr, &saved->state))
+		return fail(err, FSNAP_E_UNSUPPORTED, 0, "%s: more state than an image can hold",
+			    saved->file.label);
+	saved->file.state.state_len = (u_int)size;
+	return 0;
+}
+
+int files_put(struct dump *dump, struct fsnap_error *err)
+{
+	for (size_t i = 0; i < dump->n_files; i++)
+		if (encode_state(dump->files[i], err) < 0 ||
+		    image_writer_put(dump->writer, IMAGE_FILE, true, "file", (xdrproc_t)xdr_image_file,
+				     &dump->files[i]->file, err) < 0)
+			return -1;
+	return 0;
+}
+
+void files_free(struct dump *dump)
+{
+	for (size_t i = 0; i < dump->n_files; i++) {
+		struct saved_file *saved = dump->files[i];
+		const struct file_kind *kind = file_kind_find(saved->file.kind);
+		if (kind && kind->xdr)
+			xdr_free(kind->xdr, (char *)&saved->state);
+		xdr_free((xdrproc_t)xdr_image_file, (char *)&saved->file);
+		free(saved);
+	}
+	free(dump->files);
+	for (size_t i = 0; i < sizeof(dump->scratch) / sizeof(dump->scratch[0]); i++)
+		free(dump->scratch[i]);
+}

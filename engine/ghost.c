@@ -1,0 +1,137 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "engine/dump.h"
+#include "store/scope.h"
+
+#ifndef F_GET_SEALS
+#define F_GET_SEALS 1034
+#endif
+
+void *grow(void *array, size_t count, size_t size, struct fsnap_error *err)
+{
+	if (count & (count - 1))
+		return array;
+	void *more = realloc(array, (count ? 2 * count : 1) * size);
+	if (!more)
+		fail(err, FSNAP_E_NOMEM, ENOMEM, "collecting state");
+	return more;
+}
+
+static image_ghost *find_ghost(struct dump *dump, const struct stat *stat)
+{
+	for (size_t i = 0; i < dump->n_ghosts; i++)
+		if (dump->ghosts[i].dev == stat->st_dev && dump->ghosts[i].ino == stat->st_ino)
+			return &dump->ghosts[i];
+	return NULL;
+}
+
+static int note_range(struct dump *dump, unsigned space, int fd, off_t start, off_t end,
+		      struct fsnap_error *err)
+{
+	uint64_t page = (uint64_t)start / STORE_PAGE;
+	uint64_t n = ((uint64_t)end + STORE_PAGE - 1) / STORE_PAGE - page;
+	struct ghost_copy *copies = grow(dump->ghost_copies, dump->n_ghost_copies, sizeof(*copies), err);
+	if (!copies)
+		return -1;
+	dump->ghost_copies = copies;
+	uint64_t at = image_writer_take(dump->writer, n);
+	copies[dump->n_ghost_copies++] = (struct ghost_copy){ fd, page, at, n };
+	dump->report->pages += n;
+	struct page_run run = { .page = page, .at = at, .npages = (uint32_t)n, .space = space };
+	return pages_add_run(dump, &run, err);
+}
+
+/* Only what is not a hole; a file system that knows no holes says it is all data. */
+static int note_content(struct dump *dump, const image_ghost *ghost, int fd, struct fsnap_error *err)
+{
+	for (off_t at = 0; at < (off_t)ghost->size;) {
+		off_t data = lseek(fd, at, SEEK_DATA);
+		if (data < 0 && errno == ENXIO)
+			return 0;
+		if (data < 0)
+			return fail(err, FSNAP_E_SYSTEM, errno, "%s: looking for its content", ghost->name);
+		off_t hole = lseek(fd, data, SEEK_HOLE);
+		if (note_range(dump, ghost->id, fd, data, hole, err) < 0)
+			return -1;
+		at = hole;
+	}
+	return 0;
+}
+
+unsigned ghost_save(struct dump *dump, int fd, unsigned kind, const char *name, struct fsnap_error *err)
+{
+	struct stat stat;
+	if (fstat(fd, &stat) < 0) {
+		fail(err, FSNAP_E_SYSTEM, errno, "%s", name);
+		return 0;
+	}
+	image_ghost *known = find_ghost(dump, &stat);
+	if (known)
+		return known->id;
+	/* A description of our own: the offset of the target's must not move, and O_PATH cannot read. */
+	char path[32];
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	cleanup_fd int own = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	if (own < 0) {
+		fail(err, FSNAP_E_PERMISSION, errno, "%s: its content cannot be read", name);
+		return 0;
+	}
+	image_ghost *ghosts = grow(dump->ghosts, dump->n_ghosts, sizeof(*ghosts), err);
+	int *fds = ghosts ? grow(dump->ghost_fds, dump->n_ghost_fds, sizeof(*fds), err) : NULL;
+	if (ghosts)
+		dump->ghosts = ghosts;
+	if (!fds)
+		return 0;
+	dump->ghost_fds = fds;
+	int seals = fcntl(own, F_GET_SEALS);
+	image_ghost *ghost = &ghosts[dump->n_ghosts];
+	*ghost = (image_ghost){
+		.id = ++dump->next_space, .name = strdup(name), .kind = kind,
+		.size = (uint64_t)stat.st_size, .mode = stat.st_mode, .uid = stat.st_uid,
+		.gid = stat.st_gid, .seals = seals < 0 ? 0 : (unsigned)seals, .dev = stat.st_dev,
+		.ino = stat.st_ino,
+	};
+	if (!ghost->name) {
+		fail(err, FSNAP_E_NOMEM, ENOMEM, "%s", name);
+		return 0;
+	}
+	dump->n_ghosts++;
+	dump->ghost_fds[dump->n_ghost_fds++] = own;
+	return note_content(dump, ghost, steal_fd(&own), err) < 0 ? 0 : ghost->id;
+}
+
+int ghost_copy_all(struct dump *dump, struct fsnap_error *err)
+{
+	for (size_t i = 0; i < dump->n_ghost_copies; i++) {
+		const struct ghost_copy *copy = &dump->ghost_copies[i];
+		char *to = image_writer_page(dump->writer, copy->at);
+		size_t size = copy->npages * STORE_PAGE, done = 0;
+		while (done < size) {
+			ssize_t n = pread(copy->fd, to + done, size - done,
+					  (off_t)(copy->page * STORE_PAGE + done));
+			if (n < 0)
+				return fail(err, FSNAP_E_SYSTEM, errno, "reading a file without a name");
+			if (n == 0)
+				break;
+			done += (size_t)n;
+		}
+		memset(to + done, 0, size - done); /* behind its end; the space may be recycled */
+	}
+	return 0;
+}
+
+void ghost_free(struct dump *dump)
+{
+	for (size_t i = 0; i < dump->n_ghosts; i++)
+		free(dump->ghosts[i].name);
+	for (size_t i = 0; i < dump->n_ghost_fds; i++)
+		close(dump->ghost_fds[i]);
+	free(dump->ghosts);
+	free(dump->ghost_fds);
+	free(dump->ghost_copies);
+}

@@ -1,0 +1,130 @@
+#include "engine/machine.h"
+
+#include <cpuid.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/auxv.h>
+#include <sys/utsname.h>
+#include <xxhash.h>
+
+#include "engine/procfs.h"
+#include "store/scope.h"
+#include "store/store.h"
+
+struct memory_special *machine_specials(size_t *n, struct fsnap_error *err)
+{
+	cleanup_fd int self = procfs_open(getpid(), err);
+	cleanup_free char *text = self >= 0 ? procfs_read(self, "maps", NULL, err) : NULL;
+	struct memory_special *specials = calloc(16, sizeof(*specials));
+	*n = 0;
+	struct procfs_map map;
+	for (char *cursor = text; specials && *n < 16 && procfs_next_map(&cursor, &map);) {
+		if (strncmp(map.path, "[vdso", 5) != 0 && strncmp(map.path, "[vvar", 5) != 0)
+			continue;
+		struct memory_special *special = &specials[(*n)++];
+		snprintf(special->name, sizeof(special->name), "%s", map.path);
+		special->start = map.start;
+		special->end = map.end;
+	}
+	if (text && specials)
+		return specials;
+	free(specials);
+	fail(err, FSNAP_E_NOMEM, ENOMEM, "looking for the vDSO");
+	return NULL;
+}
+
+/* The state components the system has enabled (XCR0), by XGETBV. */
+static uint64_t xcr0(void)
+{
+	uint32_t low, high;
+	__asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+	return (uint64_t)high << 32 | low;
+}
+
+static void describe_cpu(image_machine *machine)
+{
+	uint32_t a, b, c = 0, d = 0;
+	if (__get_cpuid(1, &a, &b, &c, &d)) {
+		machine->cpuid_1_ecx = c;
+		machine->cpuid_1_edx = d;
+	}
+	if (__get_cpuid_count(7, 0, &a, &b, &c, &d)) {
+		machine->cpuid_7_ebx = b;
+		machine->cpuid_7_ecx = c;
+		machine->cpuid_7_edx = d;
+	}
+	if (!(machine->cpuid_1_ecx & bit_OSXSAVE))
+		return;
+	machine->xcr0 = xcr0();
+	if (__get_cpuid_count(13, 0, &a, &b, &c, &d))
+		machine->xsave_size = b;
+}
+
+int machine_describe(image_machine *machine, struct fsnap_error *err)
+{
+	struct utsname name;
+	uname(&name);
+	*machine = (image_machine){ .kernel = strdup(name.release) };
+	describe_cpu(machine);
+	size_t n;
+	cleanup_free struct memory_special *specials = machine_specials(&n, err);
+	image_special *list = specials ? calloc(n + 1, sizeof(*list)) : NULL;
+	if (!list || !machine->kernel) {
+		free(list);
+		return fail(err, FSNAP_E_NOMEM, ENOMEM, "describing the machine");
+	}
+	machine->specials.specials_val = list;
+	machine->specials.specials_len = (u_int)n;
+	for (size_t i = 0; i < n; i++) {
+		size_t size = specials[i].end - specials[i].start;
+		list[i] = (image_special){ strdup(specials[i].name), size / STORE_PAGE };
+		if (!list[i].name)
+			return fail(err, FSNAP_E_NOMEM, ENOMEM, "describing the machine");
+		if (strcmp(specials[i].name, "[vdso]") == 0)
+			machine->vdso_hash = XXH3_64bits((void *)specials[i].start, size);
+	}
+	return 0;
+}
+
+static int lacks(struct fsnap_error *err, const char *what, uint64_t wanted, uint64_t have)
+{
+	fail(err, FSNAP_E_IMAGE_CPU, 0, "this CPU lacks features the image was made with: %s bits %#llx", what,
+	     (unsigned long long)(wanted & ~have));
+	return error_hint(err, "restore on a CPU at least as new; programs choose their code by these "
+			       "features when they start");
+}
+
+static int check_cpu(const image_machine *there, const image_machine *here, struct fsnap_error *err)
+{
+	const struct {
+		const char *what;
+		uint64_t wanted, have;
+	} masks[] = {
+		{ "XCR0", there->xcr0, here->xcr0 },
+		/* bit 27 of leaf 1 says what the system did, bit 31 that there is a hypervisor */
+		{ "CPUID.1:ECX", there->cpuid_1_ecx & 0x77ffffffu, here->cpuid_1_ecx },
+		{ "CPUID.1:EDX", there->cpuid_1_edx, here->cpuid_1_edx },
+		{ "CPUID.7:EBX", there->cpuid_7_ebx, here->cpuid_7_ebx },
+		{ "CPUID.7:ECX", there->cpuid_7_ecx, here->cpuid_7_ecx },
+	};
+	for (size_t i = 0; i < sizeof(masks) / sizeof(masks[0]); i++)
+		if (masks[i].wanted & ~masks[i].have)
+			return lacks(err, masks[i].what, masks[i].wanted, masks[i].have);
+	return 0;
+}
+
+int machine_check(const image_machine *there, struct fsnap_error *err)
+{
+	image_machine here = { 0 };
+	int result = machine_describe(&here, err);
+	if (result == 0)
+		result = check_cpu(there, &here, err);
+	if (result == 0 && there->vdso_hash != here.vdso_hash) {
+		result = fail(err, FSNAP_E_KERNEL_LACKS, 0,
+			      "the vDSO of this kernel (%s) differs from the image's (%s)", here.kernel,
+			      there->kernel);
+		error_hint(err, "restore on the kernel build that dumped it");
+	}
+	xdr_free((xdrproc_t)xdr_image_machine, (char *)&here);
+	return result;
+}

@@ -1,0 +1,21 @@
+/*
+ * machine.h - what an image needs of the machine that restores it.
+ */
+#ifndef ENGINE_MACHINE_H
+#define ENGINE_MACHINE_H
+
+#include "image.h"
+#include "restorer/memory.h"
+#include "store/error.h"
+
+/* Describes this machine. The vDSO group is that of the calling process; every process of one
+ * kernel has the same. */
+int machine_describe(image_machine *machine, struct fsnap_error *err);
+
+/* Can what `machine` describes run here? IMAGE_CPU or KERNEL_LACKS, naming what is missing. */
+int machine_check(const image_machine *machine, struct fsnap_error *err);
+
+/* Where the vDSO group lies in the calling process; malloc'ed. */
+struct memory_special *machine_specials(size_t *n, struct fsnap_error *err);
+
+#endif

@@ -1,0 +1,238 @@
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+
+#include "engine/dump.h"
+#include "engine/procfs.h"
+#include "store/scope.h"
+
+#define DELETED " (deleted)"
+
+static int refuse_map(const struct process *process, const struct procfs_map *map, const char *what,
+		      const char *hint, struct fsnap_error *err)
+{
+	fail(err, FSNAP_E_UNSUPPORTED, 0, "process %d (%s): mapping %lx-%lx (%s): %s", process->pid,
+	     process->comm, map->start, map->end, map->path, what);
+	return error_hint(err, "%s", hint);
+}
+
+/* --- mapped files --------------------------------------------------------- */
+
+static struct saved_mapped *find_mapped(struct dump *dump, const struct procfs_map *map)
+{
+	for (size_t i = 0; i < dump->n_mapped; i++) {
+		struct saved_mapped *known = &dump->mapped[i];
+		if (known->inode == map->inode && known->major == map->major && known->minor == map->minor)
+			return known;
+	}
+	return NULL;
+}
+
+/* Opens what is mapped, even if its name is gone: /proc/PID/map_files, which needs
+ * CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN (proc(5)); else by its path. */
+static int open_mapped(const struct process *process, const struct procfs_map *map)
+{
+	char name[64];
+	snprintf(name, sizeof(name), "map_files/%lx-%lx", map->start, map->end);
+	int fd = openat(process->proc, name, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	return fd >= 0 ? fd : open(map->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+}
+
+static struct saved_mapped *add_mapped(struct dump *dump, struct process *process,
+				       const struct procfs_map *map, struct fsnap_error *err)
+{
+	cleanup_fd int fd = open_mapped(process, map);
+	if (fd < 0) {
+		fail(err, FSNAP_E_UNSUPPORTED, errno, "process %d (%s): cannot open mapped file %s",
+		     process->pid, process->comm, map->path);
+		error_hint(err, "run fsnap as root");
+		return NULL;
+	}
+	struct stat stat;
+	fstat(fd, &stat);
+	if (!S_ISREG(stat.st_mode)) {
+		refuse_map(process, map, "a device is mapped", "close the device, or dump without it", err);
+		return NULL;
+	}
+	struct saved_mapped *array = grow(dump->mapped, dump->n_mapped, sizeof(*array), err);
+	if (!array)
+		return NULL;
+	dump->mapped = array;
+	struct saved_mapped *mapped = &array[dump->n_mapped];
+	*mapped = (struct saved_mapped){ .major = map->major, .minor = map->minor, .inode = map->inode };
+	if (dump_identity(dump, process, fd, map->path, &mapped->image.identity, err) < 0)
+		return NULL;
+	mapped->image.id = (unsigned)++dump->n_mapped;
+	return mapped;
+}
+
+static int file_mapping(struct dump *dump, struct process *process, const struct procfs_map *map,
+			image_vma *vma, struct fsnap_error *err)
+{
+	struct saved_mapped *mapped = find_mapped(dump, map);
+	if (!mapped && !(mapped = add_mapped(dump, process, map, err)))
+		return -1;
+	if (map->shared && (map->prot & PROT_WRITE))
+		mapped->image.writable = 1;
+	vma->kind = VMA_FILE;
+	vma->object = mapped->image.id;
+	return 0;
+}
+
+static int shared_mapping(struct dump *dump, struct process *process, const struct procfs_map *map,
+			  image_vma *vma, struct fsnap_error *err)
+{
+	cleanup_fd int fd = open_mapped(process, map);
+	if (fd < 0) {
+		fail(err, FSNAP_E_PERMISSION, errno, "process %d (%s): shared memory at %lx", process->pid,
+		     process->comm, map->start);
+		return error_hint(err, "its content is reached through /proc/PID/map_files: run fsnap as root");
+	}
+	vma->kind = VMA_SHARED;
+	vma->object = ghost_save(dump, fd, 1, "/dev/zero", err);
+	return vma->object ? 0 : -1;
+}
+
+/* --- what a mapping is ------------------------------------------------------ */
+
+static const struct {
+	const char *prefix;
+	const char *what;
+	const char *hint;
+} refused[] = {
+	{ "/SYSV", "System V shared memory", "it cannot be saved yet: use mmap or memfd instead" },
+	{ "/anon_hugepage", "huge pages (hugetlb)", "run the program without MAP_HUGETLB" },
+	{ "/[aio]", "an asynchronous I/O context", "run the program without libaio" },
+	{ "anon_inode:", "memory of a kernel object", "it cannot be saved yet" },
+	{ "[uprobes]", "probes are set in its text", "remove the uprobes (perf, bpftrace) first" },
+	{ "socket:", "a packet ring", "it cannot be saved yet" },
+};
+
+static bool is_special(const char *path)
+{
+	return strncmp(path, "[vdso", 5) == 0 || strncmp(path, "[vvar", 5) == 0;
+}
+
+static int classify(struct dump *dump, struct process *process, struct procfs_map *map, image_vma *vma,
+		    struct fsnap_error *err)
+{
+	for (size_t i = 0; i < sizeof(refused) / sizeof(refused[0]); i++)
+		if (strncmp(map->path, refused[i].prefix, strlen(refused[i].prefix)) == 0)
+			return refuse_map(process, map, refused[i].what, refused[i].hint, err);
+	if (is_special(map->path)) {
+		vma->kind = VMA_SPECIAL;
+		return 0;
+	}
+	/* Private mappings of /dev/zero are anonymous memory by another name. */
+	bool zero = strcmp(map->path, "/dev/zero") == 0 || strcmp(map->path, "/dev/zero" DELETED) == 0;
+	if (map->inode == 0 || (zero && !map->shared)) {
+		vma->kind = VMA_ANON;
+		return 0;
+	}
+	if (zero)
+		return shared_mapping(dump, process, map, vma, err);
+	return file_mapping(dump, process, map, vma, err);
+}
+
+static int add_vma(struct dump *dump, struct process *process, struct procfs_map *map,
+		   struct fsnap_error *err)
+{
+	image_mm *mm = &process->mm;
+	image_vma *array = grow(mm->vmas.vmas_val, mm->vmas.vmas_len, sizeof(*array), err);
+	if (!array)
+		return -1;
+	mm->vmas.vmas_val = array;
+	image_vma *vma = &array[mm->vmas.vmas_len];
+	bool stack = strcmp(map->path, "[stack]") == 0;
+	*vma = (image_vma){
+		.start = map->start,
+		.end = map->end,
+		.offset = map->offset,
+		.prot = map->prot,
+		.flags = (map->shared ? MAP_SHARED : MAP_PRIVATE) | (stack ? MAP_GROWSDOWN : 0),
+		.name = strdup(map->path[0] == '[' ? map->path : ""),
+	};
+	if (!vma->name)
+		return fail(err, FSNAP_E_NOMEM, ENOMEM, "mappings");
+	mm->vmas.vmas_len++;
+	return classify(dump, process, map, vma, err);
+}
+
+static void forget_vmas(image_mm *mm)
+{
+	for (u_int i = 0; i < mm->vmas.vmas_len; i++)
+		free(mm->vmas.vmas_val[i].name);
+	free(mm->vmas.vmas_val);
+	mm->vmas.vmas_val = NULL;
+	mm->vmas.vmas_len = 0;
+}
+
+static int collect_exe(struct dump *dump, struct process *process, struct fsnap_error *err)
+{
+	cleanup_fd int fd = openat(process->proc, "exe", O_RDONLY | O_CLOEXEC);
+	char path[4096];
+	ssize_t n = readlinkat(process->proc, "exe", path, sizeof(path) - 1);
+	struct stat stat;
+	if (fd < 0 || n < 0 || fstat(fd, &stat) < 0)
+		return fail(err, FSNAP_E_PERMISSION, errno, "process %d (%s): its executable", process->pid,
+			    process->comm);
+	path[n] = '\0';
+	for (size_t i = 0; i < dump->n_mapped; i++) {
+		const image_identity *known = &dump->mapped[i].image.identity;
+		if (known->dev == stat.st_dev && known->ino == stat.st_ino) {
+			process->mm.exe = dump->mapped[i].image.id;
+			return 0;
+		}
+	}
+	struct procfs_map map = { .major = major(stat.st_dev), .minor = minor(stat.st_dev),
+				  .inode = stat.st_ino, .path = path };
+	struct saved_mapped *mapped = add_mapped(dump, process, &map, err);
+	process->mm.exe = mapped ? mapped->image.id : 0;
+	return mapped ? 0 : -1;
+}
+
+static int collect_fields(struct process *process, struct fsnap_error *err)
+{
+	struct procfs_stat stat;
+	if (procfs_stat(process->proc, "stat", &stat, err) < 0)
+		return -1;
+	image_mm *mm = &process->mm;
+	mm->start_code = stat.start_code;
+	mm->end_code = stat.end_code;
+	mm->start_data = stat.start_data;
+	mm->end_data = stat.end_data;
+	mm->start_brk = stat.start_brk;
+	mm->start_stack = stat.start_stack;
+	mm->arg_start = stat.arg_start;
+	mm->arg_end = stat.arg_end;
+	mm->env_start = stat.env_start;
+	mm->env_end = stat.env_end;
+	image_process *image = &process->image;
+	image->pid = process->pid;
+	image->pgid = stat.pgid;
+	image->sid = stat.sid;
+	image->exit_signal = stat.exit_signal;
+	size_t size;
+	free(mm->auxv.auxv_val);
+	mm->auxv.auxv_val = procfs_read(process->proc, "auxv", &size, err);
+	mm->auxv.auxv_len = (u_int)size;
+	return mm->auxv.auxv_val ? 0 : -1;
+}
+
+int maps_collect(struct dump *dump, struct process *process, struct fsnap_error *err)
+{
+	forget_vmas(&process->mm);
+	if (collect_fields(process, err) < 0)
+		return -1;
+	cleanup_free char *text = procfs_read(process->proc, "maps", NULL, err);
+	if (!text)
+		return -1;
+	struct procfs_map map;
+	for (char *cursor = text; procfs_next_map(&cursor, &map);)
+		if (strcmp(map.path, "[vsyscall]") != 0 && add_vma(dump, process, &map, err) < 0)
+			return -1;
+	return collect_exe(dump, process, err);
+}

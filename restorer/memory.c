@@ -1,0 +1,288 @@
+#include "restorer/memory.h"
+
+#include <linux/prctl.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/uio.h>
+
+#include "store/scope.h"
+
+#define ADDRESS_END 0x7ffffffff000ull
+#define HOLE_FROM 0x200000000ull /* above what programs without PIE use */
+#define PIECES 1024		 /* IOV_MAX */
+#define READ_MAX (1ull << 30)	 /* bytes per call; the kernel stops below 2 GiB */
+#define POPULATE_FROM 32	 /* pages: shorter runs are faulted in by the read itself */
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+#ifndef PR_SET_VMA
+#define PR_SET_VMA 0x53564d41
+#define PR_SET_VMA_ANON_NAME 0
+#endif
+
+static int by_start(const void *a, const void *b)
+{
+	const struct memory_range *left = a, *right = b;
+	return left->start < right->start ? -1 : left->start > right->start;
+}
+
+uint64_t memory_find_hole(const image_mm *mms, size_t n, const struct memory_range *ours, size_t n_ours,
+			  uint64_t size)
+{
+	size_t count = n_ours;
+	for (size_t i = 0; i < n; i++)
+		count += mms[i].vmas.vmas_len;
+	cleanup_free struct memory_range *ranges = malloc((count + 1) * sizeof(*ranges));
+	if (!ranges)
+		return 0;
+	memcpy(ranges, ours, n_ours * sizeof(*ours));
+	size_t at = n_ours;
+	for (size_t i = 0; i < n; i++)
+		for (u_int j = 0; j < mms[i].vmas.vmas_len; j++)
+			ranges[at++] = (struct memory_range){ mms[i].vmas.vmas_val[j].start,
+							      mms[i].vmas.vmas_val[j].end };
+	qsort(ranges, count, sizeof(*ranges), by_start);
+	uint64_t hole = HOLE_FROM;
+	for (size_t i = 0; i < count && ranges[i].start < hole + size; i++)
+		if (ranges[i].end > hole)
+			hole = ranges[i].end;
+	return hole + size <= ADDRESS_END ? hole : 0;
+}
+
+void memory_clear(struct plans *plans, uint32_t task, const struct memory_source *source)
+{
+	struct memory_range keep[16];
+	size_t n = 0;
+	keep[n++] = source->control;
+	for (size_t i = 0; i < source->n_specials && n < 15; i++)
+		keep[n++] = (struct memory_range){ source->specials[i].start, source->specials[i].end };
+	qsort(keep, n, sizeof(keep[0]), by_start);
+	keep[n++] = (struct memory_range){ ADDRESS_END, ADDRESS_END };
+	plan_note(plans, "drop what was inherited");
+	uint64_t from = 0;
+	for (size_t i = 0; i < n; i++) {
+		if (keep[i].start > from)
+			plan_call(plans, task, SYS_munmap, IMM(from), IMM(keep[i].start - from));
+		from = keep[i].end;
+	}
+}
+
+/* --- the vDSO group --------------------------------------------------------- */
+
+static const struct memory_special *special_named(const struct memory_source *source, const char *name)
+{
+	for (size_t i = 0; i < source->n_specials; i++)
+		if (strcmp(source->specials[i].name, name) == 0)
+			return &source->specials[i];
+	return NULL;
+}
+
+static void move(struct plans *plans, uint32_t task, uint64_t from, uint64_t to, uint64_t size)
+{
+	plan_call(plans, task, SYS_mremap, IMM(from), IMM(size), IMM(size),
+		  IMM(MREMAP_MAYMOVE | MREMAP_FIXED), IMM(to));
+	plan_accept_equal(plans, (int64_t)to);
+}
+
+int memory_specials(struct plans *plans, uint32_t task, const struct memory_source *source,
+		    const image_mm *mm, struct fsnap_error *err)
+{
+	/* By way of a place beside control memory, so that old and new places may overlap. */
+	uint64_t transit[16], next = source->control.end;
+	const image_vma *wanted[16];
+	size_t n = 0;
+	plan_note(plans, "vDSO to its old place");
+	for (u_int i = 0; i < mm->vmas.vmas_len && n < 16; i++) {
+		const image_vma *vma = &mm->vmas.vmas_val[i];
+		if (vma->kind != VMA_SPECIAL)
+			continue;
+		const struct memory_special *ours = special_named(source, vma->name);
+		if (!ours || ours->end - ours->start != vma->end - vma->start) {
+			fail(err, FSNAP_E_KERNEL_LACKS, 0, "this kernel's %s differs from the image's",
+			     vma->name);
+			return error_hint(err, "restore on the kernel build that dumped it");
+		}
+		wanted[n] = vma;
+		transit[n] = next;
+		next += ours->end - ours->start;
+		move(plans, task, ours->start, transit[n], ours->end - ours->start);
+		n++;
+	}
+	for (size_t i = 0; i < n; i++)
+		move(plans, task, transit[i], wanted[i]->start, wanted[i]->end - wanted[i]->start);
+	/* A program without a vDSO (it unmapped it) must not keep ours. */
+	for (size_t i = 0; n == 0 && i < source->n_specials; i++)
+		plan_call(plans, task, SYS_munmap, IMM(source->specials[i].start),
+			  IMM(source->specials[i].end - source->specials[i].start));
+	return 0;
+}
+
+/* --- mappings ------------------------------------------------------------------ */
+
+/* Are there stored pages in [start, end)? runs are sorted by page. */
+static bool has_pages(const struct page_run *runs, size_t n, uint64_t start, uint64_t end)
+{
+	size_t low = 0, high = n;
+	while (low < high) {
+		size_t middle = (low + high) / 2;
+		if ((runs[middle].page + runs[middle].npages) * STORE_PAGE <= start)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low < n && runs[low].page * STORE_PAGE < end;
+}
+
+static bool needs_write(const image_vma *vma, const struct page_run *runs, size_t n)
+{
+	return !(vma->prot & PROT_WRITE) && (vma->flags & MAP_PRIVATE) &&
+	       has_pages(runs, n, vma->start, vma->end);
+}
+
+static void map_vma(struct plans *plans, uint32_t task, const struct memory_source *source,
+		    const image_vma *vma, bool write)
+{
+	int fd = -1;
+	unsigned flags = vma->flags | MAP_FIXED_NOREPLACE;
+	if (vma->kind == VMA_FILE)
+		fd = source->mapped_fd[vma->object];
+	else if (vma->kind == VMA_SHARED)
+		fd = source->ghost_fd[vma->object];
+	else
+		flags |= MAP_ANONYMOUS;
+	plan_note(plans, "map %s", vma->name[0] ? vma->name : fd < 0 ? "anonymous memory" : "file");
+	plan_call(plans, task, SYS_mmap, IMM(vma->start), IMM(vma->end - vma->start),
+		  IMM(vma->prot | (write ? PROT_WRITE : 0)), IMM(flags), IMM(fd),
+		  IMM(fd < 0 ? 0 : vma->offset));
+	plan_accept_equal(plans, (int64_t)vma->start);
+}
+
+/* prctl(PR_SET_VMA): names a program gave its anonymous memory. */
+static void name_vma(struct plans *plans, uint32_t task, const image_vma *vma)
+{
+	static const char mark[] = "[anon:";
+	size_t length = strlen(vma->name);
+	if (strncmp(vma->name, mark, sizeof(mark) - 1) != 0 || length < sizeof(mark))
+		return;
+	cleanup_free char *name = strndup(vma->name + sizeof(mark) - 1, length - sizeof(mark));
+	if (!name)
+		return;
+	plan_call(plans, task, SYS_prctl, IMM(PR_SET_VMA), IMM(PR_SET_VMA_ANON_NAME), IMM(vma->start),
+		  IMM(vma->end - vma->start), DATA(plans_data(plans, name, strlen(name) + 1, 1)));
+	plan_accept_any(plans); /* a kernel without CONFIG_ANON_VMA_NAME: only /proc shows it */
+}
+
+/* --- content --------------------------------------------------------------------- */
+
+/* Neighbouring image pages bound for scattered addresses: one read. */
+struct batch {
+	struct iovec pieces[PIECES];
+	size_t n;
+	uint64_t at;	 /* first image page */
+	uint64_t npages; /* in all */
+};
+
+static void flush(struct plans *plans, uint32_t task, const struct memory_source *source,
+		  struct batch *batch)
+{
+	if (batch->n == 0)
+		return;
+	uint64_t offset = image_page_offset(source->image, batch->at);
+	uint32_t pieces = plans_data(plans, batch->pieces, batch->n * sizeof(batch->pieces[0]), 8);
+	plan_call(plans, task, SYS_preadv, IMM(source->image_fd), DATA(pieces), IMM(batch->n), IMM(offset),
+		  IMM(0));
+	plan_accept_equal(plans, (int64_t)(batch->npages * STORE_PAGE));
+	batch->n = batch->npages = 0;
+}
+
+static void add_piece(struct plans *plans, uint32_t task, const struct memory_source *source,
+		      struct batch *batch, uint64_t page, uint64_t at, uint64_t npages)
+{
+	if (batch->n && (batch->n == PIECES || batch->at + batch->npages != at ||
+			 (batch->npages + npages) * STORE_PAGE > READ_MAX))
+		flush(plans, task, source, batch);
+	if (batch->n == 0)
+		batch->at = at;
+	batch->pieces[batch->n++] = (struct iovec){ (void *)(page * STORE_PAGE), npages * STORE_PAGE };
+	batch->npages += npages;
+}
+
+/* Page faults one by one cost more than the copy: long runs are populated by one call each. */
+static void populate(struct plans *plans, uint32_t task, const struct page_run *runs, size_t n)
+{
+	for (size_t i = 0; i < n;) {
+		uint64_t start = runs[i].page, end = start;
+		for (; i < n && runs[i].page == end; i++)
+			end += runs[i].npages;
+		if (end - start < POPULATE_FROM)
+			continue;
+		plan_call(plans, task, SYS_madvise, IMM(start * STORE_PAGE), IMM((end - start) * STORE_PAGE),
+			  IMM(MADV_POPULATE_WRITE));
+		plan_accept_any(plans); /* kernels before 5.14: the read faults them in */
+	}
+}
+
+static int fill(struct plans *plans, uint32_t task, const struct memory_source *source,
+		const struct page_run *runs, size_t n, struct fsnap_error *err)
+{
+	cleanup_free struct batch *batch = calloc(1, sizeof(*batch));
+	if (!batch)
+		return fail(err, FSNAP_E_NOMEM, ENOMEM, "plan of a restore");
+	plan_note(plans, "content of memory");
+	populate(plans, task, runs, n);
+	for (size_t i = 0; i < n; i++)
+		for (uint64_t done = 0; done < runs[i].npages;) {
+			uint64_t left = runs[i].npages - done, most = READ_MAX / STORE_PAGE;
+			uint64_t now = left < most ? left : most;
+			add_piece(plans, task, source, batch, runs[i].page + done, runs[i].at + done, now);
+			done += now;
+		}
+	flush(plans, task, source, batch);
+	return 0;
+}
+
+int memory_build(struct plans *plans, uint32_t task, const struct memory_source *source,
+		 const image_mm *mm, struct fsnap_error *err)
+{
+	size_t n;
+	const struct page_run *runs = image_runs(source->image, mm->id, &n);
+	for (u_int i = 0; i < mm->vmas.vmas_len; i++) {
+		const image_vma *vma = &mm->vmas.vmas_val[i];
+		if (vma->kind == VMA_SPECIAL)
+			continue;
+		map_vma(plans, task, source, vma, needs_write(vma, runs, n));
+		name_vma(plans, task, vma);
+	}
+	if (fill(plans, task, source, runs, n, err) < 0)
+		return -1;
+	plan_note(plans, "protection as it was");
+	for (u_int i = 0; i < mm->vmas.vmas_len; i++) {
+		const image_vma *vma = &mm->vmas.vmas_val[i];
+		if (vma->kind != VMA_SPECIAL && needs_write(vma, runs, n))
+			plan_call(plans, task, SYS_mprotect, IMM(vma->start), IMM(vma->end - vma->start),
+				  IMM(vma->prot));
+	}
+	return 0;
+}
+
+void memory_fields(struct plans *plans, uint32_t task, const struct memory_source *source,
+		   const image_mm *mm)
+{
+	struct prctl_mm_map map = {
+		.start_code = mm->start_code, .end_code = mm->end_code,
+		.start_data = mm->start_data, .end_data = mm->end_data,
+		.start_brk = mm->start_brk, .brk = mm->brk, .start_stack = mm->start_stack,
+		.arg_start = mm->arg_start, .arg_end = mm->arg_end,
+		.env_start = mm->env_start, .env_end = mm->env_end,
+		.auxv_size = mm->auxv.auxv_len,
+		.exe_fd = (uint32_t)source->mapped_fd[mm->exe],
+	};
+	plan_note(plans, "heap, stack, arguments, executable (PR_SET_MM_MAP)");
+	uint32_t ref = plans_data(plans, &map, sizeof(map), 8);
+	plans_pointer(plans, ref + offsetof(struct prctl_mm_map, auxv),
+		      plans_data(plans, mm->auxv.auxv_val, mm->auxv.auxv_len, 8));
+	plan_call(plans, task, SYS_prctl, IMM(PR_SET_MM), IMM(PR_SET_MM_MAP), DATA(ref), IMM(sizeof(map)));
+}

@@ -1,0 +1,50 @@
+/*
+ * memory.h - an address space of an image -> operations that rebuild it.
+ *
+ * The operations run in a task that holds nothing but control memory and the
+ * kernel's own mappings (vDSO and its data), in this order:
+ *
+ *	memory_clear      drop what was inherited from the restoring process
+ *	memory_specials   move the vDSO group to where the program knows it
+ *	memory_build      every mapping at its place, filled, with its protection
+ *	memory_fields     heap, stack, arguments, auxiliary vector, executable
+ */
+#ifndef RESTORER_MEMORY_H
+#define RESTORER_MEMORY_H
+
+#include "restorer/plan.h"
+#include "store/store.h"
+
+struct memory_range {
+	uint64_t start, end;
+};
+
+struct memory_special {
+	char name[32];
+	uint64_t start, end;
+};
+
+/* What the operations may use. Descriptors are those the task has when it runs them. */
+struct memory_source {
+	const struct image *image;
+	int image_fd;
+	const int *mapped_fd; /* by image_mapped.id */
+	const int *ghost_fd;  /* by image_ghost.id, -1 for other spaces */
+	struct memory_range control; /* control memory, in every task */
+	struct memory_special *specials; /* where the kernel put the vDSO group in the restoring process */
+	size_t n_specials;
+};
+
+/* A gap of `size` bytes that no address space of the image and nothing of ours uses; 0: none. */
+uint64_t memory_find_hole(const image_mm *mms, size_t n, const struct memory_range *ours,
+			  size_t n_ours, uint64_t size);
+
+void memory_clear(struct plans *plans, uint32_t task, const struct memory_source *source);
+int memory_specials(struct plans *plans, uint32_t task, const struct memory_source *source,
+		    const image_mm *mm, struct fsnap_error *err);
+int memory_build(struct plans *plans, uint32_t task, const struct memory_source *source,
+		 const image_mm *mm, struct fsnap_error *err);
+void memory_fields(struct plans *plans, uint32_t task, const struct memory_source *source,
+		   const image_mm *mm);
+
+#endif
