@@ -34,12 +34,7 @@ add_custom_command(
 	VERBATIM)
 
 set(schema_headers ${schema_dir}/image.h ${schema_dir}/image_json.h)
-set(schema_sources ${schema_dir}/image_xdr.c ${schema_dir}/image_json.c)
-if(NOT EXISTS ${schema_generator})
-	set(schema_headers ${schema_dir}/image.h)
-	set(schema_sources ${schema_dir}/image_xdr.c)
-endif()
-add_library(image_schema OBJECT ${schema_sources} ${schema_headers})
+add_library(image_schema OBJECT ${schema_dir}/image_xdr.c ${schema_dir}/image_json.c ${schema_headers})
 target_link_libraries(image_schema PRIVATE fsnap_headers)
 set_target_properties(image_schema PROPERTIES POSITION_INDEPENDENT_CODE ON)
 set_source_files_properties(${schema_dir}/image_xdr.c PROPERTIES COMPILE_OPTIONS -w)
