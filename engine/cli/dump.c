@@ -1,0 +1,54 @@
+/*
+ * dump.c - fsnap dump
+ */
+#include <stdlib.h>
+
+#include "engine/cli/cli.h"
+#include "engine/cli/report.h"
+
+static void print(const struct cli *cli, const struct fsnap_dump_report *report)
+{
+	if (cli->json) {
+		report_dump_json(report);
+		return;
+	}
+	if (cli->quiet) {
+		puts(report->image);
+		return;
+	}
+	printf("%s%s%s: %s, %s, %s; frozen for %s, done after %s\n", style_bold(stdout),
+	       report->image, style_end(stdout),
+	       text_count(report->processes, "process", "processes").s,
+	       text_count(report->threads, "thread", "threads").s, text_bytes(report->bytes).s,
+	       text_micros(report->frozen_us).s, text_micros(report->total_us).s);
+	fflush(stdout);
+	output_notes(cli, report->notes);
+	fprintf(stderr, "  %srestore it with:%s fsnap restore %s\n", style_dim(stderr),
+		style_end(stderr), report->image);
+}
+
+int cli_dump(const struct cli *cli, struct fsnap_error *err)
+{
+	struct progress progress = { 0 };
+	struct fsnap_dump_options options = {
+		.size = sizeof(options),
+		.pid = cli->pid,
+		.store = cli->store,
+		.name = cli->name,
+		.kill = cli->kill,
+		.progress = progress_update,
+		.progress_arg = &progress,
+	};
+	struct fsnap_dump_report report = { .size = sizeof(report) };
+
+	if (!cli->pid) {
+		fail(err, FSNAP_E_USAGE, 0, "fsnap dump needs the tree to save: -t PID");
+		return error_hint(err, "fsnap dump -t $(pgrep -o NAME)");
+	}
+	int result = fsnap_dump(&options, &report, err);
+	progress_end(&progress);
+	if (result)
+		return -1;
+	print(cli, &report);
+	return EXIT_SUCCESS;
+}

@@ -1,0 +1,160 @@
+/*
+ * help.c - the commands, and what is said about them.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/cli/cli.h"
+
+static const char dump_help[] =
+	"The tree is stopped for as short as possible (the report says how long), and goes on\n"
+	"running afterwards unless --kill is given. If anything cannot be saved, fsnap says what\n"
+	"it is and touches nothing.\n"
+	"\n"
+	"Examples:\n"
+	"  fsnap dump -t 1234                   save process 1234 and all its descendants\n"
+	"  fsnap dump -t $(pgrep -o postgres) --name filled\n"
+	"                                       a database with its data, to start from again\n"
+	"  fsnap dump -t 1234 --kill            move it away: save, then end it\n"
+	"  fsnap dump -t 1234 --json | jq .frozen_us\n";
+
+static const char restore_help[] =
+	"IMAGE is a name in the store, or a path (anything with a slash). Without IMAGE, it is the\n"
+	"newest. The tree comes back with its process IDs, which must be free, and with this\n"
+	"terminal as its own. fsnap then stands in for it: signals go to the tree, Ctrl-C and\n"
+	"Ctrl-Z do what they always do, and fsnap ends as the tree ends, with its exit status. If\n"
+	"the restore itself fails, the exit status is 125 and nothing is left running.\n"
+	"\n"
+	"An image is not used up: restore it as often as you like.\n"
+	"\n"
+	"Examples:\n"
+	"  fsnap restore                        the newest image runs again, here\n"
+	"  fsnap restore filled -d              in the background; prints the PID of its root\n"
+	"  fsnap restore ./build/warm.fsnap     an image that is not in the store\n"
+	"  fsnap restore filled --explain | less\n"
+	"                                       what would be done, and in which order\n";
+
+static const char list_help[] =
+	"The newest image stands first; it is the one `fsnap restore` takes. Damaged images are\n"
+	"listed too, with what is wrong with them.\n"
+	"\n"
+	"Examples:\n"
+	"  fsnap list\n"
+	"  fsnap list --json | jq -r '.images[].name'\n"
+	"  fsnap list --quiet                   only the names\n";
+
+static const char inspect_help[] =
+	"Shows processes, memory, open files and threads, either of an IMAGE (a name or a path;\n"
+	"the newest where none is given) or of a running tree (-t). A running tree is stopped for\n"
+	"a moment if its threads are to be seen, and left running.\n"
+	"\n"
+	"Examples:\n"
+	"  fsnap inspect filled\n"
+	"  fsnap inspect filled --stacks        where every thread stood when it was saved\n"
+	"  fsnap inspect -t 1234 --threads      what a running process is doing right now\n"
+	"  fsnap inspect filled --json          everything the image says\n";
+
+static const char verify_help[] =
+	"Reads the whole image and compares every checksum. Without IMAGE: the newest.\n"
+	"Exit status 6 if it is damaged.\n"
+	"\n"
+	"Examples:\n"
+	"  fsnap verify filled\n"
+	"  fsnap verify --all\n";
+
+static const char rm_help[] =
+	"The space of a removed image is kept for the next dump, which is much faster in memory\n"
+	"that exists already. --trim gives it back to the file system instead.\n"
+	"\n"
+	"Examples:\n"
+	"  fsnap rm filled warm                 remove two images\n"
+	"  fsnap rm --all                       remove every image\n"
+	"  fsnap rm --trim                      remove none, but give the kept space back\n"
+	"  fsnap rm --all --trim                leave nothing behind\n";
+
+static const char help_help[] =
+	"Examples:\n"
+	"  fsnap help                           the commands\n"
+	"  fsnap help dump                      one of them, like `fsnap dump --help`\n"
+	"  fsnap help exit                      what exit statuses mean\n";
+
+const struct command commands[] = {
+	{ "dump", "-t PID", 0, 0, cli_dump, "save a running process tree into an image", dump_help },
+	{ "restore", "[IMAGE]", 0, 1, cli_restore, "let an image run again", restore_help },
+	{ "list", "", 0, 0, cli_list, "show the images of the store", list_help },
+	{ "inspect", "[IMAGE | -t PID]", 0, 1, cli_inspect, "look into an image or a running tree",
+	  inspect_help },
+	{ "verify", "[IMAGE]", 0, 1, cli_verify, "check that an image is undamaged", verify_help },
+	{ "rm", "NAME...", 0, -1, cli_rm, "remove images, give back space", rm_help },
+	{ "help", "[COMMAND]", 0, 1, cli_help, "explain a command", help_help },
+	{ 0 },
+};
+
+static const char exit_help[] =
+	"Exit statuses:\n"
+	"    0  done\n"
+	"    1  something else failed; the message says what\n"
+	"    2  the command line is wrong\n"
+	"    3  refused: the tree holds state that cannot be saved; nothing was touched\n"
+	"    4  the process is gone, keeps changing, is traced, or is somebody else's\n"
+	"    5  the store is missing, full or not writable\n"
+	"    6  the image is missing, damaged, taken, or not for this machine\n"
+	"  125  `fsnap restore` in the foreground failed itself; any other status is the tree's\n"
+	"\n"
+	"With --json an error is {\"error\":{\"code\":...,\"message\":...,\"hint\":...,\"errno\":...}}; the\n"
+	"code is a word that stays the same across releases.\n";
+
+const struct command *command_find(const char *name)
+{
+	for (const struct command *command = commands; command->name; command++)
+		if (!strcmp(command->name, name))
+			return command;
+	return NULL;
+}
+
+void help_overview(FILE *out)
+{
+	char store[4096];
+
+	fputs("fsnap takes a running process tree into one image and brings it back.\n\n"
+	      "  fsnap dump -t PID      the tree goes on running; its state is in the newest image\n"
+	      "  fsnap restore          the newest image runs again, attached to this terminal\n\n"
+	      "Commands:\n",
+	      out);
+	for (const struct command *command = commands; command->name; command++)
+		fprintf(out, "  %-8s %s\n", command->name, command->summary);
+	fputs("\nOptions:\n", out);
+	options_print(out, NULL);
+	fputs("\nImages are kept in the directory given with --store, else in $FSNAP_STORE, else in\n",
+	      out);
+	if (fsnap_default_store(store, sizeof(store), NULL))
+		snprintf(store, sizeof(store), "~/.local/share/fsnap");
+	fprintf(out, "the user's own, which now is %s.\n", store);
+	fputs("`fsnap help COMMAND` explains a command, `fsnap help exit` the exit statuses.\n", out);
+}
+
+void help_command(FILE *out, const struct command *command)
+{
+	fprintf(out, "fsnap %s - %s\n\nUsage: fsnap %s%s%s [OPTIONS]\n\n", command->name,
+		command->summary, command->name, command->words[0] ? " " : "", command->words);
+	fputs(command->help, out);
+	fputs("\nOptions:\n", out);
+	options_print(out, command);
+}
+
+int cli_help(const struct cli *cli, struct fsnap_error *err)
+{
+	const struct command *command;
+
+	if (!cli->n_words) {
+		help_overview(stdout);
+	} else if (!strcmp(cli->words[0], "exit")) {
+		fputs(exit_help, stdout);
+	} else if ((command = command_find(cli->words[0]))) {
+		help_command(stdout, command);
+	} else {
+		fail(err, FSNAP_E_USAGE, 0, "there is no command '%s'", cli->words[0]);
+		return error_hint(err, "fsnap help");
+	}
+	return EXIT_SUCCESS;
+}

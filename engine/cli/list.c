@@ -1,0 +1,109 @@
+/*
+ * list.c - fsnap list
+ */
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "engine/cli/catalogue.h"
+
+/* An image that cannot be opened is listed all the same: it takes space, and can be removed. */
+static bool read_tree(struct catalogue *catalogue, const struct store_entry *entry,
+		      image_tree *tree)
+{
+	struct image *image;
+	bool got;
+
+	memset(tree, 0, sizeof(*tree));
+	if (entry->damage.code)
+		return false;
+	image = image_open(catalogue->store, entry->name, NULL);
+	if (!image)
+		return false;
+	got = !image_get(image, IMAGE_TREE, 0, (xdrproc_t)xdr_image_tree, tree, NULL);
+	image_close(image);
+	return got;
+}
+
+static void print_json(struct catalogue *catalogue)
+{
+	struct json json = output_json();
+
+	json_object(&json);
+	json_string(json_key(&json, "store"), catalogue->dir);
+	json_array(json_key(&json, "images"));
+	for (size_t i = 0; i < catalogue->count; i++) {
+		const struct store_entry *entry = &catalogue->entries[i];
+		image_tree tree;
+
+		json_object(&json);
+		json_string(json_key(&json, "name"), entry->name);
+		json_u64(json_key(&json, "created_ns"), entry->created_ns);
+		json_u64(json_key(&json, "file_bytes"), entry->file_bytes);
+		json_u64(json_key(&json, "page_bytes"), entry->page_bytes);
+		if (read_tree(catalogue, entry, &tree)) {
+			json_string(json_key(&json, "comm"), tree.comm);
+			json_i64(json_key(&json, "pid"), tree.root_pid);
+			json_u64(json_key(&json, "processes"), tree.processes);
+			json_u64(json_key(&json, "threads"), tree.threads);
+		}
+		if (entry->damage.code)
+			output_json_error(&json, &entry->damage);
+		json_close(&json);
+		xdr_free((xdrproc_t)xdr_image_tree, (char *)&tree);
+	}
+	json_close(&json);
+	json_close(&json);
+	json_finish(&json);
+}
+
+static int name_width(const struct catalogue *catalogue)
+{
+	size_t width = strlen("IMAGE");
+
+	for (size_t i = 0; i < catalogue->count; i++)
+		if (strlen(catalogue->entries[i].name) > width)
+			width = strlen(catalogue->entries[i].name);
+	return (int)width;
+}
+
+static void print_table(struct catalogue *catalogue)
+{
+	int width = name_width(catalogue);
+
+	printf("%s%-*s  %-12s %10s  %s%s\n", style_dim(stdout), width, "IMAGE", "SAVED", "SIZE",
+	       "WHAT", style_end(stdout));
+	for (size_t i = 0; i < catalogue->count; i++) {
+		const struct store_entry *entry = &catalogue->entries[i];
+		image_tree tree;
+
+		printf("%-*s  %-12s %10s  ", width, entry->name, text_age(entry->created_ns).s,
+		       text_bytes(entry->file_bytes).s);
+		if (read_tree(catalogue, entry, &tree))
+			printf("%s, %s\n", tree.comm,
+			       text_count(tree.processes, "process", "processes").s);
+		else
+			printf("%sdamaged%s: %s\n", style_bad(stdout), style_end(stdout),
+			       entry->damage.message);
+		xdr_free((xdrproc_t)xdr_image_tree, (char *)&tree);
+	}
+}
+
+int cli_list(const struct cli *cli, struct fsnap_error *err)
+{
+	cleanup_catalogue struct catalogue catalogue = { 0 };
+
+	if (catalogue_open(&catalogue, cli, STORE_READ, err))
+		return -1;
+	if (cli->json) {
+		print_json(&catalogue);
+	} else if (cli->quiet) {
+		for (size_t i = 0; i < catalogue.count; i++)
+			puts(catalogue.entries[i].name);
+	} else if (catalogue.count) {
+		print_table(&catalogue);
+	} else {
+		fprintf(stderr, "there is no image in %s\n", catalogue.dir);
+	}
+	return EXIT_SUCCESS;
+}

@@ -1,0 +1,42 @@
+/*
+ * main.c - the fsnap command.
+ *
+ * A small tree is saved in less than three milliseconds, so starting up counts:
+ * no locale, no buffers, no file is touched before it is needed.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/cli/cli.h"
+
+static int run(const struct cli *cli, struct fsnap_error *err)
+{
+	if (cli->version) {
+		printf(cli->json ? "{\"version\":\"%s\"}\n" : "fsnap %s\n", fsnap_version());
+		return EXIT_SUCCESS;
+	}
+	if (cli->help && cli->command)
+		help_command(stdout, cli->command);
+	else if (cli->help)
+		help_overview(stdout);
+	else
+		return cli->command->run(cli, err);
+	return EXIT_SUCCESS;
+}
+
+int main(int argc, char **argv)
+{
+	struct cli cli = { 0 };
+	struct fsnap_error err = { 0 };
+
+	int status = options_parse(argc, argv, &cli, &err) ? -1 : run(&cli, &err);
+
+	if (status < 0)
+		status = output_error(&cli, &err);
+	/* A result nobody could read is no success: a full disk, a closed pipe. */
+	if ((fflush(stdout) || ferror(stdout)) && status == EXIT_SUCCESS) {
+		fprintf(stderr, "fsnap: standard output: %s\n", strerror(errno));
+		status = EXIT_GENERAL;
+	}
+	return status;
+}

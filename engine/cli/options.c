@@ -1,0 +1,214 @@
+/*
+ * options.c - the command line.  One table: getopt_long's tables, the check of
+ * what belongs to which command, and the help are all derived from it.
+ */
+#include <getopt.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/cli/cli.h"
+
+enum { TAKES_NOTHING, TAKES_TEXT, TAKES_PID };
+
+struct option_row {
+	char letter; /* 0: only the long form */
+	const char *name;
+	int takes;
+	const char *argument;
+	size_t field; /* in struct cli */
+	const char *commands; /* "": all */
+	const char *help;
+};
+
+#define FIELD(name) offsetof(struct cli, name)
+
+static const struct option_row rows[] = {
+	{ 't', "tree", TAKES_PID, "PID", FIELD(pid), "dump inspect",
+	  "the tree: this process and all its descendants" },
+	{ 'n', "name", TAKES_TEXT, "NAME", FIELD(name), "dump",
+	  "call the image NAME instead of COMMAND-PID-TIME" },
+	{ 'k', "kill", 0, NULL, FIELD(kill), "dump", "end the tree once its image is durable" },
+	{ 'd', "detach", 0, NULL, FIELD(detach), "restore",
+	  "print the root's PID and leave; do not wait for the tree" },
+	{ 0, "explain", 0, NULL, FIELD(explain), "restore",
+	  "print what would be done, operation by operation; do nothing" },
+	{ 0, "threads", 0, NULL, FIELD(threads), "inspect",
+	  "the instruction and the system call each thread is at" },
+	{ 0, "stacks", 0, NULL, FIELD(stacks), "inspect", "the backtrace of each thread" },
+	{ 0, "all", 0, NULL, FIELD(all), "verify rm", "every image of the store" },
+	{ 0, "trim", 0, NULL, FIELD(trim), "rm",
+	  "give the space of removed images back to the file system" },
+	{ 's', "store", TAKES_TEXT, "DIR", FIELD(store), "dump restore list inspect verify rm",
+	  "the directory of images (see `fsnap help`)" },
+	{ 'j', "json", 0, NULL, FIELD(json), "", "print one JSON document on stdout" },
+	{ 'q', "quiet", 0, NULL, FIELD(quiet), "", "say only what a script needs, and errors" },
+	{ 'h', "help", 0, NULL, FIELD(help), "", "explain the command" },
+	{ 'V', "version", 0, NULL, FIELD(version), "", "print the version" },
+};
+
+#define ROWS (sizeof(rows) / sizeof(rows[0]))
+
+/* Whether a blank-separated list holds a word. */
+static bool listed(const char *list, const char *word)
+{
+	size_t length = strlen(word);
+
+	for (const char *at = list; (at = strstr(at, word)); at += length)
+		if ((at == list || at[-1] == ' ') && (at[length] == ' ' || !at[length]))
+			return true;
+	return false;
+}
+
+static bool belongs(const struct option_row *row, const struct command *command)
+{
+	return !row->commands[0] || listed(row->commands, command->name);
+}
+
+static int parse_pid(const char *text, pid_t *pid, struct fsnap_error *err)
+{
+	char *end;
+
+	errno = 0;
+	long number = strtol(text, &end, 10);
+	if (errno || end == text || *end || number < 1 || number > INT_MAX) {
+		fail(err, FSNAP_E_USAGE, 0, "'%s' is no process ID", text);
+		return error_hint(err, "pgrep prints the process IDs of a program");
+	}
+	*pid = (pid_t)number;
+	return 0;
+}
+
+static int take(struct cli *cli, const struct option_row *row, char *argument,
+		struct fsnap_error *err)
+{
+	void *field = (char *)cli + row->field;
+
+	switch (row->takes) {
+	case TAKES_PID:
+		return parse_pid(argument, field, err);
+	case TAKES_TEXT:
+		*(const char **)field = argument;
+		return 0;
+	default:
+		*(bool *)field = true;
+		return 0;
+	}
+}
+
+/* What getopt_long says with '?' or ':' about the word it has just passed. */
+static int misunderstood(int answer, char **argv, struct fsnap_error *err)
+{
+	char letter[] = { '-', (char)optopt, '\0' };
+	/* A long option leaves its row's number + 256, or nothing, in optopt. */
+	const char *word = optopt > 0 && optopt < 256 ? letter : argv[optind - 1];
+
+	if (answer == ':')
+		fail(err, FSNAP_E_USAGE, 0, "option %s needs a value", word);
+	else if (optopt >= 256)
+		fail(err, FSNAP_E_USAGE, 0, "option --%s takes no value", rows[optopt - 256].name);
+	else
+		fail(err, FSNAP_E_USAGE, 0, "there is no option %s", word);
+	return -1;
+}
+
+/* getopt_long permutes: options may stand before, between and behind the words. */
+static int parse_options(int argc, char **argv, bool given[ROWS], struct cli *cli,
+			 struct fsnap_error *err)
+{
+	struct option longs[ROWS + 1] = { 0 };
+	char shorts[2 * ROWS + 2] = ":", *end = shorts + 1;
+	int answer, result = 0;
+
+	for (size_t i = 0; i < ROWS; i++) {
+		longs[i] = (struct option){ rows[i].name, rows[i].takes ? required_argument : 0,
+					    NULL, 256 + (int)i };
+		if (rows[i].letter)
+			*end++ = rows[i].letter;
+		if (rows[i].letter && rows[i].takes)
+			*end++ = ':';
+	}
+	opterr = 0;
+	/* Goes on behind an error: a --json may follow. */
+	while ((answer = getopt_long(argc, argv, shorts, longs, NULL)) != -1) {
+		size_t i = 0;
+
+		if (answer == '?' || answer == ':') {
+			result = misunderstood(answer, argv, err);
+			continue;
+		}
+		if (answer >= 256)
+			i = (size_t)answer - 256;
+		else
+			while (rows[i].letter != answer)
+				i++;
+		given[i] = true;
+		if (take(cli, &rows[i], optarg, err))
+			result = -1;
+	}
+	return result;
+}
+
+static int check_options(const struct cli *cli, const bool given[ROWS], struct fsnap_error *err)
+{
+	for (size_t i = 0; i < ROWS; i++) {
+		if (!given[i] || belongs(&rows[i], cli->command))
+			continue;
+		return fail(err, FSNAP_E_USAGE, 0, "fsnap %s has no option --%s",
+			    cli->command->name, rows[i].name);
+	}
+	return 0;
+}
+
+static int check_words(const struct cli *cli, struct fsnap_error *err)
+{
+	const struct command *command = cli->command;
+
+	if (cli->n_words < command->min_words)
+		return fail(err, FSNAP_E_USAGE, 0, "fsnap %s needs %s", command->name,
+			    command->words);
+	if (command->max_words >= 0 && cli->n_words > command->max_words)
+		return fail(err, FSNAP_E_USAGE, 0, "fsnap %s: '%s' is one word too many",
+			    command->name, cli->words[command->max_words]);
+	return 0;
+}
+
+int options_parse(int argc, char **argv, struct cli *cli, struct fsnap_error *err)
+{
+	bool given[ROWS] = { false };
+	int result = parse_options(argc, argv, given, cli, err);
+
+	cli->words = argv + optind;
+	cli->n_words = argc - optind;
+	if (cli->n_words) {
+		cli->command = command_find(cli->words[0]);
+		if (!cli->command && !result)
+			result = fail(err, FSNAP_E_USAGE, 0, "there is no command '%s'",
+				      cli->words[0]);
+		cli->words++;
+		cli->n_words--;
+	}
+	if (cli->command && !result && !cli->help)
+		result = check_options(cli, given, err) || check_words(cli, err) ? -1 : 0;
+	if (!cli->command && !cli->help && !cli->version && !result)
+		result = fail(err, FSNAP_E_USAGE, 0, "no command is given");
+	if (result && !err->hint[0])
+		error_hint(err, "fsnap %s%s%s", cli->command ? cli->command->name : "",
+			   cli->command ? " " : "", "--help");
+	return result;
+}
+
+void options_print(FILE *out, const struct command *command)
+{
+	for (size_t i = 0; i < ROWS; i++) {
+		char left[32];
+
+		if (command && !belongs(&rows[i], command))
+			continue;
+		snprintf(left, sizeof(left), "%c%c%s--%s%s%s", rows[i].letter ? '-' : ' ',
+			 rows[i].letter ? rows[i].letter : ' ', rows[i].letter ? ", " : "  ",
+			 rows[i].name, rows[i].takes ? " " : "",
+			 rows[i].takes ? rows[i].argument : "");
+		fprintf(out, "  %-20s %s\n", left, rows[i].help);
+	}
+}

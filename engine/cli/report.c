@@ -1,0 +1,92 @@
+#include "engine/cli/report.h"
+
+#include <string.h>
+
+#include "engine/cli/cli.h"
+
+enum kind { NUMBER32, NUMBER64, FLAG, WORDS, LINES };
+
+struct field {
+	const char *name;
+	enum kind kind;
+	size_t offset;
+};
+
+#define FIELD(type, name, kind) { #name, kind, offsetof(struct type, name) }
+
+static const struct field dump_fields[] = {
+#define F(name, kind) FIELD(fsnap_dump_report, name, kind)
+	F(image, WORDS),		F(pid, NUMBER32),	 F(processes, NUMBER32),
+	F(threads, NUMBER32),	F(bytes, NUMBER64),	 F(image_bytes, NUMBER64),
+	F(pages, NUMBER64),	F(shared_pages, NUMBER64), F(frozen_us, NUMBER64),
+	F(total_us, NUMBER64),	F(prepare_us, NUMBER64), F(seize_us, NUMBER64),
+	F(collect_us, NUMBER64), F(copy_us, NUMBER64),	 F(commit_us, NUMBER64),
+	F(recycled, FLAG),	F(notes, LINES),	 { 0 },
+#undef F
+};
+
+static const struct field restore_fields[] = {
+#define F(name, kind) FIELD(fsnap_restore_report, name, kind)
+	F(image, WORDS),		F(pid, NUMBER32),	F(old_pid, NUMBER32),
+	F(processes, NUMBER32), F(threads, NUMBER32),	F(bytes, NUMBER64),
+	F(total_us, NUMBER64),	F(first_instruction_us, NUMBER64),
+	F(open_us, NUMBER64),	F(prepare_us, NUMBER64), F(build_us, NUMBER64),
+	F(release_us, NUMBER64), F(terminal, FLAG),	F(notes, LINES), { 0 },
+#undef F
+};
+
+static void print_lines(struct json *json, const char *name, const char *lines)
+{
+	json_array(json_key(json, name));
+	while (*lines) {
+		size_t length = strcspn(lines, "\n");
+		char line[FSNAP_NOTES_MAX];
+
+		snprintf(line, sizeof(line), "%.*s", (int)length, lines);
+		json_string(json, line);
+		lines += length + (lines[length] == '\n');
+	}
+	json_close(json);
+}
+
+static void print_field(struct json *json, const struct field *field, const void *value)
+{
+	switch (field->kind) {
+	case NUMBER32:
+		json_u64(json_key(json, field->name), *(const unsigned *)value);
+		break;
+	case NUMBER64:
+		json_u64(json_key(json, field->name), *(const uint64_t *)value);
+		break;
+	case FLAG:
+		json_bool(json_key(json, field->name), *(const int *)value != 0);
+		break;
+	case WORDS:
+		json_string(json_key(json, field->name), value);
+		break;
+	case LINES:
+		print_lines(json, field->name, value);
+		break;
+	}
+}
+
+static void print_report(const struct field *fields, const void *report)
+{
+	struct json json = output_json();
+
+	json_object(&json);
+	for (; fields->name; fields++)
+		print_field(&json, fields, (const char *)report + fields->offset);
+	json_close(&json);
+	json_finish(&json);
+}
+
+void report_dump_json(const struct fsnap_dump_report *report)
+{
+	print_report(dump_fields, report);
+}
+
+void report_restore_json(const struct fsnap_restore_report *report)
+{
+	print_report(restore_fields, report);
+}

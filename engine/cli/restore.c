@@ -1,0 +1,52 @@
+/*
+ * restore.c - fsnap restore
+ */
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "engine/cli/cli.h"
+#include "engine/cli/report.h"
+
+/* In the foreground stdout belongs to the tree as soon as it runs: people get one line on
+ * stderr, and a program that asked for JSON gets it before anything the tree may print later. */
+static void print(const struct cli *cli, const struct fsnap_restore_report *report)
+{
+	if (cli->json) {
+		report_restore_json(report);
+	} else if (cli->detach) {
+		printf("%d\n", (int)report->pid);
+	} else if (!cli->quiet) {
+		fprintf(stderr, "fsnap: %s runs again as process %d (%s)\n", report->image,
+			(int)report->pid, text_micros(report->total_us).s);
+	}
+	fflush(stdout);
+	if (!cli->json)
+		output_notes(cli, report->notes);
+}
+
+int cli_restore(const struct cli *cli, struct fsnap_error *err)
+{
+	struct progress progress = { 0 };
+	struct fsnap_restore_options options = {
+		.size = sizeof(options),
+		.store = cli->store,
+		.image = cli->n_words ? cli->words[0] : NULL,
+		.detach = cli->detach,
+		.progress = progress_update,
+		.progress_arg = &progress,
+	};
+	struct fsnap_restore_report report = { .size = sizeof(report) };
+
+	if (cli->explain)
+		return fsnap_explain(&options, STDOUT_FILENO, err) ? -1 : EXIT_SUCCESS;
+
+	struct foreground *foreground = cli->detach ? NULL : foreground_begin();
+	int result = fsnap_restore(&options, &report, err);
+	progress_end(&progress);
+	if (result)
+		return -1;
+	print(cli, &report);
+	if (cli->detach)
+		return EXIT_SUCCESS;
+	return foreground_wait(foreground, report.pid, report.terminal);
+}

@@ -1,0 +1,115 @@
+/*
+ * image_memory.c - the memory of a process that lies in an image.
+ *
+ * A page is where the page index says.  One that the index does not know was
+ * never written: it is a page of the mapped file as it is on disk, of the kernel
+ * (the vDSO), or zeroes.
+ */
+#include <string.h>
+#include <sys/auxv.h>
+#include <xxhash.h>
+
+#include "engine/inspect/view.h"
+
+/* The stored page of a space, NULL where there is none. */
+static const char *stored_page(const struct tree_view *view, unsigned space, uint64_t page)
+{
+	size_t count, low = 0;
+	const struct page_run *runs = image_runs(view->image, space, &count);
+	size_t high = count;
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+		if (runs[middle].page + runs[middle].npages <= page)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	if (low == count || runs[low].page > page)
+		return NULL;
+	return image_page(view->image, runs[low].at + (page - runs[low].page));
+}
+
+static size_t to_end_of_page(uint64_t offset, size_t n)
+{
+	size_t room = STORE_PAGE - (size_t)(offset % STORE_PAGE);
+
+	return n < room ? n : room;
+}
+
+size_t image_space_read(const struct tree_view *view, unsigned space, uint64_t offset, void *to,
+			size_t n)
+{
+	for (size_t done = 0; done < n;) {
+		uint64_t at = offset + done;
+		size_t part = to_end_of_page(at, n - done);
+		const char *page = stored_page(view, space, at / STORE_PAGE);
+
+		if (page)
+			memcpy((char *)to + done, page + at % STORE_PAGE, part);
+		else
+			memset((char *)to + done, 0, part);
+		done += part;
+	}
+	return n;
+}
+
+/* The vDSO is not stored. This process has one too; it is the same if its hash is. */
+static size_t read_vdso(const struct tree_view *view, const image_vma *vma, uint64_t offset,
+			void *to, size_t n)
+{
+	const char *ours = (const char *)getauxval(AT_SYSINFO_EHDR);
+	size_t size = (size_t)(vma->end - vma->start);
+
+	if (!ours || strcmp(vma->name, "[vdso]") || size > 4 * STORE_PAGE ||
+	    XXH3_64bits(ours, size) != view->vdso_hash)
+		return 0;
+	memcpy(to, ours + offset, n);
+	return n;
+}
+
+/* What was never written, of one page at most. */
+static size_t read_behind(struct process_view *process, const image_vma *vma, uint64_t address,
+			  void *to, size_t n)
+{
+	uint64_t offset = address - vma->start;
+	struct mapped_view *mapped;
+
+	switch (vma->kind) {
+	case VMA_FILE:
+		mapped = view_mapped(process->tree, vma->object);
+		return mapped ? view_read_mapped(process->tree, mapped, vma->offset + offset, to, n) :
+				0;
+	case VMA_SHARED:
+		return image_space_read(process->tree, vma->object, vma->offset + offset, to, n);
+	case VMA_SPECIAL:
+		return read_vdso(process->tree, vma, offset, to, n);
+	default:
+		memset(to, 0, n);
+		return n;
+	}
+}
+
+size_t image_memory_read(struct process_view *process, uint64_t address, void *to, size_t n)
+{
+	size_t done = 0;
+
+	while (done < n) {
+		uint64_t at = address + done;
+		size_t part = to_end_of_page(at, n - done);
+		const image_vma *vma = view_vma(process, at);
+		size_t got = part;
+
+		if (!vma)
+			break;
+		const char *page = stored_page(process->tree, process->mm.id, at / STORE_PAGE);
+		if (page)
+			memcpy((char *)to + done, page + at % STORE_PAGE, part);
+		else
+			got = read_behind(process, vma, at, (char *)to + done, part);
+		done += got;
+		if (got < part)
+			break;
+	}
+	return done;
+}
