@@ -1,0 +1,173 @@
+/*
+ * identity.c - how a task is called, and what it has told the kernel about itself.
+ */
+#include <fcntl.h>
+#include <linux/prctl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/personality.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include "engine/procfs.h"
+#include "engine/state/state.h"
+#include "store/scope.h"
+
+#define NAME_SIZE 16	    /* TASK_COMM_LEN */
+#define ROBUST_LIST_SIZE 24 /* of struct robust_list_head; the kernel takes no other */
+#define ASK_PERSONALITY 0xffffffffu
+
+/* --- dump ------------------------------------------------------------------------- */
+
+int oom_score_read(int proc, int *score, struct fsnap_error *err)
+{
+	cleanup_free char *text = procfs_read(proc, "oom_score_adj", NULL, err);
+	if (!text)
+		return -1;
+	*score = atoi(text);
+	return 0;
+}
+
+int identity_collect(struct survey *survey, struct fsnap_error *err)
+{
+	image_process *image = &survey->process->image;
+	image->umask = survey->task[0].status.umask;
+	if (oom_score_read(survey->process->proc, &image->oom_score_adj, err) < 0)
+		return error_context(err, "process %d", survey->process->pid);
+	return 0;
+}
+
+int identity_collect_task(struct task_survey *survey, struct fsnap_error *err)
+{
+	struct task *task = survey->task;
+	void *head = NULL;
+	size_t size;
+	if (syscall(SYS_get_robust_list, task->tid, &head, &size) < 0)
+		return fail(err, FSNAP_E_SYSTEM, errno,
+			    "process %d: reading the list of robust futexes of thread %d",
+			    task->process->pid, task->tid);
+	task->image.robust_list = (uint64_t)(uintptr_t)head;
+	return 0;
+}
+
+void identity_ask(struct survey *survey, struct plans *plans)
+{
+	struct process_asks *asks = &survey->asks;
+	uint32_t plan = survey->task[0].plan;
+	plan_note(plans, "ask for dumpable, THP, personality and child subreaper");
+	plan_call(plans, plan, SYS_prctl, IMM(PR_GET_DUMPABLE));
+	asks->dumpable = plan_result(plans);
+	plan_call(plans, plan, SYS_prctl, IMM(PR_GET_THP_DISABLE));
+	asks->thp_disable = plan_result(plans);
+	plan_call(plans, plan, SYS_personality, IMM(ASK_PERSONALITY));
+	asks->personality = plan_result(plans);
+	asks->subreaper = plans_data(plans, NULL, sizeof(int), 4);
+	plan_call(plans, plan, SYS_prctl, IMM(PR_GET_CHILD_SUBREAPER), DATA(asks->subreaper));
+}
+
+void identity_answer(struct survey *survey, const struct plans *plans, struct ctl *ctl)
+{
+	image_process *image = &survey->process->image;
+	const struct process_asks *asks = &survey->asks;
+	image->dumpable = (unsigned)plans_slot(plans, ctl, asks->dumpable);
+	image->thp_disable = (unsigned)plans_slot(plans, ctl, asks->thp_disable);
+	image->personality = (unsigned)plans_slot(plans, ctl, asks->personality);
+	image->subreaper = *(unsigned *)plans_data_at(plans, ctl, asks->subreaper);
+}
+
+void identity_ask_task(struct task_survey *task, struct plans *plans)
+{
+	struct task_asks *asks = &task->asks;
+	plan_note(plans, "ask for the name, the thread-exit futex and the parent-death signal");
+	asks->name = plans_data(plans, NULL, NAME_SIZE, 1);
+	plan_call(plans, task->plan, SYS_prctl, IMM(PR_GET_NAME), DATA(asks->name));
+	asks->tid_address = plans_data(plans, NULL, sizeof(uint64_t), 8);
+	plan_call(plans, task->plan, SYS_prctl, IMM(PR_GET_TID_ADDRESS), DATA(asks->tid_address));
+	asks->pdeath_signal = plans_data(plans, NULL, sizeof(int), 4);
+	plan_call(plans, task->plan, SYS_prctl, IMM(PR_GET_PDEATHSIG), DATA(asks->pdeath_signal));
+}
+
+int identity_answer_task(struct task_survey *survey, const struct plans *plans, struct ctl *ctl,
+			 struct fsnap_error *err)
+{
+	image_thread *image = &survey->task->image;
+	const struct task_asks *asks = &survey->asks;
+	free(image->comm);
+	image->comm = strndup(plans_data_at(plans, ctl, asks->name), NAME_SIZE);
+	if (!image->comm)
+		return fail(err, FSNAP_E_NOMEM, ENOMEM, "copying the name of a thread");
+	image->clear_child_tid = *(uint64_t *)plans_data_at(plans, ctl, asks->tid_address);
+	image->pdeath_signal = *(int *)plans_data_at(plans, ctl, asks->pdeath_signal);
+	return 0;
+}
+
+/* --- restore ------------------------------------------------------------------------ */
+
+static void rebuild_oom_score(const struct rebuild *r)
+{
+	static const char path[] = "/proc/self/oom_score_adj";
+	char text[16];
+	int length = snprintf(text, sizeof(text), "%d", r->process->oom_score_adj);
+	plan_note(r->plans, "OOM score adjustment %s", text);
+	plan_call(r->plans, r->task, SYS_openat, IMM(AT_FDCWD),
+		  DATA(plans_data(r->plans, path, sizeof(path), 1)), IMM(O_WRONLY | O_CLOEXEC));
+	uint32_t fd = plan_result(r->plans);
+	plan_call(r->plans, r->task, SYS_write, SLOT(fd),
+		  DATA(plans_data(r->plans, text, (size_t)length + 1, 1)), IMM(length));
+	plan_accept_equal(r->plans, length);
+	plan_call(r->plans, r->task, SYS_close, SLOT(fd));
+}
+
+void identity_first(const struct rebuild *r)
+{
+	unsigned thp = r->process->thp_disable;
+	if (r->process->oom_score_adj != r->self->process.oom_score_adj)
+		rebuild_oom_score(r);
+	plan_note(r->plans, "transparent huge pages");
+	if (thp != r->self->process.thp_disable) /* bit 0: disabled; above: PR_THP_DISABLE_* flags */
+		plan_call(r->plans, r->task, SYS_prctl, IMM(PR_SET_THP_DISABLE), IMM(thp & 1),
+			  IMM(thp & ~1u));
+}
+
+void identity_rebuild(const struct rebuild *r)
+{
+	plan_note(r->plans, "umask");
+	plan_call(r->plans, r->task, SYS_umask, IMM(r->process->umask));
+	plan_note(r->plans, "child subreaper");
+	if (r->process->subreaper)
+		plan_call(r->plans, r->task, SYS_prctl, IMM(PR_SET_CHILD_SUBREAPER), IMM(1));
+}
+
+void identity_rebuild_task(const struct rebuild *r)
+{
+	const image_thread *image = r->thread;
+	char name[NAME_SIZE] = "";
+	strncat(name, image->comm, sizeof(name) - 1);
+	plan_note(r->plans, "name");
+	plan_call(r->plans, r->task, SYS_prctl, IMM(PR_SET_NAME),
+		  DATA(plans_data(r->plans, name, strlen(name) + 1, 1)));
+	if (r->process->personality != r->self->process.personality) {
+		plan_note(r->plans, "personality");
+		plan_call(r->plans, r->task, SYS_personality, IMM(r->process->personality));
+	}
+	plan_note(r->plans, "futex of the thread's exit");
+	plan_call(r->plans, r->task, SYS_set_tid_address, IMM(image->clear_child_tid));
+	plan_note(r->plans, "list of robust futexes");
+	plan_call(r->plans, r->task, SYS_set_robust_list, IMM(image->robust_list),
+		  IMM(ROBUST_LIST_SIZE));
+}
+
+void identity_rebuild_pdeath(const struct rebuild *r)
+{
+	plan_note(r->plans, "parent-death signal");
+	if (r->thread->pdeath_signal)
+		plan_call(r->plans, r->task, SYS_prctl, IMM(PR_SET_PDEATHSIG),
+			  IMM(r->thread->pdeath_signal));
+}
+
+/* 2 ("only root may dump") is what a change of credentials can leave behind; nobody can set it. */
+void identity_settle(const struct rebuild *r)
+{
+	plan_note(r->plans, "dumpable");
+	plan_call(r->plans, r->task, SYS_prctl, IMM(PR_SET_DUMPABLE), IMM(r->process->dumpable == 1));
+}

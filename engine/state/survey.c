@@ -1,0 +1,99 @@
+/*
+ * survey.c - all families, asked about one process.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "engine/procfs.h"
+#include "engine/state/state.h"
+#include "store/scope.h"
+
+struct survey *survey_new(struct process *process, struct fsnap_error *err)
+{
+	struct survey *survey =
+		calloc(1, sizeof(*survey) + process->n_tasks * sizeof(struct task_survey));
+	if (!survey) {
+		fail(err, FSNAP_E_NOMEM, ENOMEM, "surveying process %d", process->pid);
+		return NULL;
+	}
+	survey->process = process;
+	survey->n_tasks = process->n_tasks;
+	for (size_t i = 0; i < survey->n_tasks; i++)
+		survey->task[i].task = process->tasks[i];
+	return survey;
+}
+
+void survey_free(struct survey *survey)
+{
+	if (!survey)
+		return;
+	for (size_t i = 0; i < survey->n_tasks; i++)
+		free(survey->task[i].status.creds.groups.groups_val);
+	free(survey);
+}
+
+static int read_status(struct task_survey *survey, struct fsnap_error *err)
+{
+	const struct process *process = survey->task->process;
+	char name[48];
+	snprintf(name, sizeof(name), "task/%d/status", survey->task->tid);
+	cleanup_free char *text = procfs_read(process->proc, name, NULL, err);
+	if (!text || status_parse(text, &survey->status, err) < 0)
+		return error_context(err, "process %d", process->pid);
+	return 0;
+}
+
+static int collect_task(struct task_survey *survey, struct fsnap_error *err)
+{
+	survey->task->image.tid = survey->task->tid;
+	if (read_status(survey, err) < 0)
+		return -1;
+	creds_collect_task(survey);
+	if (signals_collect_task(survey, err) < 0 || sched_collect_task(survey, err) < 0 ||
+	    identity_collect_task(survey, err) < 0 || rseq_collect_task(survey, err) < 0)
+		return -1;
+	return seccomp_collect_task(survey, err);
+}
+
+int survey_collect(struct survey *survey, struct fsnap_error *err)
+{
+	for (size_t i = 0; i < survey->n_tasks; i++)
+		if (collect_task(&survey->task[i], err) < 0)
+			return -1;
+	if (signals_collect(survey, err) < 0 || timers_collect(survey, err) < 0)
+		return -1;
+	return identity_collect(survey, err);
+}
+
+void survey_ask(struct survey *survey, struct plans *plans)
+{
+	for (size_t i = 0; i < survey->n_tasks; i++) {
+		struct task_survey *task = &survey->task[i];
+		signals_ask_task(task, plans);
+		creds_ask_task(task, plans);
+		sched_ask_task(task, plans);
+		identity_ask_task(task, plans);
+	}
+	signals_ask(survey, plans);
+	timers_ask(survey, plans);
+	limits_ask(survey, plans);
+	identity_ask(survey, plans);
+}
+
+int survey_answer(struct survey *survey, const struct plans *plans, struct ctl *ctl,
+		  struct fsnap_error *err)
+{
+	for (size_t i = 0; i < survey->n_tasks; i++) {
+		struct task_survey *task = &survey->task[i];
+		signals_answer_task(task, plans, ctl);
+		creds_answer_task(task, plans, ctl);
+		sched_answer_task(task, plans, ctl);
+		if (identity_answer_task(task, plans, ctl, err) < 0)
+			return -1;
+	}
+	if (signals_answer(survey, plans, ctl, err) < 0 || limits_answer(survey, plans, ctl, err) < 0)
+		return -1;
+	timers_answer(survey, plans, ctl);
+	identity_answer(survey, plans, ctl);
+	return 0;
+}
