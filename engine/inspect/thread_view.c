@@ -101,18 +101,21 @@ static void name_frame(struct process_view *process, struct frame *frame, bool r
 	frame->into += returned_to;
 }
 
+/* Frames that no call led to: the innermost, what a signal interrupted, and the signal's own return
+ * trampoline, which the kernel puts in place of a caller. */
+static bool was_called_from(const struct thread_view *thread, size_t i)
+{
+	bool trampoline = i + 1 < thread->n_frames && thread->frames[i + 1].interrupted;
+
+	return i > 0 && !thread->frames[i].interrupted && !trampoline;
+}
+
 void threads_name(struct thread_view *threads, size_t count)
 {
-	for (size_t i = 0; i < count; i++) {
-		bool returned_to = false;
-
-		for (size_t j = 0; j < threads[i].n_frames; j++) {
-			struct frame *frame = &threads[i].frames[j];
-
-			name_frame(threads[i].process, frame, returned_to);
-			returned_to = !frame->interrupted;
-		}
-	}
+	for (size_t i = 0; i < count; i++)
+		for (size_t j = 0; j < threads[i].n_frames; j++)
+			name_frame(threads[i].process, &threads[i].frames[j],
+				   was_called_from(&threads[i], j));
 }
 
 void threads_free(struct thread_view *threads, size_t count)
