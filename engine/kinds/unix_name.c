@@ -1,0 +1,220 @@
+/*
+ * Names of Unix sockets.  A name is the string the program gave to bind(2), and
+ * getsockname(2) tells it again: a relative path stays one, so binding happens in
+ * the directory it starts from.
+ */
+#include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "engine/kinds/unix_parts.h"
+#include "engine/kinds/values.h"
+#include "store/scope.h"
+
+#define NO_NAME (sizeof(sa_family_t)) /* length of the address of an unbound socket */
+
+/* The path as a string, or NULL: unbound or abstract. */
+static const char *path_of(const image_file_unix *state, char *path)
+{
+	size_t length = state->address.address_len;
+	if (length <= NO_NAME || !state->address.address_val[NO_NAME])
+		return NULL;
+	memcpy(path, state->address.address_val + NO_NAME, length - NO_NAME);
+	path[length - NO_NAME] = '\0';
+	return path;
+}
+
+bool unix_same_name(const image_file_unix *a, const image_file_unix *b)
+{
+	return a->address.address_len > NO_NAME && a->address.address_len == b->address.address_len &&
+	       !memcmp(a->address.address_val, b->address.address_val, a->address.address_len);
+}
+
+/* --- dump --------------------------------------------------------------------- */
+
+/* The socket's file as the process sees it, if the path still leads to it. */
+static bool find_file(const struct fd_view *fd, const struct unix_facts *facts, const char *path,
+		      struct stat *found)
+{
+	cleanup_fd int from = openat(fd->process->proc, path[0] == '/' ? "root" : "cwd",
+				     O_PATH | O_DIRECTORY | O_CLOEXEC);
+	while (*path == '/')
+		path++;
+	return from >= 0 && !fstatat(from, path, found, AT_SYMLINK_NOFOLLOW) &&
+	       S_ISSOCK(found->st_mode) && (uint32_t)found->st_ino == facts->file_ino;
+}
+
+static int save_file(const struct fd_view *fd, const struct unix_facts *facts,
+		     image_file_unix *state, struct fsnap_error *err)
+{
+	char path[160], directory[IMAGE_NAME];
+	struct stat found;
+	directory[0] = '\0';
+	if (path_of(state, path)) {
+		bool there = find_file(fd, facts, path, &found);
+		if (there) {
+			state->mode = found.st_mode;
+			state->uid = found.st_uid;
+			state->gid = found.st_gid;
+		}
+		if (path[0] != '/') {
+			ssize_t size = readlinkat(fd->process->proc, "cwd", directory,
+						  sizeof(directory) - 1);
+			directory[size > 0 ? size : 0] = '\0';
+		}
+		if (path[0] != '/' && !there)
+			return refuse_fd(fd, err, "Let the program bind it by an absolute path.",
+					 "a Unix socket bound to the relative path %s, which no "
+					 "longer leads to it",
+					 path);
+	}
+	return set_string(&state->directory, directory, err);
+}
+
+int unix_save_name(const struct fd_view *fd, const struct unix_facts *facts, image_file_unix *state,
+		   struct fsnap_error *err)
+{
+	char name[128];
+	socklen_t size = sizeof(name);
+	if (getsockname(fd->dup, (struct sockaddr *)name, &size) < 0)
+		return fail(err, FSNAP_E_SYSTEM, errno, "descriptor %d (%s)", fd->fd, fd->link);
+	if (set_bytes(&state->address.address_len, &state->address.address_val, name,
+		      size > NO_NAME ? size : 0, err) < 0)
+		return -1;
+	size = sizeof(name);
+	if (getpeername(fd->dup, (struct sockaddr *)name, &size) < 0)
+		size = 0;
+	if (set_bytes(&state->remote.remote_len, &state->remote.remote_val, name,
+		      size > NO_NAME ? size : 0, err) < 0)
+		return -1;
+	return save_file(fd, facts, state, err);
+}
+
+/* --- restore -------------------------------------------------------------------- */
+
+/* One step with a name, to be done in the directory that relative names start from. */
+struct step {
+	int (*run)(struct step *step);
+	const image_file_unix *state;
+	int fd;
+	int result, sys;
+};
+
+static void *run_in_directory(void *arg)
+{
+	struct step *step = arg;
+	step->result = -1;
+	if (unshare(CLONE_FS) == 0 && chdir(step->state->directory) == 0)
+		step->result = step->run(step);
+	step->sys = errno;
+	return NULL;
+}
+
+/* The working directory belongs to the whole process, so another one needs a thread that has
+ * left that arrangement. */
+static int run(struct step *step)
+{
+	pthread_t thread;
+	if (!step->state->directory[0])
+		return step->run(step);
+	errno = pthread_create(&thread, NULL, run_in_directory, step);
+	if (errno)
+		return -1;
+	pthread_join(thread, NULL);
+	errno = step->sys;
+	return step->result;
+}
+
+static const struct sockaddr *address_of(const image_file_unix *state, socklen_t *size)
+{
+	*size = state->address.address_len;
+	if (*size > sizeof(struct sockaddr_un))
+		*size = sizeof(struct sockaddr_un);
+	return (const struct sockaddr *)state->address.address_val;
+}
+
+/* The file of a socket that is gone: connecting finds nobody behind it. */
+static bool is_left_over(struct step *step, const char *path)
+{
+	struct stat found;
+	socklen_t size;
+	const struct sockaddr *address = address_of(step->state, &size);
+	cleanup_fd int probe = socket(AF_UNIX, step->state->type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	return probe >= 0 && !lstat(path, &found) && S_ISSOCK(found.st_mode) &&
+	       connect(probe, address, size) < 0 && errno == ECONNREFUSED;
+}
+
+static int bind_step(struct step *step)
+{
+	char buffer[160];
+	const char *path = path_of(step->state, buffer);
+	socklen_t size;
+	const struct sockaddr *address = address_of(step->state, &size);
+	int result = bind(step->fd, address, size);
+	if (result < 0 && errno == EADDRINUSE && path) {
+		if (is_left_over(step, path) && unlink(path) == 0)
+			result = bind(step->fd, address, size);
+		else
+			errno = EADDRINUSE;
+	}
+	if (result < 0 || !path || !step->state->mode)
+		return result;
+	/* bind(2) took our umask and our user. Owner first: it may clear bits of the mode. */
+	if (chown(path, step->state->uid, step->state->gid) < 0 && errno != EPERM)
+		return -1;
+	return chmod(path, step->state->mode & 07777);
+}
+
+int unix_bind(const image_file *file, const image_file_unix *state, int fd, struct fsnap_error *err)
+{
+	char buffer[160];
+	const char *path = path_of(state, buffer);
+	struct step step = {.run = bind_step, .state = state, .fd = fd};
+	if (!state->address.address_len || run(&step) == 0)
+		return 0;
+	int sys = errno;
+	char name[160];
+	snprintf(name, sizeof(name), "%s%.*s", path ? "" : "@",
+		 (int)(state->address.address_len - NO_NAME - !path),
+		 state->address.address_val + NO_NAME + !path);
+	fail(err, sys == EADDRINUSE ? FSNAP_E_ADDRESS_TAKEN : FSNAP_E_RESTORE_STEP, sys,
+	     "file %u: bind Unix socket to %s", file->id, name);
+	if (sys == EADDRINUSE)
+		error_hint(err, "Perhaps the process that was saved still runs; `ss -xp` shows who has "
+				"it.");
+	if (sys == ENOENT)
+		error_hint(err, "Its directory is not there: make it again.");
+	return -1;
+}
+
+static int connect_step(struct step *step)
+{
+	socklen_t size;
+	const struct sockaddr *address = address_of(step->state, &size);
+	return connect(step->fd, address, size);
+}
+
+int unix_connect(int fd, const image_file_unix *to)
+{
+	struct step step = {.run = connect_step, .state = to, .fd = fd};
+	return run(&step);
+}
+
+static int forget_step(struct step *step)
+{
+	char path[160];
+	return unlink(path_of(step->state, path));
+}
+
+void unix_forget_name(const image_file_unix *state)
+{
+	char path[160];
+	struct step step = {.run = forget_step, .state = state};
+	if (!state->mode && path_of(state, path))
+		run(&step);
+}
