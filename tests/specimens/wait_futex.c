@@ -2,8 +2,6 @@
  * Threads that wait for each other: on a condition, a semaphore, a mutex, a
  * barrier, a bare futex with and without time limit. They are woken by what
  * they wait for; a time limit that was running ends the wait with ETIMEDOUT.
- *
- * harness: musl
  */
 #include "specimen.h"
 
