@@ -33,50 +33,42 @@ void (*medium_persisted_hook)(int fd, uint64_t offset, uint64_t length);
  * flushes persistent memory. pmem2_map_new() would make it too, but it walks /sys with fchdir(2)
  * to learn whether the caches are flushed on power loss, and the working directory belongs to the
  * threads of the program that uses this library. Without that knowledge DAX is flushed always. */
-struct piece {
-	struct pmem2_map *map;
-	void *start;
-	uint64_t length;
-};
-
 struct medium {
 	int fd;
 	bool in_memory;
+	bool dax;
 	char *base;	 /* address of file offset 0, mapped or not */
 	uint64_t length; /* end of what is mapped */
-	void *reserved;	 /* addresses kept free for growth; NULL: none */
+	void *reserved;	 /* addresses, of which the last are kept free for growth */
 	uint64_t reserved_length;
-	struct piece piece[PIECES_MAX];
+	struct pmem2_map *maps[PIECES_MAX]; /* one per growth */
 	unsigned pieces;
 	pmem2_memcpy_fn copy;
 	pmem2_persist_fn persist; /* NULL: a page cache, use msync(2) */
 };
 
-/* MAP_SYNC is granted only on DAX, and says that flushed caches are durable there. */
-static void *map_file(struct medium *medium, char *where, uint64_t offset, uint64_t length,
-		      bool writable, bool *dax)
+/* MAP_SYNC is granted only on DAX, and says that flushed caches are durable there. Asked with a
+ * mapping of its own: one with MAP_FIXED that is refused may have unmapped what was there, and
+ * other threads map into the hole. */
+static bool file_is_dax(int fd)
 {
-	int prot = writable ? PROT_READ | PROT_WRITE : PROT_READ;
-	int fixed = where ? MAP_FIXED : 0;
-	void *start = MAP_FAILED;
-	if (writable && !medium->in_memory)
-		start = mmap(where, length, prot, MAP_SHARED_VALIDATE | MAP_SYNC | fixed,
-			     medium->fd, (off_t)offset);
-	*dax = start != MAP_FAILED;
-	if (!*dax)
-		start = mmap(where, length, prot, MAP_SHARED | fixed, medium->fd, (off_t)offset);
-	return start;
+	void *page = mmap(NULL, STORE_PAGE, PROT_READ | PROT_WRITE, MAP_SHARED_VALIDATE | MAP_SYNC,
+			  fd, 0);
+	if (page == MAP_FAILED)
+		return false;
+	munmap(page, STORE_PAGE);
+	return true;
 }
 
-static int hand_to_pmem2(struct medium *medium, const struct piece *piece,
-			 struct pmem2_map **map, bool dax, struct fsnap_error *err)
+static int hand_to_pmem2(struct medium *medium, void *start, uint64_t length,
+			 struct pmem2_map **map, struct fsnap_error *err)
 {
 	struct pmem2_source *source = NULL;
 	int r = pmem2_source_from_fd(&source, medium->fd);
 	if (!r)
-		r = pmem2_map_from_existing(map, source, piece->start, piece->length,
-					    dax ? PMEM2_GRANULARITY_CACHE_LINE
-						: PMEM2_GRANULARITY_PAGE);
+		r = pmem2_map_from_existing(map, source, start, length,
+					    medium->dax ? PMEM2_GRANULARITY_CACHE_LINE
+							: PMEM2_GRANULARITY_PAGE);
 	pmem2_source_delete(&source);
 	if (!r)
 		return 0;
@@ -85,75 +77,81 @@ static int hand_to_pmem2(struct medium *medium, const struct piece *piece,
 			  pmem2_errormsg());
 }
 
-static int map_piece(struct medium *medium, uint64_t offset, uint64_t length, bool writable,
+/* Addresses for file bytes from `offset` on, aligned like the file so that 2 MiB folios can be
+ * mapped whole; `most` bytes of them, or `least` where RLIMIT_AS allows no more. */
+static int reserve_addresses(struct medium *medium, uint64_t offset, uint64_t least, uint64_t most,
+			     struct fsnap_error *err)
+{
+	const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+	uint64_t length = most + LAYOUT_HUGE;
+	void *start = mmap(NULL, length, PROT_NONE, flags, -1, 0);
+	if (start == MAP_FAILED && most > least) {
+		length = least + LAYOUT_HUGE;
+		start = mmap(NULL, length, PROT_NONE, flags, -1, 0);
+	}
+	if (start == MAP_FAILED)
+		return store_fail(err, errno, "reserving addresses for the image");
+	medium->reserved = start;
+	medium->reserved_length = length;
+	medium->base = (char *)align_up((uintptr_t)start, LAYOUT_HUGE) - offset;
+	return 0;
+}
+
+static int map_piece(struct medium *medium, uint64_t offset, uint64_t length, int prot,
 		     struct fsnap_error *err)
 {
-	bool dax;
-	char *where = medium->reserved ? medium->base + offset : NULL;
-	struct piece *piece = &medium->piece[medium->pieces];
-	if (medium->reserved &&
-	    where + length > (char *)medium->reserved + medium->reserved_length)
+	int flags = medium->dax ? MAP_SHARED_VALIDATE | MAP_SYNC : MAP_SHARED;
+	char *where = medium->base + offset;
+	struct pmem2_map **map = &medium->maps[medium->pieces];
+	if (where + length > (char *)medium->reserved + medium->reserved_length)
 		return store_fail(err, EFBIG, "growing the image");
 
-	void *start = map_file(medium, where, offset, length, writable, &dax);
-	if (start == MAP_FAILED)
+	if (mmap(where, length, prot, flags | MAP_FIXED, medium->fd, (off_t)offset) == MAP_FAILED)
 		return store_fail(err, errno, "mapping the image");
-	*piece = (struct piece){.start = start, .length = length};
-	medium->pieces++;
-	medium->base = (char *)start - offset;
 	medium->length = offset + length;
-	if (hand_to_pmem2(medium, piece, &piece->map, dax, err) < 0)
+	if (hand_to_pmem2(medium, where, length, map, err) < 0)
 		return -1;
-	medium->copy = pmem2_get_memcpy_fn(piece->map);
+	medium->pieces++;
+	medium->copy = pmem2_get_memcpy_fn(*map);
 	/* For page granularity libpmem2 calls abort(3) when msync(2) fails. A full or failing disk
 	 * is an ordinary error here, so that case is ours. */
-	medium->persist = dax ? pmem2_get_persist_fn(piece->map) : NULL;
+	medium->persist = medium->dax ? pmem2_get_persist_fn(*map) : NULL;
 	return 0;
+}
+
+static struct medium *medium_new(int fd, struct fsnap_error *err)
+{
+	struct medium *medium = calloc(1, sizeof(*medium));
+	if (medium)
+		medium->fd = fd;
+	else
+		fail(err, FSNAP_E_NOMEM, ENOMEM, "mapping the image");
+	return medium;
 }
 
 struct medium *medium_open_read(int fd, uint64_t offset, uint64_t length, struct fsnap_error *err)
 {
-	struct medium *medium = calloc(1, sizeof(*medium));
-	if (!medium) {
-		fail(err, FSNAP_E_NOMEM, ENOMEM, "mapping the image");
+	struct medium *medium = medium_new(fd, err);
+	if (!medium)
 		return NULL;
-	}
-	medium->fd = fd;
-	if (map_piece(medium, offset, length, false, err) < 0) {
+	if (reserve_addresses(medium, offset, length, length, err) < 0 ||
+	    map_piece(medium, offset, length, PROT_READ, err) < 0) {
 		medium_close(medium);
 		return NULL;
 	}
 	return medium;
 }
 
-static int reserve_addresses(struct medium *medium, uint64_t length, struct fsnap_error *err)
-{
-	const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
-	uint64_t most = length < RESERVE_ADDRESSES / 2 ? RESERVE_ADDRESSES : 2 * length;
-	void *start = mmap(NULL, most, PROT_NONE, flags, -1, 0);
-	if (start == MAP_FAILED) { /* RLIMIT_AS: without room to grow, then */
-		most = length + LAYOUT_HUGE;
-		start = mmap(NULL, most, PROT_NONE, flags, -1, 0);
-	}
-	if (start == MAP_FAILED)
-		return store_fail(err, errno, "reserving addresses for the image");
-	medium->reserved = start;
-	medium->reserved_length = most;
-	medium->base = (char *)align_up((uintptr_t)start, LAYOUT_HUGE);
-	return 0;
-}
-
 struct medium *medium_open_write(int fd, uint64_t length, bool in_memory, struct fsnap_error *err)
 {
-	struct medium *medium = calloc(1, sizeof(*medium));
-	if (!medium) {
-		fail(err, FSNAP_E_NOMEM, ENOMEM, "mapping the image");
+	struct medium *medium = medium_new(fd, err);
+	if (!medium)
 		return NULL;
-	}
-	medium->fd = fd;
+	uint64_t most = length < RESERVE_ADDRESSES / 2 ? RESERVE_ADDRESSES : 2 * length;
 	medium->in_memory = in_memory;
-	if (reserve_addresses(medium, length, err) < 0 ||
-	    map_piece(medium, 0, length, true, err) < 0) {
+	medium->dax = !in_memory && file_is_dax(fd);
+	if (reserve_addresses(medium, 0, length, most, err) < 0 ||
+	    map_piece(medium, 0, length, PROT_READ | PROT_WRITE, err) < 0) {
 		medium_close(medium);
 		return NULL;
 	}
@@ -174,7 +172,8 @@ int medium_grow(struct medium *medium, uint64_t length, struct fsnap_error *err)
 	if (ftruncate(medium->fd, (off_t)size) < 0)
 		return store_fail(err, errno, "growing the image to %llu bytes",
 				  (unsigned long long)size);
-	return map_piece(medium, medium->length, size - medium->length, true, err);
+	return map_piece(medium, medium->length, size - medium->length,
+			 PROT_READ | PROT_WRITE, err);
 }
 
 /* --- backing -------------------------------------------------------------------- */
@@ -306,12 +305,8 @@ void medium_close(struct medium *medium)
 {
 	if (!medium)
 		return;
-	for (unsigned i = 0; i < medium->pieces; i++) {
-		if (medium->piece[i].map)
-			pmem2_map_delete(&medium->piece[i].map);
-		if (!medium->reserved)
-			munmap(medium->piece[i].start, medium->piece[i].length);
-	}
+	for (unsigned i = 0; i < medium->pieces; i++)
+		pmem2_map_delete(&medium->maps[i]);
 	if (medium->reserved)
 		munmap(medium->reserved, medium->reserved_length);
 	free(medium);
