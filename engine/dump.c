@@ -11,6 +11,7 @@
  *
  * Whatever fails, the tree is let go as it was and no image comes into being.
  */
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -225,6 +226,8 @@ static int collect_process(struct dump *dump, struct process *process, struct fs
 	if (!process->mm.id)
 		process->mm.id = ++dump->next_space;
 	process->image.mm = process->mm.id;
+	process->mm.syscall_gadget =
+		process->text.syscall_ret ? process->text.syscall_ret : process->text.syscall_any;
 	if (maps_collect(dump, process, err) < 0 || collect_registers(process, err) < 0)
 		return -1;
 	struct survey *survey = survey_new(process, err);
@@ -267,7 +270,7 @@ static int collect(struct dump *dump, struct fsnap_error *err)
 		dump->report->processes++;
 		dump->report->threads += (unsigned)tree->processes[i]->n_tasks;
 	}
-	return files_finish(dump, err);
+	return files_finish(dump, err) < 0 ? -1 : ghost_settle(dump, err);
 }
 
 static int copy(struct dump *dump, struct fsnap_error *err)

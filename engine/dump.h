@@ -60,7 +60,7 @@ struct dump {
 	size_t n_ghosts;
 	struct ghost_copy *ghost_copies;
 	size_t n_ghost_copies;
-	int *ghost_fds; /* kept open until their content is copied */
+	int *ghost_fds; /* of each ghost, open until its content is copied */
 	size_t n_ghost_fds;
 	struct saved_file **files;
 	size_t n_files;
@@ -84,9 +84,11 @@ uint64_t pages_estimate(const struct process *process); /* before the freeze, ge
 /* copy.c: copies all jobs. */
 int copy_pages(struct dump *dump, struct fsnap_error *err);
 
-/* ghost.c: notes the content behind fd (any way to open it will do), once; returns its id or 0. */
+/* ghost.c: notes that the content behind fd (any way to open it will do) is wanted, once; returns
+ * its id or 0. What there is to copy is looked up when everything stands still: ghost_settle(). */
 unsigned ghost_save(struct dump *dump, int fd, unsigned kind, const char *name,
 		    struct fsnap_error *err);
+int ghost_settle(struct dump *dump, struct fsnap_error *err);
 int ghost_copy_all(struct dump *dump, struct fsnap_error *err);
 void ghost_free(struct dump *dump);
 

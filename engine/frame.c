@@ -55,14 +55,20 @@ static void restart_from_block(struct user_regs_struct *regs)
 		regs->rdx = regs->r10;
 }
 
+void frame_forget_block(struct user_regs_struct *regs)
+{
+	if ((int64_t)regs->orig_rax < 0 || (int64_t)regs->rax != -ERESTART_RESTARTBLOCK)
+		return;
+	restart_from_block(regs);
+	regs->rax = (uint64_t)-ERESTARTNOHAND;
+}
+
 void frame_restart(struct user_regs_struct *regs)
 {
+	frame_forget_block(regs);
 	if ((int64_t)regs->orig_rax < 0)
 		return;
 	switch (-(int64_t)regs->rax) {
-	case ERESTART_RESTARTBLOCK:
-		restart_from_block(regs);
-		break;
 	case ERESTARTSYS:
 	case ERESTARTNOINTR:
 	case ERESTARTNOHAND:

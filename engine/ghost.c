@@ -101,8 +101,21 @@ unsigned ghost_save(struct dump *dump, int fd, unsigned kind, const char *name, 
 		return 0;
 	}
 	dump->n_ghosts++;
-	dump->ghost_fds[dump->n_ghost_fds++] = own;
-	return note_content(dump, ghost, steal_fd(&own), err) < 0 ? 0 : ghost->id;
+	dump->ghost_fds[dump->n_ghost_fds++] = steal_fd(&own);
+	return ghost->id;
+}
+
+int ghost_settle(struct dump *dump, struct fsnap_error *err)
+{
+	for (size_t i = 0; i < dump->n_ghosts; i++) {
+		struct stat stat;
+		if (fstat(dump->ghost_fds[i], &stat) < 0)
+			return fail(err, FSNAP_E_SYSTEM, errno, "%s", dump->ghosts[i].name);
+		dump->ghosts[i].size = (uint64_t)stat.st_size;
+		if (note_content(dump, &dump->ghosts[i], dump->ghost_fds[i], err) < 0)
+			return -1;
+	}
+	return 0;
 }
 
 int ghost_copy_all(struct dump *dump, struct fsnap_error *err)

@@ -1,0 +1,337 @@
+/*
+ * compile.c - an image becomes one plan per task.
+ *
+ * What a process does, in order:
+ *
+ *	die with the restorer            until it is released
+ *	forget what it inherited         memory first: forking little is cheap
+ *	children, session, children      those of the old session before setsid()
+ *	process group
+ *	memory
+ *	descriptors, directories
+ *	threads
+ *	signals, timers, names, ...      engine/state/
+ *	PARK 1                           the engine takes hold of every task
+ *	limits, filters, credentials     from here on it may do no more than the program may
+ *	end                              parks for good; registers are set from outside
+ */
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "engine/restore.h"
+#include "engine/machine.h"
+#include "store/scope.h"
+
+enum { BARRIER_GROUPS, BARRIER_PRIVILEGES, BARRIER_BORN };
+
+#ifndef SYS_close_range
+#define SYS_close_range 436
+#endif
+
+static uint32_t leader_task(const struct restore *restore, const image_process *process)
+{
+	return restore->first_task[process - restore->model.processes];
+}
+
+/* --- family ------------------------------------------------------------------------ */
+
+static void fork_children(struct restore *restore, const image_process *parent, bool of_own_session)
+{
+	for (size_t i = 1; i < restore->model.n_processes; i++) {
+		const image_process *child = &restore->model.processes[i];
+		if (child->ppid != parent->pid || (child->sid == parent->pid) != of_own_session)
+			continue;
+		plan_note(restore->plans, "child process %d", child->pid);
+		plan_fork(restore->plans, leader_task(restore, parent), leader_task(restore, child),
+			  child->exit_signal);
+	}
+}
+
+/* Zombies have to be dead, and not waited for, before the program looks. */
+static void await_zombies(struct restore *restore, const image_process *parent)
+{
+	for (size_t i = 1; i < restore->model.n_processes; i++) {
+		const image_process *child = &restore->model.processes[i];
+		if (child->ppid != parent->pid || !child->zombie)
+			continue;
+		plan_note(restore->plans, "child %d has ended", child->pid);
+		plan_call(restore->plans, leader_task(restore, parent), SYS_waitid, IMM(P_PID), IMM(child->pid),
+			  IMM(0), IMM(WEXITED | WNOWAIT | __WALL), IMM(0));
+	}
+}
+
+static uint32_t count_group_leaders(const struct model *model)
+{
+	uint32_t n = 0;
+	for (size_t i = 0; i < model->n_processes; i++)
+		n += !model->processes[i].zombie && model->processes[i].pgid == model->processes[i].pid;
+	return n;
+}
+
+/* Is the tree in the foreground of our terminal, as a shell's job is? Then its own group must get
+ * the terminal before it runs, or its first read() stops it. */
+static bool takes_terminal(const struct restore *restore, const image_process *root)
+{
+	if (restore->options->detach || root->sid == root->pid || root->pgid != root->pid)
+		return false;
+	return isatty(STDIN_FILENO) && tcgetpgrp(STDIN_FILENO) == getpgrp();
+}
+
+static void join_group(struct restore *restore, const image_process *process)
+{
+	struct plans *plans = restore->plans;
+	uint32_t task = leader_task(restore, process);
+	const image_process *parent = model_process(&restore->model, process->ppid);
+	if (process->pgid == process->pid) {
+		/* setsid() has made the group already. */
+		if (process->sid != process->pid) {
+			plan_note(plans, "process group");
+			plan_call(plans, task, SYS_setpgid, IMM(0), IMM(0));
+		}
+		plan_post(plans, task, BARRIER_GROUPS, 1);
+	} else if (model_process(&restore->model, process->pgid) && !(parent && parent->sid == process->pgid)) {
+		plan_note(plans, "process group of %d", process->pgid);
+		plan_wait(plans, task, BARRIER_GROUPS, count_group_leaders(&restore->model));
+		plan_call(plans, task, SYS_setpgid, IMM(0), IMM(process->pgid));
+	}
+}
+
+static void build_family(struct restore *restore, const image_process *process)
+{
+	struct plans *plans = restore->plans;
+	uint32_t task = leader_task(restore, process);
+	fork_children(restore, process, false);
+	if (process->sid == process->pid) {
+		plan_note(plans, "session");
+		plan_call(plans, task, SYS_setsid);
+	}
+	fork_children(restore, process, true);
+	join_group(restore, process);
+	if (process->ppid == 0 && takes_terminal(restore, process)) {
+		restore->report->terminal = 1;
+		plan_note(plans, "foreground of the terminal");
+		plan_call(plans, task, SYS_ioctl, IMM(restore->stdio[0]), IMM(TIOCSPGRP),
+			  DATA(plans_data(plans, &process->pgid, sizeof(process->pgid), 4)));
+	}
+	await_zombies(restore, process);
+}
+
+/* --- descriptors ---------------------------------------------------------------------- */
+
+/* Which of our descriptors the process' number is made from. */
+static int source_of(const struct restore *restore, const image_process *process, const image_fd *fd)
+{
+	const struct workshop_file *file = &restore->files[fd->file - 1];
+	if (process->ppid == 0 && strcmp(restore->model.files[fd->file - 1].kind, "stdio") == 0) {
+		int number = stdio_source(&file->state.stdio, fd->fd);
+		if (number >= 0 && restore->stdio[number] >= 0)
+			return restore->stdio[number];
+	}
+	return file->fd;
+}
+
+static int by_number(const void *a, const void *b)
+{
+	return ((const image_fd *)a)->fd - ((const image_fd *)b)->fd;
+}
+
+static void close_numbers(struct plans *plans, uint32_t task, unsigned first, unsigned last)
+{
+	if (first <= last)
+		plan_call(plans, task, SYS_close_range, IMM(first), IMM(last), IMM(0));
+}
+
+static void own_signals(struct restore *restore, const image_process *process, uint32_t task)
+{
+	for (u_int i = 0; i < process->fds.fds_len; i++) {
+		const image_fd *fd = &process->fds.fds_val[i];
+		const image_file *file = &restore->model.files[fd->file - 1];
+		if (file->owner == 0)
+			continue;
+		struct f_owner_ex owner = { file->owner < 0 ? F_OWNER_PGRP : F_OWNER_PID, abs(file->owner) };
+		plan_note(restore->plans, "who gets signals of descriptor %d", fd->fd);
+		plan_call(restore->plans, task, SYS_fcntl, IMM(fd->fd), IMM(F_SETOWN_EX),
+			  DATA(plans_data(restore->plans, &owner, sizeof(owner), 4)));
+		plan_accept_any(restore->plans); /* an owner outside the tree may be gone */
+		plan_call(restore->plans, task, SYS_fcntl, IMM(fd->fd), IMM(F_SETSIG), IMM(file->signo));
+	}
+}
+
+static void build_descriptors(struct restore *restore, const image_process *process)
+{
+	struct plans *plans = restore->plans;
+	uint32_t task = leader_task(restore, process);
+	qsort(process->fds.fds_val, process->fds.fds_len, sizeof(image_fd), by_number);
+	unsigned next = 0;
+	for (u_int i = 0; i < process->fds.fds_len; i++) {
+		const image_fd *fd = &process->fds.fds_val[i];
+		plan_note(plans, "%s", restore->model.files[fd->file - 1].label);
+		plan_call(plans, task, SYS_dup3, IMM(source_of(restore, process, fd)), IMM(fd->fd),
+			  IMM(fd->cloexec ? O_CLOEXEC : 0));
+		plan_accept_equal(plans, fd->fd);
+	}
+	plan_note(plans, "close what the program does not have");
+	for (u_int i = 0; i < process->fds.fds_len; i++) {
+		unsigned fd = (unsigned)process->fds.fds_val[i].fd;
+		if (fd > next)
+			close_numbers(plans, task, next, fd - 1);
+		next = fd + 1;
+	}
+	size_t index = (size_t)(process - restore->model.processes);
+	if (restore->root_fd[index] >= 0) {
+		plan_note(plans, "root directory");
+		plan_call(plans, task, SYS_fchdir, IMM(restore->root_fd[index]));
+		plan_call(plans, task, SYS_chroot, DATA(plans_data(plans, ".", 2, 1)));
+	}
+	plan_note(plans, "working directory %s", process->cwd.path);
+	plan_call(plans, task, SYS_fchdir, IMM(restore->cwd_fd[index]));
+	plan_note(plans, "close the workshop");
+	close_numbers(plans, task, next, ~0u);
+}
+
+/* --- a process, a thread ------------------------------------------------------------------ */
+
+static struct rebuild rebuild_of(struct restore *restore, const image_process *process, u_int thread)
+{
+	return (struct rebuild){
+		.plans = restore->plans,
+		.task = leader_task(restore, process) + thread,
+		.process = process,
+		.thread = &process->threads.threads_val[thread],
+		.self = &restore->self,
+	};
+}
+
+static void end_parked(struct restore *restore, uint32_t task, const struct rebuild *r, bool leader)
+{
+	plan_note(restore->plans, "privileges given up");
+	plan_post(restore->plans, task, BARRIER_PRIVILEGES, 1);
+	if (!leader)
+		return;
+	plan_wait(restore->plans, task, BARRIER_PRIVILEGES, restore->n_parking);
+	identity_settle(r);
+	timers_arm(r);
+}
+
+static int compile_thread(struct restore *restore, const image_process *process, u_int thread,
+			  struct fsnap_error *err)
+{
+	struct rebuild r = rebuild_of(restore, process, thread);
+	rebuild_task(&r);
+	plan_park(restore->plans, r.task, 1);
+	if (rebuild_privileges(&r, err) < 0)
+		return -1;
+	end_parked(restore, r.task, &r, false);
+	return 0;
+}
+
+/* An ended child: it ends again, the way it did. */
+static void compile_zombie(struct restore *restore, const image_process *process)
+{
+	struct plans *plans = restore->plans;
+	uint32_t task = leader_task(restore, process);
+	int status = process->wait_status;
+	plan_note(plans, "end as it had ended");
+	if (WIFSIGNALED(status)) {
+		int signo = WTERMSIG(status);
+		uint64_t none = 0;
+		struct {
+			uint64_t handler, flags, restorer, mask;
+		} action = { 0 };
+		plan_call(plans, task, SYS_rt_sigaction, IMM(signo),
+			  DATA(plans_data(plans, &action, sizeof(action), 8)), IMM(0), IMM(8));
+		plan_accept_any(plans); /* SIGKILL has no handler to reset */
+		plan_call(plans, task, SYS_prctl, IMM(PR_SET_DUMPABLE), IMM(0)); /* no core this time */
+		plan_call(plans, task, SYS_kill, IMM(process->pid), IMM(signo));
+		plan_call(plans, task, SYS_rt_sigprocmask, IMM(SIG_SETMASK),
+			  DATA(plans_data(plans, &none, 8, 8)), IMM(0), IMM(8));
+	}
+	plan_call(plans, task, SYS_exit_group, IMM(WEXITSTATUS(status)));
+}
+
+static int compile_process(struct restore *restore, const image_process *process, struct fsnap_error *err)
+{
+	struct plans *plans = restore->plans;
+	uint32_t task = leader_task(restore, process);
+	struct rebuild r = rebuild_of(restore, process, 0);
+	const image_mm *mm = model_mm(&restore->model, process->mm);
+	plan_note(plans, "end if the restore is given up");
+	plan_call(plans, task, SYS_prctl, IMM(PR_SET_PDEATHSIG), IMM(SIGKILL));
+	rebuild_first(&r);
+	if (process->ppid == 0)
+		memory_clear(plans, task, &restore->source);
+	build_family(restore, process);
+	if (memory_specials(plans, task, &restore->source, mm, err) < 0 ||
+	    memory_build(plans, task, &restore->source, mm, err) < 0)
+		return -1;
+	memory_fields(plans, task, &restore->source, mm);
+	build_descriptors(restore, process);
+	for (u_int i = 1; i < process->threads.threads_len; i++) {
+		plan_note(plans, "thread %d", process->threads.threads_val[i].tid);
+		plan_thread(plans, task, task + i);
+	}
+	rebuild_task(&r);
+	if (rebuild_process(&r, err) < 0)
+		return -1;
+	plan_post(plans, task, BARRIER_BORN, 1);
+	plan_wait(plans, task, BARRIER_BORN, restore->report->processes);
+	own_signals(restore, process, task);
+	plan_park(plans, task, 1);
+	limits_rebuild(&r);
+	if (rebuild_privileges(&r, err) < 0)
+		return -1;
+	end_parked(restore, task, &r, true);
+	for (u_int i = 1; i < process->threads.threads_len; i++)
+		if (compile_thread(restore, process, i, err) < 0)
+			return -1;
+	return 0;
+}
+
+/* --- all --------------------------------------------------------------------------------------- */
+
+static int number_tasks(struct restore *restore, struct fsnap_error *err)
+{
+	const struct model *model = &restore->model;
+	restore->plans = plans_new();
+	restore->first_task = calloc(model->n_processes, sizeof(*restore->first_task));
+	if (!restore->plans || !restore->first_task)
+		return fail(err, FSNAP_E_NOMEM, ENOMEM, "plans");
+	for (size_t i = 0; i < model->n_processes; i++) {
+		const image_process *process = &model->processes[i];
+		char who[96];
+		snprintf(who, sizeof(who), "process %d (%s)", process->pid,
+			 process->zombie ? "ended" : process->threads.threads_val[0].comm);
+		restore->first_task[i] = plans_task(restore->plans, process->pid, who);
+		if (process->zombie)
+			continue;
+		restore->report->processes++;
+		restore->report->threads += process->threads.threads_len;
+		for (u_int j = 1; j < process->threads.threads_len; j++) {
+			snprintf(who, sizeof(who), "process %d thread %d (%s)", process->pid,
+				 process->threads.threads_val[j].tid, process->threads.threads_val[j].comm);
+			plans_task(restore->plans, process->threads.threads_val[j].tid, who);
+		}
+	}
+	restore->n_parking = restore->report->threads;
+	return 0;
+}
+
+int compile(struct restore *restore, struct fsnap_error *err)
+{
+	if (number_tasks(restore, err) < 0)
+		return -1;
+	for (size_t i = 0; i < restore->model.n_processes; i++) {
+		const image_process *process = &restore->model.processes[i];
+		if (process->zombie)
+			compile_zombie(restore, process);
+		else if (compile_process(restore, process, err) < 0)
+			return error_context(err, "process %d", process->pid);
+	}
+	return 0;
+}

@@ -1,0 +1,193 @@
+#include "engine/model.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/user.h>
+
+static int corrupt(struct fsnap_error *err, const char *what, long number)
+{
+	fail(err, FSNAP_E_IMAGE_CORRUPT, 0, "the image's records contradict each other: %s %ld", what, number);
+	return error_hint(err, "its checksums are right, so this is a bug of the fsnap that wrote it");
+}
+
+/* Decodes all records of one kind into a fresh array. */
+static int load(const struct image *image, uint32_t kind, size_t size, xdrproc_t proc, void **array,
+		size_t *count, struct fsnap_error *err)
+{
+	size_t n = image_count(image, kind);
+	char *records = calloc(n + 1, size);
+	if (!records)
+		return fail(err, FSNAP_E_NOMEM, ENOMEM, "records of the image");
+	*array = records;
+	for (*count = 0; *count < n; ++*count)
+		if (image_get(image, kind, *count, proc, records + *count * size, err) < 0)
+			return -1;
+	return 0;
+}
+
+static void release(void *array, size_t count, size_t size, xdrproc_t proc)
+{
+	for (size_t i = 0; array && i < count; i++)
+		xdr_free(proc, (char *)array + i * size);
+	free(array);
+}
+
+#define LOAD(member, count, kind, type) \
+	load(image, kind, sizeof(type), (xdrproc_t)xdr_##type, (void **)&model->member, &model->count, err)
+#define RELEASE(member, count, type) \
+	release(model->member, model->count, sizeof(type), (xdrproc_t)xdr_##type)
+
+const image_mm *model_mm(const struct model *model, unsigned id)
+{
+	for (size_t i = 0; i < model->n_mms; i++)
+		if (model->mms[i].id == id)
+			return &model->mms[i];
+	return NULL;
+}
+
+const image_ghost *model_ghost(const struct model *model, unsigned id)
+{
+	for (size_t i = 0; i < model->n_ghosts; i++)
+		if (model->ghosts[i].id == id)
+			return &model->ghosts[i];
+	return NULL;
+}
+
+image_process *model_process(const struct model *model, int pid)
+{
+	for (size_t i = 0; i < model->n_processes; i++)
+		if (model->processes[i].pid == pid)
+			return &model->processes[i];
+	return NULL;
+}
+
+static int check_identity(const struct model *model, const image_identity *identity, struct fsnap_error *err)
+{
+	if (identity->ghost && !model_ghost(model, identity->ghost))
+		return corrupt(err, "missing content of a file", identity->ghost);
+	return 0;
+}
+
+static int check_vma(const struct model *model, const image_vma *vma, uint64_t previous_end,
+		     struct fsnap_error *err)
+{
+	if (vma->start % STORE_PAGE || vma->end % STORE_PAGE || vma->start < previous_end ||
+	    vma->end <= vma->start || vma->end > 0x7ffffffff000ull)
+		return corrupt(err, "mapping out of place", (long)vma->start);
+	if (vma->kind == VMA_FILE && (vma->object == 0 || vma->object > model->n_mapped))
+		return corrupt(err, "mapping of a missing file", vma->object);
+	if (vma->kind == VMA_SHARED && !model_ghost(model, vma->object))
+		return corrupt(err, "mapping of missing shared memory", vma->object);
+	return 0;
+}
+
+static int check_mm(const struct model *model, const image_mm *mm, const struct image *image,
+		    struct fsnap_error *err)
+{
+	if (mm->exe == 0 || mm->exe > model->n_mapped)
+		return corrupt(err, "missing executable", mm->exe);
+	uint64_t end = 0;
+	for (u_int i = 0; i < mm->vmas.vmas_len; end = mm->vmas.vmas_val[i++].end)
+		if (check_vma(model, &mm->vmas.vmas_val[i], end, err) < 0)
+			return -1;
+	/* Pages may only be put where there is a mapping to hold them. */
+	size_t n;
+	const struct page_run *runs = image_runs(image, mm->id, &n);
+	u_int vma = 0;
+	for (size_t i = 0; i < n; i++) {
+		uint64_t at = runs[i].page * STORE_PAGE, stop = at + (uint64_t)runs[i].npages * STORE_PAGE;
+		while (at < stop) {
+			while (vma < mm->vmas.vmas_len && mm->vmas.vmas_val[vma].end <= at)
+				vma++;
+			if (vma == mm->vmas.vmas_len || mm->vmas.vmas_val[vma].start > at)
+				return corrupt(err, "page without a mapping", (long)at);
+			at = mm->vmas.vmas_val[vma].end;
+		}
+	}
+	return 0;
+}
+
+static int check_threads(const image_process *process, struct fsnap_error *err)
+{
+	if (process->threads.threads_len == 0 || process->threads.threads_val[0].tid != process->pid)
+		return corrupt(err, "process without its main thread", process->pid);
+	for (u_int i = 0; i < process->threads.threads_len; i++)
+		if (process->threads.threads_val[i].regs.regs_len != sizeof(struct user_regs_struct))
+			return corrupt(err, "registers of thread", process->threads.threads_val[i].tid);
+	return 0;
+}
+
+static int check_process(const struct model *model, size_t index, struct fsnap_error *err)
+{
+	const image_process *process = &model->processes[index];
+	for (size_t i = 0; i < index; i++)
+		if (model->processes[i].pid == process->pid)
+			return corrupt(err, "two processes of number", process->pid);
+	const image_process *parent = model_process(model, process->ppid);
+	if (index == 0 ? process->ppid != 0 || process->zombie : !parent || parent >= process)
+		return corrupt(err, "process without parent", process->pid);
+	if (process->zombie)
+		return 0;
+	if (!model_mm(model, process->mm))
+		return corrupt(err, "process without memory", process->pid);
+	for (u_int i = 0; i < process->fds.fds_len; i++)
+		if (process->fds.fds_val[i].file == 0 || process->fds.fds_val[i].file > model->n_files ||
+		    process->fds.fds_val[i].fd < 0)
+			return corrupt(err, "descriptor of a missing file", process->fds.fds_val[i].fd);
+	if (check_identity(model, &process->cwd, err) < 0 || check_identity(model, &process->root, err) < 0)
+		return -1;
+	return check_threads(process, err);
+}
+
+static int check(struct model *model, const struct image *image, struct fsnap_error *err)
+{
+	if (model->n_processes == 0)
+		return corrupt(err, "number of processes", 0);
+	for (size_t i = 0; i < model->n_ghosts; i++)
+		if (model->ghosts[i].id > model->max_space)
+			model->max_space = model->ghosts[i].id;
+	for (size_t i = 0; i < model->n_mapped; i++)
+		if (model->mapped[i].id != i + 1 || check_identity(model, &model->mapped[i].identity, err) < 0)
+			return corrupt(err, "mapped file", model->mapped[i].id);
+	for (size_t i = 0; i < model->n_files; i++)
+		if (model->files[i].id != i + 1)
+			return corrupt(err, "open file", model->files[i].id);
+	for (size_t i = 0; i < model->n_mms; i++) {
+		if (check_mm(model, &model->mms[i], image, err) < 0)
+			return -1;
+		if (model->mms[i].id > model->max_space)
+			model->max_space = model->mms[i].id;
+	}
+	/* Numbers are handed out one by one: a larger one would only make our tables huge. */
+	if (model->max_space > model->n_mms + model->n_ghosts)
+		return corrupt(err, "space", model->max_space);
+	for (size_t i = 0; i < model->n_processes; i++)
+		if (check_process(model, i, err) < 0)
+			return -1;
+	return 0;
+}
+
+int model_load(struct model *model, const struct image *image, struct fsnap_error *err)
+{
+	if (image_count(image, IMAGE_TREE) != 1 || image_count(image, IMAGE_MACHINE) != 1)
+		return corrupt(err, "number of trees", (long)image_count(image, IMAGE_TREE));
+	if (image_get(image, IMAGE_TREE, 0, (xdrproc_t)xdr_image_tree, &model->tree, err) < 0 ||
+	    image_get(image, IMAGE_MACHINE, 0, (xdrproc_t)xdr_image_machine, &model->machine, err) < 0 ||
+	    LOAD(ghosts, n_ghosts, IMAGE_GHOST, image_ghost) < 0 ||
+	    LOAD(mapped, n_mapped, IMAGE_MAPPED, image_mapped) < 0 ||
+	    LOAD(mms, n_mms, IMAGE_MM, image_mm) < 0 || LOAD(files, n_files, IMAGE_FILE, image_file) < 0 ||
+	    LOAD(processes, n_processes, IMAGE_PROCESS, image_process) < 0)
+		return -1;
+	return check(model, image, err);
+}
+
+void model_free(struct model *model)
+{
+	xdr_free((xdrproc_t)xdr_image_tree, (char *)&model->tree);
+	xdr_free((xdrproc_t)xdr_image_machine, (char *)&model->machine);
+	RELEASE(ghosts, n_ghosts, image_ghost);
+	RELEASE(mapped, n_mapped, image_mapped);
+	RELEASE(mms, n_mms, image_mm);
+	RELEASE(files, n_files, image_file);
+	RELEASE(processes, n_processes, image_process);
+}

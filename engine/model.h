@@ -1,0 +1,35 @@
+/*
+ * model.h - the records of an image, decoded and checked against each other.
+ *
+ * After model_load() every number that names another record leads to one, every
+ * process has its parent before it, and nothing needs to be checked again.
+ */
+#ifndef ENGINE_MODEL_H
+#define ENGINE_MODEL_H
+
+#include "store/store.h"
+
+struct model {
+	image_tree tree;
+	image_machine machine;
+	image_ghost *ghosts;
+	size_t n_ghosts;
+	image_mapped *mapped;
+	size_t n_mapped;
+	image_mm *mms;
+	size_t n_mms;
+	image_file *files;
+	size_t n_files;
+	image_process *processes; /* root first */
+	size_t n_processes;
+	unsigned max_space; /* highest number of a ghost or address space */
+};
+
+int model_load(struct model *model, const struct image *image, struct fsnap_error *err);
+void model_free(struct model *model);
+
+const image_mm *model_mm(const struct model *model, unsigned id);
+const image_ghost *model_ghost(const struct model *model, unsigned id);
+image_process *model_process(const struct model *model, int pid);
+
+#endif

@@ -1,0 +1,147 @@
+/*
+ * restore.c - the story of a restore, from beginning to end.
+ *
+ *	open       the image, checked; what the machine must offer
+ *	prefetch   image pages on their way from the disk, while everything below goes on
+ *	prepare    the workshop: every file, pipe, socket of the tree, made in this process
+ *	compile    one plan per task
+ *	launch     the tree of empty tasks; each runs its plan; page checksums meanwhile
+ *	release    registers set, the last trace of fsnap removed, all let go
+ *
+ * Whatever fails, everything that was made is removed again; the image is only read.
+ */
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "engine/machine.h"
+#include "engine/restore.h"
+#include "restorer/prefetch.h"
+#include "store/scope.h"
+
+static uint64_t now_us(void)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+}
+
+static uint64_t lap(uint64_t *mark)
+{
+	uint64_t now = now_us(), was = *mark;
+	*mark = now;
+	return now - was;
+}
+
+static int open_image(struct restore *restore, struct fsnap_error *err)
+{
+	char store_dir[4096];
+	const char *dir = restore->options->store;
+	if (!dir && fsnap_default_store(store_dir, sizeof(store_dir), err) < 0)
+		return -1;
+	restore->store = store_open(dir ? dir : store_dir, STORE_READ, err);
+	restore->image = restore->store ? image_open(restore->store, restore->options->image, err) : NULL;
+	if (!restore->image || model_load(&restore->model, restore->image, err) < 0)
+		return -1;
+	snprintf(restore->report->image, sizeof(restore->report->image), "%s", image_name(restore->image));
+	restore->report->old_pid = restore->model.tree.root_pid;
+	restore->report->bytes = image_pages(restore->image) * STORE_PAGE;
+	return machine_check(&restore->model.machine, err);
+}
+
+static int prepare(struct restore *restore, struct fsnap_error *err)
+{
+	if (workshop_open(restore, err) < 0 || inherited_collect(&restore->self, err) < 0 ||
+	    launch_reserve(restore, err) < 0)
+		return -1;
+	return compile(restore, err);
+}
+
+static int tell_story(struct restore *restore, struct fsnap_error *err)
+{
+	struct fsnap_restore_report *report = restore->report;
+	uint64_t begin = now_us(), mark = begin;
+	if (open_image(restore, err) < 0)
+		return error_is_set(err) && restore->image ?
+			       error_context(err, "image %s", image_name(restore->image)) : -1;
+	report->open_us = lap(&mark);
+	struct prefetch *prefetch = prefetch_start(restore->image);
+	int result = prepare(restore, err);
+	report->prepare_us = lap(&mark);
+	if (result == 0)
+		result = launch(restore, err);
+	report->build_us = lap(&mark);
+	if (result == 0)
+		result = release(restore, err);
+	report->release_us = lap(&mark);
+	report->first_instruction_us = report->total_us = mark - begin;
+	prefetch_end(prefetch);
+	if (result == 0)
+		return 0;
+	give_up(restore);
+	return error_context(err, "image %s", image_name(restore->image));
+}
+
+static void restore_begin(struct restore *restore, const struct fsnap_restore_options *options,
+			  struct fsnap_restore_report *report)
+{
+	*restore = (struct restore){ .options = options, .report = report, .image_fd = -1,
+				     .stdio = { -1, -1, -1 } };
+}
+
+static void restore_end(struct restore *restore)
+{
+	workshop_close(restore);
+	if (restore->control)
+		munmap(restore->control, restore->control_size);
+	tree_free(&restore->tracees);
+	plans_free(restore->plans);
+	free(restore->first_task);
+	free(restore->source.specials);
+	inherited_free(&restore->self);
+	model_free(&restore->model);
+	image_close(restore->image);
+	store_close(restore->store);
+}
+
+static void known_options(const struct fsnap_restore_options *given, struct fsnap_restore_options *known)
+{
+	*known = (struct fsnap_restore_options){ 0 };
+	memcpy(known, given, given->size < sizeof(*known) ? given->size : sizeof(*known));
+}
+
+int fsnap_restore(const struct fsnap_restore_options *options, struct fsnap_restore_report *report,
+		  struct fsnap_error *err)
+{
+	struct fsnap_error ignored = { 0 };
+	struct fsnap_restore_options known;
+	struct fsnap_restore_report own = { 0 };
+	struct restore restore;
+	known_options(options, &known);
+	restore_begin(&restore, &known, &own);
+	int result = tell_story(&restore, err ? err : &ignored);
+	restore_end(&restore);
+	if (result == 0 && report) {
+		size_t size = report->size;
+		memcpy(report, &own, size < sizeof(own) ? size : sizeof(own));
+		report->size = size;
+	}
+	return result;
+}
+
+int fsnap_explain(const struct fsnap_restore_options *options, int fd, struct fsnap_error *err)
+{
+	struct fsnap_restore_options known;
+	struct fsnap_restore_report own = { 0 };
+	struct restore restore;
+	known_options(options, &known);
+	restore_begin(&restore, &known, &own);
+	int result = open_image(&restore, err) < 0 || prepare(&restore, err) < 0 ? -1 : 0;
+	cleanup_file FILE *out = result == 0 ? fdopen(dup(fd), "w") : NULL;
+	if (out)
+		plans_explain(restore.plans, out);
+	restore_end(&restore);
+	return result;
+}

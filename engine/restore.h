@@ -1,0 +1,74 @@
+/*
+ * restore.h - what the parts of a restore share. The story itself is restore.c.
+ *
+ *	model.c          the image's records, decoded and checked
+ *	restore_files.c  the workshop: every open file description, made in this process
+ *	restore_ghost.c  content without a name, made anew
+ *	compile.c        image -> one plan per task
+ *	launch.c         plans -> tasks: control memory, spawn, await, release
+ */
+#ifndef ENGINE_RESTORE_H
+#define ENGINE_RESTORE_H
+
+#include "engine/fsnap.h"
+#include "engine/kinds/kinds.h"
+#include "engine/model.h"
+#include "engine/state/state.h"
+#include "restorer/memory.h"
+
+struct workshop_file {
+	union file_state state;
+	int fd; /* -1: not made yet */
+	bool given;
+};
+
+struct restore {
+	const struct fsnap_restore_options *options;
+	struct fsnap_restore_report *report;
+	struct store *store;
+	struct image *image;
+	struct model model;
+	struct inherited self;
+
+	/* The workshop: descriptors of this process from number `bench` on, above all that the
+	 * restored tasks use, which inherit them, take what is theirs, and close the rest. */
+	int bench;
+	struct workshop_file *files; /* by image_file.id - 1 */
+	int *mapped_fd;		     /* by image_mapped.id */
+	int *ghost_fd;		     /* by space */
+	int *cwd_fd, *root_fd;	     /* by process; root: -1 where it is our own */
+	int stdio[3];		     /* what was 0, 1, 2 */
+	int image_fd;
+	void *scratch[32];
+
+	struct plans *plans;
+	uint32_t *first_task; /* by process: its leader's task; its threads follow */
+	uint32_t n_parking;   /* tasks that will park: all but zombies */
+	struct memory_source source;
+
+	void *control; /* control memory as mapped here, text first, at its address in all tasks */
+	size_t control_size;
+	struct tree tracees; /* what was made, once it is traced */
+	pid_t root;	     /* 0: nothing was made yet */
+};
+
+/* restore_files.c */
+int workshop_open(struct restore *restore, struct fsnap_error *err);
+void workshop_close(struct restore *restore);
+/* Moves a new descriptor to the bench; takes ownership. */
+int workshop_keep(struct restore *restore, int fd, struct fsnap_error *err);
+
+/* restore_ghost.c: fills restore->ghost_fd for one ghost if that was not done yet. */
+int ghost_make(struct restore *restore, unsigned ghost_id, struct fsnap_error *err);
+
+/* compile.c */
+int compile(struct restore *restore, struct fsnap_error *err);
+
+/* launch.c: launch_reserve() finds a place for control memory; launch() brings all tasks to the end
+ * of their plans; release() makes them the program; give_up() removes all that was made. */
+int launch_reserve(struct restore *restore, struct fsnap_error *err);
+int launch(struct restore *restore, struct fsnap_error *err);
+int release(struct restore *restore, struct fsnap_error *err);
+void give_up(struct restore *restore);
+
+#endif

@@ -1,0 +1,334 @@
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "engine/restore.h"
+#include "store/scope.h"
+
+/* --- the bench ------------------------------------------------------------------ */
+
+int workshop_keep(struct restore *restore, int fd, struct fsnap_error *err)
+{
+	if (fd < 0 || fd >= restore->bench)
+		return fd;
+	int kept = fcntl(fd, F_DUPFD_CLOEXEC, restore->bench);
+	if (kept < 0) {
+		fail(err, FSNAP_E_SYSTEM, errno, "the limit on open files");
+		error_hint(err, "raise it: ulimit -n");
+	}
+	close(fd);
+	return kept;
+}
+
+static int highest_fd(const struct model *model)
+{
+	int highest = 2;
+	for (size_t i = 0; i < model->n_processes; i++)
+		for (u_int j = 0; j < model->processes[i].fds.fds_len; j++)
+			if (model->processes[i].fds.fds_val[j].fd > highest)
+				highest = model->processes[i].fds.fds_val[j].fd;
+	return highest;
+}
+
+/* The bench needs a number for every file there is. Soft limits may be raised by anybody. */
+static void raise_limit(void)
+{
+	struct rlimit limit;
+	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+		limit.rlim_cur = limit.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &limit);
+	}
+}
+
+/* --- what kinds may ask --------------------------------------------------------------- */
+
+void restore_note(struct restore *restore, const char *format, ...)
+{
+	char line[256];
+	va_list args;
+	va_start(args, format);
+	vsnprintf(line, sizeof(line), format, args);
+	va_end(args);
+	char *notes = restore->report->notes;
+	size_t used = strlen(notes);
+	if (!strstr(notes, line))
+		snprintf(notes + used, sizeof(restore->report->notes) - used, "%s\n", line);
+}
+
+int restore_fd(struct restore *restore, unsigned file_id)
+{
+	if (file_id == 0 || file_id > restore->model.n_files)
+		return -1;
+	return restore->files[file_id - 1].fd;
+}
+
+void restore_give(struct restore *restore, unsigned file_id, int fd)
+{
+	if (file_id == 0 || file_id > restore->model.n_files || restore->files[file_id - 1].fd >= 0) {
+		close(fd);
+		return;
+	}
+	restore->files[file_id - 1].fd = workshop_keep(restore, fd, NULL);
+	restore->files[file_id - 1].given = true;
+}
+
+const void *restore_file_state(struct restore *restore, const char *kind, size_t index,
+			       const image_file **file)
+{
+	for (size_t i = 0; i < restore->model.n_files; i++) {
+		if (strcmp(restore->model.files[i].kind, kind) != 0 || index-- > 0)
+			continue;
+		if (file)
+			*file = &restore->model.files[i];
+		return &restore->files[i].state;
+	}
+	return NULL;
+}
+
+void **restore_scratch(struct restore *restore, const struct file_kind *kind)
+{
+	size_t place = 0;
+	while (file_kinds[place] != kind)
+		place++;
+	return &restore->scratch[place];
+}
+
+int restore_ghost(struct restore *restore, unsigned ghost_id, unsigned flags, struct fsnap_error *err)
+{
+	if (ghost_make(restore, ghost_id, err) < 0)
+		return -1;
+	char path[32];
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", restore->ghost_fd[ghost_id]);
+	int fd = open(path, (int)((flags & ~(unsigned)(O_CREAT | O_EXCL | O_TRUNC | O_NOFOLLOW)) | O_CLOEXEC));
+	if (fd < 0)
+		return fail(err, FSNAP_E_SYSTEM, errno, "opening the content of a deleted file");
+	return fd;
+}
+
+static int cannot_open(const image_identity *identity, struct fsnap_error *err)
+{
+	if (errno == ENOENT || errno == ENOTDIR) {
+		fail(err, FSNAP_E_FILE_MISSING, 0, "%s is not there any more", identity->path);
+		return error_hint(err, "put the file back where it was and restore again");
+	}
+	fail(err, FSNAP_E_SYSTEM, errno, "cannot open %s", identity->path);
+	return error_hint(err, "restore as a user who may open it");
+}
+
+int restore_open(struct restore *restore, const image_identity *identity, unsigned flags,
+		 struct fsnap_error *err)
+{
+	if (identity->ghost)
+		return restore_ghost(restore, identity->ghost, flags, err);
+	flags &= ~(unsigned)(O_CREAT | O_EXCL | O_TRUNC);
+	cleanup_fd int fd = open(identity->path, (int)(flags | O_CLOEXEC | O_NOCTTY));
+	struct stat stat;
+	if (fd < 0 || fstat(fd, &stat) < 0)
+		return cannot_open(identity, err);
+	if ((stat.st_mode & S_IFMT) != (identity->mode & S_IFMT)) {
+		fail(err, FSNAP_E_FILE_CHANGED, 0, "%s is another kind of file than it was", identity->path);
+		return error_hint(err, "put the original back");
+	}
+	if (S_ISREG(stat.st_mode) && (uint64_t)stat.st_size < identity->size)
+		restore_note(restore, "%s is shorter than it was (%lld bytes, was %llu)", identity->path,
+			     (long long)stat.st_size, (unsigned long long)identity->size);
+	return steal_fd(&fd);
+}
+
+/* --- mapped files ------------------------------------------------------------------------ */
+
+/* Code and data of another build at the same addresses would be a crash at best. */
+static int check_mapped(const image_mapped *mapped, int fd, struct fsnap_error *err)
+{
+	struct stat stat;
+	if (mapped->identity.ghost || mapped->writable || fstat(fd, &stat) < 0)
+		return 0;
+	int64_t mtime = stat.st_mtim.tv_sec * 1000000000ll + stat.st_mtim.tv_nsec;
+	if ((uint64_t)stat.st_size == mapped->identity.size && mtime == mapped->identity.mtime_ns)
+		return 0;
+	fail(err, FSNAP_E_FILE_CHANGED, 0, "%s, which the program has mapped, was changed since the dump",
+	     mapped->identity.path);
+	return error_hint(err, "put the old file back (same size and modification time)");
+}
+
+static int open_mapped(struct restore *restore, const image_mapped *mapped, struct fsnap_error *err)
+{
+	unsigned flags = mapped->writable ? O_RDWR : O_RDONLY;
+	int fd = restore_open(restore, &mapped->identity, flags, err);
+	if (fd < 0)
+		return -1;
+	restore->mapped_fd[mapped->id] = fd = workshop_keep(restore, fd, err);
+	return fd < 0 ? -1 : check_mapped(mapped, fd, err);
+}
+
+/* --- open file descriptions ------------------------------------------------------------------ */
+
+static int decode_state(struct restore *restore, size_t index, struct fsnap_error *err)
+{
+	image_file *file = &restore->model.files[index];
+	const struct file_kind *kind = file_kind_find(file->kind);
+	if (!kind || !kind->xdr || !kind->make) {
+		fail(err, FSNAP_E_IMAGE_FORMAT, 0, "the image holds a descriptor of a kind this fsnap does not "
+						   "know: %s (%s)", file->kind, file->label);
+		return error_hint(err, "restore with a newer fsnap");
+	}
+	XDR xdr;
+	xdrmem_create(&xdr, file->state.state_val, file->state.state_len, XDR_DECODE);
+	if (!kind->xdr(&xdr, &restore->files[index].state))
+		return fail(err, FSNAP_E_IMAGE_CORRUPT, 0, "the record of %s cannot be decoded", file->label);
+	return 0;
+}
+
+static int apply_common(const image_file *file, int fd, struct fsnap_error *err)
+{
+	if (file->flags & O_PATH)
+		return 0;
+	if (file->pos && lseek(fd, (off_t)file->pos, SEEK_SET) < 0 && errno != ESPIPE)
+		return fail(err, FSNAP_E_RESTORE_STEP, errno, "%s: file offset %llu", file->label,
+			    (unsigned long long)file->pos);
+	int settable = O_APPEND | O_ASYNC | O_DIRECT | O_NOATIME | O_NONBLOCK;
+	int now = fcntl(fd, F_GETFL);
+	int wanted = (now & ~settable) | ((int)file->flags & settable);
+	if (now != wanted && fcntl(fd, F_SETFL, wanted) < 0)
+		return fail(err, FSNAP_E_RESTORE_STEP, errno, "%s: file status flags", file->label);
+	return 0;
+}
+
+/* Owners are processes that exist only later; the kernel wants them alive: see compile.c. */
+static int make_file(struct restore *restore, size_t index, struct fsnap_error *err)
+{
+	const image_file *file = &restore->model.files[index];
+	struct workshop_file *made = &restore->files[index];
+	const struct file_kind *kind = file_kind_find(file->kind);
+	if (made->fd < 0) {
+		int fd = kind->make(restore, file, &made->state, err);
+		if (fd < 0)
+			return error_context(err, "descriptor (%s)", file->label);
+		made->fd = workshop_keep(restore, fd, err);
+	}
+	if (made->fd < 0)
+		return -1;
+	return kind->own_flags ? 0 : apply_common(file, made->fd, err);
+}
+
+static int make_files(struct restore *restore, struct fsnap_error *err)
+{
+	size_t n = restore->model.n_files;
+	for (size_t i = 0; i < n; i++)
+		if (decode_state(restore, i, err) < 0)
+			return -1;
+	for (size_t i = 0; i < n; i++)
+		if (make_file(restore, i, err) < 0)
+			return -1;
+	for (size_t i = 0; i < n; i++) {
+		const struct file_kind *kind = file_kind_find(restore->model.files[i].kind);
+		if (kind->connect && kind->connect(restore, &restore->model.files[i], &restore->files[i].state,
+						   restore->files[i].fd, err) < 0)
+			return error_context(err, "descriptor (%s)", restore->model.files[i].label);
+	}
+	return 0;
+}
+
+static int open_directories(struct restore *restore, struct fsnap_error *err)
+{
+	for (size_t i = 0; i < restore->model.n_processes; i++) {
+		const image_process *process = &restore->model.processes[i];
+		if (process->zombie)
+			continue;
+		int fd = restore_open(restore, &process->cwd, O_PATH | O_DIRECTORY, err);
+		if (fd < 0 || (restore->cwd_fd[i] = workshop_keep(restore, fd, err)) < 0)
+			return error_context(err, "process %d: working directory", process->pid);
+		if (strcmp(process->root.path, "/") == 0)
+			continue;
+		fd = restore_open(restore, &process->root, O_PATH | O_DIRECTORY, err);
+		if (fd < 0 || (restore->root_fd[i] = workshop_keep(restore, fd, err)) < 0)
+			return error_context(err, "process %d: root directory", process->pid);
+	}
+	return 0;
+}
+
+/* --- the whole workshop ------------------------------------------------------------------------- */
+
+static int *descriptors(size_t n)
+{
+	int *fds = malloc((n + 1) * sizeof(*fds));
+	for (size_t i = 0; fds && i <= n; i++)
+		fds[i] = -1;
+	return fds;
+}
+
+static int make_room(struct restore *restore, struct fsnap_error *err)
+{
+	const struct model *model = &restore->model;
+	raise_limit();
+	restore->bench = highest_fd(model) + 1;
+	restore->files = calloc(model->n_files + 1, sizeof(*restore->files));
+	restore->mapped_fd = descriptors(model->n_mapped);
+	restore->ghost_fd = descriptors(model->max_space);
+	restore->cwd_fd = descriptors(model->n_processes);
+	restore->root_fd = descriptors(model->n_processes);
+	if (!restore->files || !restore->mapped_fd || !restore->ghost_fd || !restore->cwd_fd ||
+	    !restore->root_fd)
+		return fail(err, FSNAP_E_NOMEM, ENOMEM, "descriptors of the image");
+	for (size_t i = 0; i < model->n_files; i++)
+		restore->files[i].fd = -1;
+	/* Closed ones stay closed: the tasks get their own choice anyway. */
+	for (int i = 0; i < 3; i++)
+		restore->stdio[i] = fcntl(i, F_DUPFD_CLOEXEC, restore->bench);
+	restore->image_fd = fcntl(image_descriptor(restore->image), F_DUPFD_CLOEXEC, restore->bench);
+	if (restore->image_fd < 0)
+		return fail(err, FSNAP_E_SYSTEM, errno, "the limit on open files");
+	return 0;
+}
+
+int workshop_open(struct restore *restore, struct fsnap_error *err)
+{
+	if (make_room(restore, err) < 0)
+		return -1;
+	for (size_t i = 0; i < restore->model.n_ghosts; i++)
+		if (ghost_make(restore, restore->model.ghosts[i].id, err) < 0)
+			return -1;
+	for (size_t i = 0; i < restore->model.n_mapped; i++)
+		if (open_mapped(restore, &restore->model.mapped[i], err) < 0)
+			return -1;
+	return make_files(restore, err) < 0 ? -1 : open_directories(restore, err);
+}
+
+static void close_all(int **fds, size_t n)
+{
+	for (size_t i = 0; *fds && i <= n; i++)
+		if ((*fds)[i] >= 0)
+			close((*fds)[i]);
+	free(*fds);
+	*fds = NULL;
+}
+
+void workshop_close(struct restore *restore)
+{
+	const struct model *model = &restore->model;
+	for (size_t i = 0; restore->files && i < model->n_files; i++) {
+		const struct file_kind *kind = file_kind_find(model->files[i].kind);
+		if (restore->files[i].fd >= 0)
+			close(restore->files[i].fd);
+		if (kind && kind->xdr)
+			xdr_free(kind->xdr, (char *)&restore->files[i].state);
+	}
+	free(restore->files);
+	restore->files = NULL;
+	close_all(&restore->mapped_fd, model->n_mapped);
+	close_all(&restore->ghost_fd, model->max_space);
+	close_all(&restore->cwd_fd, model->n_processes);
+	close_all(&restore->root_fd, model->n_processes);
+	for (int i = 0; i < 3; i++)
+		if (restore->stdio[i] >= 0)
+			close(restore->stdio[i]);
+	if (restore->image_fd >= 0)
+		close(restore->image_fd);
+	for (size_t i = 0; i < sizeof(restore->scratch) / sizeof(restore->scratch[0]); i++)
+		free(restore->scratch[i]);
+}
