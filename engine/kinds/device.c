@@ -30,7 +30,7 @@ static int device_save(const struct fd_view *fd, image_file *file, void *out,
 	(void)file;
 	image_file_device *state = out;
 	state->rdev = fd->stat.st_rdev;
-	return dump_identity(fd->dump, fd->process, fd->fd, fd->link, &state->identity, err);
+	return dump_identity(fd->dump, fd->process, fd->dup, fd->link, &state->identity, err);
 }
 
 static int device_make(struct restore *restore, const image_file *file, const void *in,

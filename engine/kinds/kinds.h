@@ -111,6 +111,7 @@ void **dump_scratch(struct dump *dump, const struct file_kind *kind);
 void dump_note(struct dump *dump, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* Fills identity for an open file (absolute path as the process sees it, dev, ino, size, mtime);
+ * `fd` is ours: fd_view.dup.
  * a file without a name (deleted) becomes a ghost whose content is stored. */
 int dump_identity(struct dump *dump, struct process *process, int fd, const char *path,
 		  image_identity *identity, struct fsnap_error *err);

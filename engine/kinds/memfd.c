@@ -26,7 +26,7 @@ static int memfd_save(const struct fd_view *fd, image_file *file, void *out,
 		return refuse_fd(fd, err, "Let the program use memfd_create without MFD_HUGETLB.",
 				 "a memfd of huge pages");
 	image_identity identity = {0};
-	if (dump_identity(fd->dump, fd->process, fd->fd, fd->link, &identity, err) < 0)
+	if (dump_identity(fd->dump, fd->process, fd->dup, fd->link, &identity, err) < 0)
 		return -1;
 	state->ghost = identity.ghost;
 	xdr_free((xdrproc_t)xdr_image_identity, &identity);

@@ -87,7 +87,7 @@ static int regular_save(const struct fd_view *fd, image_file *file, void *out,
 				 "a directory that was removed");
 	if (save_locks(fd, state, err) < 0)
 		return -1;
-	return dump_identity(fd->dump, fd->process, fd->fd, fd->link, &state->identity, err);
+	return dump_identity(fd->dump, fd->process, fd->dup, fd->link, &state->identity, err);
 }
 
 static int take_lock(int fd, const image_lock *lock)
