@@ -31,6 +31,9 @@ int main(int argc, char **argv)
 
 	int status = options_parse(argc, argv, &cli, &err) ? -1 : run(&cli, &err);
 
+	if (status < 0 && err.code == FSNAP_E_USAGE && !err.hint[0])
+		error_hint(&err, "fsnap %s%s--help", cli.command ? cli.command->name : "",
+			   cli.command ? " " : "");
 	if (status < 0)
 		status = output_error(&cli, &err);
 	/* A result nobody could read is no success: a full disk, a closed pipe. */

@@ -192,9 +192,6 @@ int options_parse(int argc, char **argv, struct cli *cli, struct fsnap_error *er
 		result = check_options(cli, given, err) || check_words(cli, err) ? -1 : 0;
 	if (!cli->command && !cli->help && !cli->version && !result)
 		result = fail(err, FSNAP_E_USAGE, 0, "no command is given");
-	if (result && !err->hint[0])
-		error_hint(err, "fsnap %s%s%s", cli->command ? cli->command->name : "",
-			   cli->command ? " " : "", "--help");
 	return result;
 }
 

@@ -103,11 +103,12 @@ int cli_verify(const struct cli *cli, struct fsnap_error *err)
 
 	if (cli->all && name)
 		return fail(err, FSNAP_E_USAGE, 0, "fsnap verify takes an image or --all, not both");
-	if (catalogue_open(&catalogue, cli, STORE_READ, err))
+	if (cli->all ? catalogue_open(&catalogue, cli, STORE_READ, err) :
+		       catalogue_open_store(&catalogue, cli, STORE_READ, err))
 		return -1;
 	if (cli->all)
 		return verify_all(cli, &catalogue);
-	if (!catalogue.store || (!name && !catalogue.count))
+	if (!catalogue.store && !(name && strchr(name, '/')))
 		return catalogue_missing(&catalogue, name, err);
 
 	check(&catalogue, name, &verdict);
