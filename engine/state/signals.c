@@ -174,6 +174,10 @@ static const image_sigaction *find_action(const image_process *process, int sign
 static void rebuild_actions(const struct rebuild *r)
 {
 	uint32_t none = plans_data(r->plans, NULL, sizeof(struct kernel_action), 8);
+	/* Setting a signal to be ignored, which is SIGCHLD's default, takes back what is pending. */
+	plan_note(r->plans, "forget the signals of children that ended during the restore");
+	plan_call(r->plans, r->task, SYS_rt_sigaction, IMM(SIGCHLD), DATA(none), IMM(0),
+		  IMM(MASK_SIZE));
 	for (int signo = 1; signo <= N_SIGNALS; signo++) {
 		if (signo == SIGKILL || signo == SIGSTOP)
 			continue;

@@ -22,7 +22,8 @@
  *		 anything below runs in the task that makes them: what equals the restoring
  *		 process' own state is taken as inherited, and is not set again]
  *	thread	rebuild_task()		all memory is there, all threads of the process exist
- *	leader	rebuild_process()	after its rebuild_task()
+ *	leader	rebuild_process()	after its rebuild_task(); children that shall be zombies have
+ *					ended by now, for it may say that nobody waits for them
  *	each	PLAN_PARK(1)		the tracer sets PTRACE_O_SUSPEND_SECCOMP; files and memory are
  *					done, because privileges go now
  *	leader	limits_rebuild()	before privileges go

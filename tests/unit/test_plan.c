@@ -255,6 +255,27 @@ static void strings_show_from_where_they_are_used(void **state)
 	assert_non_null(strstr(text, "chdir(data+0x10)\n"));
 }
 
+static void pointers_hold_addresses_of_the_task(void **state)
+{
+	(void)state;
+	uint32_t task = plans_task(plans, 0, "x");
+	uint32_t text = plans_data(plans, "hello", 6, 1);
+	uint32_t vector = plans_data(plans, (uint64_t[]){ 0, 6 }, 16, 8);
+	plans_pointer(plans, vector, text);
+	plan_call(plans, task, SYS_memfd_create, DATA(plans_data(plans, "m", 2, 1)), IMM(0));
+	uint32_t fd = plan_result(plans);
+	plan_call(plans, task, SYS_writev, SLOT(fd), DATA(vector), IMM(1));
+	plan_accept_equal(plans, 6);
+	write_plans();
+	interpret(task);
+	assert_int_equal(ctl->failed, 0);
+	char hello[6] = "";
+	int made = (int)plans_slot(plans, ctl, fd);
+	assert_int_equal(pread(made, hello, 6, 0), 6);
+	assert_string_equal(hello, "hello");
+	close(made);
+}
+
 static void running_out_of_memory_is_remembered(void **state)
 {
 	(void)state;
@@ -299,6 +320,7 @@ int main(void)
 		TEST(failure_without_errno_says_what_came_instead),
 		TEST(listing_is_readable),
 		TEST(strings_show_from_where_they_are_used),
+		TEST(pointers_hold_addresses_of_the_task),
 		TEST(running_out_of_memory_is_remembered),
 		TEST(many_operations_and_data),
 	};
