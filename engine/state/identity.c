@@ -157,12 +157,11 @@ void identity_rebuild_task(const struct rebuild *r)
 		  IMM(ROBUST_LIST_SIZE));
 }
 
+/* None is set, too: a plan may begin with a signal of its own, so as not to outlive the restore. */
 void identity_rebuild_pdeath(const struct rebuild *r)
 {
 	plan_note(r->plans, "parent-death signal");
-	if (r->thread->pdeath_signal)
-		plan_call(r->plans, r->task, SYS_prctl, IMM(PR_SET_PDEATHSIG),
-			  IMM(r->thread->pdeath_signal));
+	plan_call(r->plans, r->task, SYS_prctl, IMM(PR_SET_PDEATHSIG), IMM(r->thread->pdeath_signal));
 }
 
 /* 2 ("only root may dump") is what a change of credentials can leave behind; nobody can set it. */
