@@ -12,6 +12,7 @@
  * Whatever fails, the tree is let go as it was and no image comes into being.
  */
 #include <fcntl.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -26,6 +27,8 @@
 #include "engine/state/state.h"
 #include "engine/trace.h"
 #include "store/scope.h"
+
+#define END_PATIENCE_MS 5000
 
 static uint64_t clock_ns(clockid_t clock)
 {
@@ -372,6 +375,16 @@ static void kill_tree(struct dump *dump)
 		syscall(SYS_pidfd_send_signal, dump->tree.processes[i]->pidfd, SIGKILL, NULL, 0);
 }
 
+/* Its addresses and files are free only when it has really gone. */
+static void await_end(struct dump *dump)
+{
+	for (size_t i = 0; i < dump->tree.n_processes; i++) {
+		struct pollfd pidfd = { .fd = dump->tree.processes[i]->pidfd, .events = POLLIN };
+		if (pidfd.fd >= 0)
+			poll(&pidfd, 1, END_PATIENCE_MS);
+	}
+}
+
 /* --- the whole ------------------------------------------------------------------------------ */
 
 static int frozen_part(struct dump *dump, image_tree *tree, uint64_t *mark, struct fsnap_error *err)
@@ -412,6 +425,8 @@ static int tell_story(struct dump *dump, struct fsnap_error *err)
 	if (result == 0 && dump->options->kill)
 		kill_tree(dump);
 	seize_release(&dump->tree);
+	if (result == 0 && dump->options->kill)
+		await_end(dump);
 	dump->report->total_us = (mark - begin) / 1000;
 	return result;
 }

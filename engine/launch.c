@@ -21,6 +21,7 @@
 #define CONTROL_SPACE (1ull << 32)
 #define TRANSIT_SPACE (1ull << 20)
 #define LOOK_AROUND_MS 50
+#define REAP_PATIENCE_MS 2000
 
 static struct ctl *control(const struct restore *restore)
 {
@@ -93,20 +94,32 @@ static int number_taken(int pid, const char *comm, struct fsnap_error *err)
 	return error_hint(err, "is the original still running? end it first, or dump with --kill");
 }
 
+/* Does a task of this number exist? A dead one that its parent has not waited for is given a moment:
+ * after `dump --kill`, init or a shell is just about to. */
+static bool in_use(int tid)
+{
+	for (int waited = 0; waited < REAP_PATIENCE_MS; waited += 2) {
+		cleanup_fd int dir = procfs_open(tid, NULL);
+		struct procfs_stat stat;
+		if (dir < 0 || procfs_stat(dir, "stat", &stat, NULL) < 0)
+			return false;
+		if (stat.state != 'Z' && stat.state != 'X')
+			return true;
+		usleep(2000);
+	}
+	return true;
+}
+
 /* Cheaper to find out now than to undo later; what slips through is found by clone3. */
 static int check_numbers(const struct restore *restore, struct fsnap_error *err)
 {
 	for (size_t i = 0; i < restore->model.n_processes; i++) {
 		const image_process *process = &restore->model.processes[i];
-		char path[32];
-		snprintf(path, sizeof(path), "/proc/%d", process->pid);
-		if (access(path, F_OK) == 0)
-			return number_taken(process->pid, process->zombie ?
-					    "ended" : process->threads.threads_val[0].comm, err);
-		for (u_int j = 1; j < process->threads.threads_len; j++) {
+		if (process->zombie && in_use(process->pid))
+			return number_taken(process->pid, "ended", err);
+		for (u_int j = 0; j < process->threads.threads_len; j++) {
 			const image_thread *thread = &process->threads.threads_val[j];
-			snprintf(path, sizeof(path), "/proc/%d", thread->tid);
-			if (access(path, F_OK) == 0)
+			if (in_use(thread->tid))
 				return number_taken(thread->tid, thread->comm, err);
 		}
 	}
