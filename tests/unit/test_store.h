@@ -10,35 +10,36 @@
 static char world[64];		    /* a fresh directory per test */
 static const char *world_base = ""; /* on which medium */
 
-static int world_remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
+static inline int world_remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
 {
 	(void)st, (void)type, (void)ftw;
 	return remove(path);
 }
 
-static int world_set_up(void **state)
+static inline int world_set_up(void **state)
 {
 	(void)state;
+	medium_persisted_hook = NULL; /* a failed test may have left its own */
 	snprintf(world, sizeof(world), "%s/fsnap-store-XXXXXX", world_base);
 	return mkdtemp(world) ? 0 : -1;
 }
 
-static int world_tear_down(void **state)
+static inline int world_tear_down(void **state)
 {
 	(void)state;
 	return nftw(world, world_remove_one, 16, FTW_DEPTH | FTW_PHYS);
 }
 
-static const char *world_path(const char *below)
+static inline const char *world_path(const char *below)
 {
-	static char path[4][256];
+	static char path[4][512];
 	static unsigned next;
 	char *at = path[next++ % 4];
 	snprintf(at, sizeof(path[0]), "%s/%s", world, below);
 	return at;
 }
 
-static struct store *world_store(enum store_mode mode)
+static inline struct store *world_store(enum store_mode mode)
 {
 	struct fsnap_error err = {0};
 	struct store *store = store_open(world, mode, &err);
@@ -50,7 +51,7 @@ static struct store *world_store(enum store_mode mode)
 /* --- the known image ----------------------------------------------------------- */
 
 /* Page i of the image of a seed. */
-static void seed_page(uint8_t *page, unsigned seed, uint64_t i)
+static inline void seed_page(uint8_t *page, unsigned seed, uint64_t i)
 {
 	uint64_t word = (uint64_t)seed * 0x9e3779b97f4a7c15u + i;
 	for (size_t at = 0; at < STORE_PAGE; at += sizeof(word)) {
@@ -61,7 +62,7 @@ static void seed_page(uint8_t *page, unsigned seed, uint64_t i)
 
 /* Its runs: even pages are space 1, odd ones space 2, added in no good order; frame 0 is also page
  * 1000000 of space 7. */
-static int seed_fill(struct image_writer *writer, unsigned seed, uint64_t pages,
+static inline int seed_fill(struct image_writer *writer, unsigned seed, uint64_t pages,
 		     struct fsnap_error *err)
 {
 	image_writer_take(writer, pages);
@@ -90,7 +91,7 @@ static int seed_fill(struct image_writer *writer, unsigned seed, uint64_t pages,
 	return 0;
 }
 
-static int seed_write(struct store *store, const char *name, unsigned seed, uint64_t pages,
+static inline int seed_write(struct store *store, const char *name, unsigned seed, uint64_t pages,
 		      struct fsnap_error *err)
 {
 	struct image_writer *writer = image_writer_open(store, name, pages, err);
@@ -103,14 +104,14 @@ static int seed_write(struct store *store, const char *name, unsigned seed, uint
 	return image_writer_commit(writer, NULL, err);
 }
 
-static void seed_make(struct store *store, const char *name, unsigned seed, uint64_t pages)
+static inline void seed_make(struct store *store, const char *name, unsigned seed, uint64_t pages)
 {
 	struct fsnap_error err = {0};
 	if (seed_write(store, name, seed, pages, &err) < 0)
 		fail_msg("writing %s: %s", name, err.message);
 }
 
-static const char *seed_check_runs(const struct image *image, uint64_t pages)
+static inline const char *seed_check_runs(const struct image *image, uint64_t pages)
 {
 	size_t even, odd, shared;
 	const struct page_run *runs = image_runs(image, 1, &even);
@@ -125,7 +126,7 @@ static const char *seed_check_runs(const struct image *image, uint64_t pages)
 }
 
 /* NULL if the image is that of the seed to the last byte, else what differs. */
-static const char *seed_check(const struct image *image, unsigned seed, uint64_t pages)
+static inline const char *seed_check(const struct image *image, unsigned seed, uint64_t pages)
 {
 	uint8_t page[STORE_PAGE];
 	if (image_pages(image) != pages)
@@ -153,7 +154,7 @@ static const char *seed_check(const struct image *image, unsigned seed, uint64_t
 }
 
 /* Opens an image by name (or path) that must be there and whole. */
-static void seed_expect(struct store *store, const char *name, unsigned seed, uint64_t pages)
+static inline void seed_expect(struct store *store, const char *name, unsigned seed, uint64_t pages)
 {
 	struct fsnap_error err = {0};
 	struct image *image = image_open(store, name, &err);
@@ -166,7 +167,7 @@ static void seed_expect(struct store *store, const char *name, unsigned seed, ui
 }
 
 /* The code image_open() refuses with; a refusal always names the image. */
-static int open_code(struct store *store, const char *name)
+static inline int open_code(struct store *store, const char *name)
 {
 	struct fsnap_error err = {0};
 	struct image *image = image_open(store, name, &err);
@@ -178,7 +179,7 @@ static int open_code(struct store *store, const char *name)
 	return err.code;
 }
 
-static unsigned files_in(const char *below)
+static inline unsigned files_in(const char *below)
 {
 	DIR *dir = opendir(world_path(below));
 	unsigned count = 0;
