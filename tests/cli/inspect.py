@@ -103,6 +103,7 @@ def body(t):
     path = os.path.join(t.fsnap.store, "images", name + ".fsnap")
     t.expect("an image by its path", image["processes"], inspect(t, path, "--stacks")["processes"])
     t.expect_error(t.fsnap.run("inspect", "-t", 2 ** 22 - 1, "--json"), 4, "NO_PROCESS")
+    t.expect_error(t.fsnap.run("inspect", "-t", os.getpid(), "--stacks", "--json"), 4, "SELF")
     for process in children.tree(pid):
         os.kill(process, 9)
 
