@@ -1,0 +1,372 @@
+/*
+ * kinds_world.h - a stand-in for the engine around the table of kinds, in one process.
+ *
+ *	world_save(n, fds)	as a dump: view, match, save, link
+ *	world_close()		the originals go away
+ *	world_make()		as a restore, each at the number it had
+ *
+ * Every state passes through XDR in between. What a test closes before
+ * world_save is what an outsider, or nobody, holds.
+ */
+#ifndef TESTS_UNIT_KINDS_WORLD_H
+#define TESTS_UNIT_KINDS_WORLD_H
+
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "engine/kinds/kinds.h"
+
+#include <cmocka.h> /* last: its fail() is a macro */
+
+#define WORLD_FILES 64
+#define WORLD_KINDS 16
+
+struct world_file {
+	image_file file;
+	union file_state state;
+	int number; /* of the descriptor */
+	int made;
+};
+
+struct dump {
+	struct process process;
+	struct process *processes[1];
+	struct tree tree;
+	struct world_file files[WORLD_FILES];
+	size_t n;
+	image_fd fds[WORLD_FILES];
+	void *scratch[WORLD_KINDS];
+	int ghosts[WORLD_FILES]; /* our own descriptors of what has no name; [0] unused */
+	size_t n_ghosts;
+	char notes[4096];
+	int stdio[3]; /* descriptors that are the root's 0, 1, 2; -1: none */
+};
+
+struct restore {
+	struct dump *saved;
+};
+
+static struct dump world;
+static struct fsnap_error world_error;
+
+/* --- what a dump offers ----------------------------------------------------- */
+
+int refuse_fd(const struct fd_view *fd, struct fsnap_error *err, const char *hint, const char *what,
+	      ...)
+{
+	char text[256];
+	va_list args;
+	va_start(args, what);
+	vsnprintf(text, sizeof(text), what, args);
+	va_end(args);
+	(fail)(err, FSNAP_E_UNSUPPORTED, 0, "descriptor %d (%s): %s", fd->fd, fd->link, text);
+	return error_hint(err, "%s", hint);
+}
+
+const struct tree *dump_tree(struct dump *dump)
+{
+	return &dump->tree;
+}
+
+void **dump_scratch(struct dump *dump, const struct file_kind *kind)
+{
+	size_t i = 0;
+	while (file_kinds[i] != kind)
+		i++;
+	return &dump->scratch[i];
+}
+
+static void add_note(const char *format, va_list args)
+{
+	size_t used = strlen(world.notes);
+	vsnprintf(world.notes + used, sizeof(world.notes) - used, format, args);
+	strncat(world.notes, "\n", sizeof(world.notes) - strlen(world.notes) - 1);
+}
+
+void dump_note(struct dump *dump, const char *format, ...)
+{
+	(void)dump;
+	va_list args;
+	va_start(args, format);
+	add_note(format, args);
+	va_end(args);
+}
+
+int dump_identity(struct dump *dump, struct process *process, int fd, const char *path,
+		  image_identity *identity, struct fsnap_error *err)
+{
+	(void)process;
+	(void)err;
+	struct stat stat, there;
+	fstat(fd, &stat);
+	*identity = (image_identity){.path = strdup(path), .mode = stat.st_mode,
+				     .size = (uint64_t)stat.st_size};
+	if (lstat(path, &there) == 0 && there.st_ino == stat.st_ino)
+		return 0;
+	dump->ghosts[++dump->n_ghosts] = fcntl(fd, F_DUPFD_CLOEXEC, 500);
+	identity->ghost = (unsigned)dump->n_ghosts;
+	return 0;
+}
+
+unsigned dump_file_of_fd(struct dump *dump, const struct process *process, int fd)
+{
+	(void)process;
+	/* Tests leave the real 0..2 alone: others stand for them. */
+	int number = fd >= 0 && fd <= 2 ? dump->stdio[fd] : fd;
+	for (size_t i = 0; i < dump->n; i++)
+		if (dump->files[i].number == number)
+			return dump->files[i].file.id;
+	return 0;
+}
+
+void *dump_file_state(struct dump *dump, const char *kind, size_t index, image_file **file)
+{
+	for (size_t i = 0; i < dump->n; i++) {
+		if (strcmp(dump->files[i].file.kind, kind) || index--)
+			continue;
+		*file = &dump->files[i].file;
+		return &dump->files[i].state;
+	}
+	return NULL;
+}
+
+bool fdinfo_number(const char *info, const char *key, int base, uint64_t *value)
+{
+	char line[64];
+	snprintf(line, sizeof(line), "\n%s:", key);
+	const char *at = strncmp(info, line + 1, strlen(line + 1)) ? strstr(info, line) : info - 1;
+	if (at)
+		*value = strtoull(at + strlen(line), NULL, base);
+	return at;
+}
+
+/* --- what a restore offers ---------------------------------------------------- */
+
+int restore_ghost(struct restore *restore, unsigned id, unsigned flags, struct fsnap_error *err)
+{
+	char path[64];
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", restore->saved->ghosts[id]);
+	int fd = open(path, (int)flags);
+	return fd < 0 ? (fail)(err, FSNAP_E_SYSTEM, errno, "ghost") : fd;
+}
+
+int restore_open(struct restore *restore, const image_identity *identity, unsigned flags,
+		 struct fsnap_error *err)
+{
+	if (identity->ghost)
+		return restore_ghost(restore, identity->ghost, flags, err);
+	int fd = open(identity->path, (int)flags);
+	return fd < 0 ? (fail)(err, FSNAP_E_FILE_MISSING, errno, "%s", identity->path) : fd;
+}
+
+int restore_fd(struct restore *restore, unsigned id)
+{
+	return restore->saved->files[id - 1].made;
+}
+
+void restore_give(struct restore *restore, unsigned id, int fd)
+{
+	restore->saved->files[id - 1].made = fd;
+}
+
+const void *restore_file_state(struct restore *restore, const char *kind, size_t index,
+			       const image_file **file)
+{
+	image_file *found;
+	const void *state = dump_file_state(restore->saved, kind, index, &found);
+	if (state)
+		*file = found;
+	return state;
+}
+
+void restore_note(struct restore *restore, const char *format, ...)
+{
+	(void)restore;
+	va_list args;
+	va_start(args, format);
+	add_note(format, args);
+	va_end(args);
+}
+
+/* --- saving ------------------------------------------------------------------- */
+
+static char *read_text(const char *path, char *text, size_t size)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t got = read(fd, text, size - 1);
+	text[got < 0 ? 0 : got] = '\0';
+	close(fd);
+	return text;
+}
+
+static int save_one(int number)
+{
+	char path[64], link[4096], info[4096];
+	uint64_t flags = 0;
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", number);
+	ssize_t length = readlink(path, link, sizeof(link) - 1);
+	link[length < 0 ? 0 : length] = '\0';
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", number);
+	struct fd_view view = {.dump = &world, .process = &world.process, .fd = number,
+			       .dup = fcntl(number, F_DUPFD_CLOEXEC, 400), .link = link,
+			       .info = read_text(path, info, sizeof(info))};
+	fstat(view.dup, &view.stat);
+	fdinfo_number(info, "flags", 8, &flags);
+	fdinfo_number(info, "pos", 10, &view.pos);
+	view.flags = (unsigned)flags & ~(unsigned)O_CLOEXEC;
+
+	size_t i = 0;
+	while (!file_kinds[i]->matches(&view))
+		i++;
+	struct world_file *entry = &world.files[world.n++];
+	*entry = (struct world_file){.number = number, .made = -1};
+	entry->file = (image_file){.id = (unsigned)world.n, .kind = strdup(file_kinds[i]->name),
+				   .flags = view.flags, .pos = view.pos, .label = strdup(link)};
+	world.fds[world.n - 1] = (image_fd){.fd = number, .file = entry->file.id};
+	world.process.image.fds.fds_len = (unsigned)world.n;
+	int result = file_kinds[i]->save(&view, &entry->file, &entry->state, &world_error);
+	close(view.dup);
+	return result;
+}
+
+static void through_xdr(struct world_file *entry)
+{
+	static char buffer[1 << 22];
+	xdrproc_t proc = file_kind_find(entry->file.kind)->xdr;
+	XDR xdr;
+	xdrmem_create(&xdr, buffer, sizeof(buffer), XDR_ENCODE);
+	assert_true(proc(&xdr, &entry->state));
+	xdr_free(proc, (void *)&entry->state);
+	memset(&entry->state, 0, sizeof(entry->state));
+	xdrmem_create(&xdr, buffer, sizeof(buffer), XDR_DECODE);
+	assert_true(proc(&xdr, &entry->state));
+}
+
+static int world_save(size_t n, const int *fds)
+{
+	for (size_t i = 0; i < n; i++)
+		if (save_one(fds[i]) < 0)
+			return -1;
+	for (size_t i = 0; i < world.n; i++) {
+		struct world_file *entry = &world.files[i];
+		const struct file_kind *kind = file_kind_find(entry->file.kind);
+		if (kind->save_links &&
+		    kind->save_links(&world, &entry->file, &entry->state, &world_error) < 0)
+			return -1;
+	}
+	for (size_t i = 0; i < world.n; i++)
+		through_xdr(&world.files[i]);
+	return 0;
+}
+
+static void world_close(void)
+{
+	for (size_t i = 0; i < world.n; i++)
+		close(world.files[i].number);
+}
+
+/* --- making -------------------------------------------------------------------- */
+
+static int make_all(struct restore *restore)
+{
+	const int settable = O_APPEND | O_NONBLOCK | O_DIRECT;
+	for (size_t i = 0; i < world.n; i++) {
+		struct world_file *entry = &world.files[i];
+		const struct file_kind *kind = file_kind_find(entry->file.kind);
+		if (entry->made < 0)
+			entry->made = kind->make(restore, &entry->file, &entry->state, &world_error);
+		if (entry->made < 0)
+			return -1;
+		if (kind->own_flags)
+			continue;
+		fcntl(entry->made, F_SETFL, (int)entry->file.flags & settable);
+		if (entry->file.pos)
+			lseek(entry->made, (off_t)entry->file.pos, SEEK_SET);
+	}
+	for (size_t i = 0; i < world.n; i++) {
+		struct world_file *entry = &world.files[i];
+		const struct file_kind *kind = file_kind_find(entry->file.kind);
+		if (kind->connect && kind->connect(restore, &entry->file, &entry->state, entry->made,
+						   &world_error) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+/* The originals must be closed: what is made takes their numbers. */
+static int world_make(void)
+{
+	struct restore restore = {.saved = &world};
+	if (make_all(&restore) < 0)
+		return -1;
+	int aside[WORLD_FILES];
+	for (size_t i = 0; i < world.n; i++) {
+		aside[i] = fcntl(world.files[i].made, F_DUPFD_CLOEXEC, 600);
+		close(world.files[i].made);
+	}
+	for (size_t i = 0; i < world.n; i++) {
+		dup2(aside[i], world.files[i].number);
+		close(aside[i]);
+	}
+	return 0;
+}
+
+/* --- for tests -------------------------------------------------------------------- */
+
+static void check(int result)
+{
+	if (result < 0)
+		print_error("%s (%s)\n", world_error.message, world_error.hint);
+	assert_int_equal(result, 0);
+}
+
+/* One dump, the end of the originals, one restore. */
+static void world_round(size_t n, const int *fds)
+{
+	check(world_save(n, fds));
+	world_close();
+	check(world_make());
+}
+
+static int world_setup(void **state)
+{
+	(void)state;
+	world = (struct dump){.stdio = {-1, -1, -1}};
+	world_error = (struct fsnap_error){0};
+	world.process.pid = getpid();
+	world.process.proc = open("/proc/self", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	strcpy(world.process.comm, "test");
+	world.process.image.fds.fds_val = world.fds;
+	world.processes[0] = &world.process;
+	world.tree = (struct tree){.processes = world.processes, .n_processes = 1};
+	return 0;
+}
+
+static int world_teardown(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < world.n; i++) {
+		struct world_file *entry = &world.files[i];
+		close(entry->number);
+		xdr_free(file_kind_find(entry->file.kind)->xdr, (void *)&entry->state);
+		xdr_free((xdrproc_t)xdr_image_file, (void *)&entry->file);
+	}
+	for (size_t i = 1; i <= world.n_ghosts; i++)
+		close(world.ghosts[i]);
+	for (size_t i = 0; i < WORLD_KINDS; i++)
+		free(world.scratch[i]);
+	close(world.process.proc);
+	return 0;
+}
+
+#define in_world(test) cmocka_unit_test_setup_teardown(test, world_setup, world_teardown)
+
+#endif
