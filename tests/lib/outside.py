@@ -3,6 +3,7 @@ and a restore must bring back: everything /proc shows that is not a statistic.""
 
 import os
 import re
+import time
 
 STATUS = ("Name Umask Tgid NSpid PPid TracerPid Uid Gid Groups NSpgid NSsid Threads "
           "SigPnd ShdPnd SigBlk SigIgn SigCgt CapInh CapPrm CapEff CapBnd CapAmb NoNewPrivs Seccomp "
@@ -40,6 +41,8 @@ def maps(pid):
     its own business. Anonymous shared memory is numbered anew by every boot and restore."""
     rows = []
     for line in read(f"/proc/{pid}/maps").splitlines():
+        if line.startswith("("):  # it ended while we looked
+            break
         span, perms, offset, _dev, _inode, *path = line.split(None, 5)
         start, end = (int(x, 16) for x in span.split("-"))
         name, offset = (path[0] if path else ""), int(offset, 16)
@@ -124,7 +127,41 @@ def look(pids, ignore=()):
 
 
 def differences(before, after):
+    """Lines for people; a task or process that is missing altogether is one line."""
+    missing = set()
     for key in sorted(set(before) | set(after), key=str):
         expected, seen = before.get(key, "nothing"), after.get(key, "nothing")
-        if expected != seen:
-            yield f"process {key[0]}: {key[1]}: expected {expected!r}, seen {seen!r}"
+        if expected == seen:
+            continue
+        whose = f"process {key[0]}"
+        if (key[0], "exe") in before and (key[0], "task %d comm" % key[0]) not in after:
+            what = f"{whose}: gone"
+        elif (task := re.match(r"task \d+ ", key[1])) and "nothing" in (expected, seen):
+            word = "gone" if seen == "nothing" else "new"
+            what = f"{whose}: {task[0].strip()}: {word}"
+        else:
+            what = f"{whose}: {key[1]}: expected {expected!r}, seen {seen!r}"
+        if what not in missing:
+            missing.add(what)
+            yield what
+
+
+def settled(look, timeout=1.0):
+    """What look() gives twice in a row: a target may still be on its way into its call."""
+    deadline, last = time.monotonic() + timeout, look()
+    while True:
+        time.sleep(0.003)
+        now = look()
+        if now == last or time.monotonic() > deadline:
+            return now
+        last = now
+
+
+def lasting_differences(before, look, timeout=0.5):
+    """differences() that do not go away by themselves."""
+    deadline = time.monotonic() + timeout
+    while True:
+        found = list(differences(before, look()))
+        if not found or time.monotonic() > deadline:
+            return found
+        time.sleep(0.01)

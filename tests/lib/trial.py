@@ -141,11 +141,14 @@ class Trial:
 
     # --- unharmed ---
 
+    def settled(self, pid):
+        return outside.settled(lambda: self.look(pid))
+
     def look(self, pid):
         return outside.look(children.tree(pid), ["^task .* PPid"])
 
     def expect_unharmed(self, pid, before, what):
-        found = list(outside.differences(before, self.look(pid)))
+        found = outside.lasting_differences(before, lambda: self.look(pid))
         self.expect(f"differences after {what}", [], found[:10])
 
 

@@ -2,6 +2,8 @@
  * POSIX timers: their IDs (with a gap where one was deleted), clocks, intervals
  * and time left; a periodic one goes on to send its signal with its value, to
  * the thread it was made for; the next timer gets a new ID.
+ *
+ * harness: differs=ShdPnd
  */
 #include "specimen.h"
 
