@@ -55,14 +55,16 @@ class Fsnap:
         self.work = work
         self.store = store or os.path.join(work, "store")
         self.runs = 0
+        self.name_store = True  # False: by $FSNAP_STORE, as help and others take no --store
 
     def start(self, *args, uid=None, cwd=None):
         """Starts it and returns a handle for finish(). Its output goes to files, not to
         pipes: a restored tree may go on holding it."""
         self.runs += 1
         base = os.path.join(self.work, f"fsnap.{self.runs}")
-        argv = [self.binary, "--store", self.store, *map(str, args)]
-        pid = children.spawn(argv, out=base + ".out", err=base + ".err", uid=uid, cwd=cwd)
+        argv = [self.binary, *(["--store", self.store] if self.name_store else []), *map(str, args)]
+        pid = children.spawn(argv, out=base + ".out", err=base + ".err", uid=uid, cwd=cwd,
+                             env={**os.environ, "FSNAP_STORE": self.store})
         return pid, base, argv
 
     def finish(self, handle, timeout=40):

@@ -122,7 +122,7 @@ class Trial:
 
     def expect_error(self, result, status, code, *words, hint=True):
         """An error as a user wants it: exit status, stable code, what and who, what to do."""
-        label = " ".join(result.argv[3:])
+        label = " ".join(w for w in result.argv[1:] if w not in ("--store", self.fsnap.store))
         good = self.expect(f"{label}: exit status", status, result.status)
         if "--json" in result.argv:
             codes = code if isinstance(code, tuple) else (code,)

@@ -1,0 +1,97 @@
+#!/usr/bin/python3
+"""fsnap is killed at any moment of a dump: the target, several processes with several threads, goes
+on as if nothing had happened, no half image is seen, the next dump works. Killed at any moment of a
+restore: nothing of the tree is left, or all of it."""
+
+import os
+import random
+import signal
+import sys
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+import children  # noqa: E402
+import holder  # noqa: E402
+import outside  # noqa: E402
+import trial  # noqa: E402
+
+PROGRAM = """
+import os, signal, threading, time
+pair = os.pipe()
+memory = bytearray(os.urandom(1 << 20)) * 16
+stop = threading.Event()
+for _ in range(3):
+    threading.Thread(target=stop.wait, daemon=True).start()
+if os.fork() == 0:
+    while True:
+        time.sleep(1000)
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+open("ready", "w").close()
+while True:
+    signal.sigwait([signal.SIGUSR1])
+    with open("answers", "a") as f:
+        f.write(".")
+"""
+TIMES = 60
+
+
+def kill_midway(t, longest, *words):
+    handle = t.fsnap.start(*words)
+    time.sleep(random.uniform(0, longest))
+    try:
+        os.kill(handle[0], signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    return t.fsnap.finish(handle).status
+
+
+def dumps(t, pid):
+    before = t.settled(pid)
+    began = time.monotonic()
+    image = t.dump(pid)["image"]
+    longest = (time.monotonic() - began) * 1.1
+    interrupted = 0
+    for i in range(TIMES):
+        interrupted += kill_midway(t, longest, "dump", "-t", pid, "--name", f"try{i}") == -9
+        found = outside.lasting_differences(before, lambda: t.look(pid), 7)
+        if not t.expect(f"differences after death {i}", [], found[:6]):
+            break
+        holder.expect_well(t, pid, f"death {i}")
+    t.note(f"{interrupted} of {TIMES} dumps were interrupted")
+    listed = t.fsnap.run("list", "--json").json["images"]
+    t.expect("what is listed besides whole images", [],
+             [x for x in listed if not (x["name"] == image or x["name"].startswith("try"))])
+    t.expect("all that are listed verify", 0, t.fsnap.run("verify", "--all").status)
+    return image
+
+
+def restores(t, pid, image):
+    pids = children.tree(pid)
+    holder.stop(pid)
+    t.expect("gone", [], children.wait_gone(pids, 5))
+    began = time.monotonic()
+    t.restore(image)
+    longest = (time.monotonic() - began) * 1.1
+    outcome = {"nothing": 0, "all": 0}
+    for i in range(TIMES // 2):
+        holder.stop(pid)
+        children.wait_gone(pids, 5)
+        kill_midway(t, longest, "restore", image, "-d")
+        left = children.wait_gone(pids, 0.3)
+        outcome["all" if left else "nothing"] += 1
+        if left:
+            holder.expect_well(t, pid, f"a restore whose fsnap was killed ({i})")
+            for each in pids:
+                state = outside.read(f"/proc/{each}/status")
+                t.expect("tracer of what runs", True, "TracerPid:\t0" in state)
+    t.note(f"restores that were killed left: {outcome}")
+
+
+def body(t):
+    random.seed(1)
+    pid = t.start(["/usr/bin/python3", "-c", PROGRAM], ready="ready")
+    image = dumps(t, pid)
+    restores(t, pid, image)
+
+
+trial.main(body)

@@ -1,0 +1,49 @@
+#!/usr/bin/python3
+"""For each thing that is not saved yet: a dump is refused (3, UNSUPPORTED), the message names the
+process and the thing, there is a hint, with --json and without; the target goes on untouched; a
+dump with --kill kills nobody; no image appears, and the one that was there is still good."""
+
+import os
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+import holder  # noqa: E402
+import trial  # noqa: E402
+from fsnap import EXIT_REFUSED  # noqa: E402
+
+# What the message must name, in the words a user would search for.
+KINDS = {
+    "inotify": "inotify", "fanotify": "fanotify", "io_uring": "io_uring", "sysv_shm": "System V",
+    "userfaultfd": "userfaultfd", "netlink": "netlink", "packet": "packet", "raw": "raw",
+    "mqueue": "message queue", "pidfd": "pidfd", "bpf": "BPF", "aio": "asynchronous I/O",
+    "terminal": "pseudo-terminal", "namespace": "namespace", "own_namespace": "namespace",
+    "pipe_outside": "outside", "secret": "secret", "shared_process": "shares its memory",
+}
+
+
+def one(t, kind, word):
+    pid = holder.start(t, kind)
+    if pid is None:
+        t.note(f"skip: {kind}: not to be had here")
+        return
+    before = t.settled(pid)
+    for options in (["--json"], [], ["--json", "--kill"]):
+        result = t.fsnap.run("dump", "-t", pid, *options)
+        t.expect_error(result, EXIT_REFUSED, "UNSUPPORTED", str(pid), word)
+        t.expect_unharmed(pid, before, f"refusing {kind}")
+        holder.expect_well(t, pid, f"refusing {kind}")
+    t.expect(f"{kind}: images", 1, len(t.fsnap.run("list", "--json").json["images"]))
+    holder.stop(pid)
+
+
+def body(t):
+    pid = holder.start(t, "nothing")
+    earlier = t.dump(pid)["image"]
+    holder.expect_well(t, pid, "a dump")
+    holder.stop(pid)
+    for kind, word in KINDS.items():
+        one(t, kind, word)
+    t.expect("the earlier image verifies", 0, t.fsnap.run("verify", earlier).status)
+
+
+trial.main(body)

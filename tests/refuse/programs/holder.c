@@ -1,0 +1,223 @@
+/*
+ * holder KIND: holds one thing fsnap cannot save, creates "ready", and answers
+ * every SIGUSR1 by appending a byte to "answers", so that one can see it is well.
+ * Exit status 77: this kernel or this user does not let it have the thing.
+ */
+#include <fcntl.h>
+#include <linux/bpf.h>
+#include <linux/if_packet.h>
+#include <linux/io_uring.h>
+#include <linux/netlink.h>
+#include <linux/userfaultfd.h>
+#include <mqueue.h>
+#include <net/ethernet.h>
+#include <netinet/in.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/fanotify.h>
+#include <sys/inotify.h>
+#include <sys/ioctl.h>
+#include <sys/ipc.h>
+#include <sys/mman.h>
+#include <sys/msg.h>
+#include <sys/shm.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static int keep(int fd)
+{
+	if (fd < 0) {
+		perror("holder");
+		exit(77);
+	}
+	return fd;
+}
+
+static void hold_inotify(void)
+{
+	int fd = keep(inotify_init1(IN_CLOEXEC));
+	keep(inotify_add_watch(fd, ".", IN_CREATE));
+}
+
+static void hold_fanotify(void)
+{
+	keep(fanotify_init(FAN_CLASS_NOTIF, O_RDONLY));
+}
+
+static void hold_io_uring(void)
+{
+	struct io_uring_params params = {0};
+	keep((int)syscall(SYS_io_uring_setup, 8, &params));
+}
+
+static void hold_sysv_shm(void)
+{
+	int id = keep(shmget(IPC_PRIVATE, 65536, 0600));
+	char *memory = shmat(id, NULL, 0);
+	shmctl(id, IPC_RMID, NULL);
+	if (memory == (void *)-1)
+		exit(77);
+	memset(memory, 1, 65536);
+}
+
+static void hold_userfaultfd(void)
+{
+	int fd = keep((int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK));
+	struct uffdio_api api = {.api = UFFD_API};
+	keep(ioctl(fd, UFFDIO_API, &api));
+	void *area = mmap(NULL, 65536, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct uffdio_register range = {.range = {(uintptr_t)area, 65536},
+					.mode = UFFDIO_REGISTER_MODE_MISSING};
+	keep(ioctl(fd, UFFDIO_REGISTER, &range));
+}
+
+static void hold_netlink(void)
+{
+	int fd = keep(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE));
+	struct sockaddr_nl address = {.nl_family = AF_NETLINK, .nl_groups = 1};
+	keep(bind(fd, (struct sockaddr *)&address, sizeof(address)));
+}
+
+static void hold_packet(void)
+{
+	keep(socket(AF_PACKET, SOCK_RAW, htons(ETH_P_ALL)));
+}
+
+static void hold_raw(void)
+{
+	keep(socket(AF_INET, SOCK_RAW, IPPROTO_ICMP));
+}
+
+static void hold_mqueue(void)
+{
+	struct mq_attr attributes = {.mq_maxmsg = 4, .mq_msgsize = 64};
+	mqd_t queue = keep(mq_open("/fsnap-refuse", O_RDWR | O_CREAT, 0600, &attributes));
+	mq_send(queue, "message", 7, 0);
+}
+
+static void hold_pidfd(void)
+{
+	keep((int)syscall(SYS_pidfd_open, getppid(), 0));
+}
+
+static void hold_bpf(void)
+{
+	union bpf_attr attributes = {.map_type = BPF_MAP_TYPE_ARRAY, .key_size = 4,
+				     .value_size = 8, .max_entries = 4};
+	keep((int)syscall(SYS_bpf, BPF_MAP_CREATE, &attributes, sizeof(attributes)));
+}
+
+static void hold_aio(void)
+{
+	unsigned long context = 0;
+	keep((int)syscall(SYS_io_setup, 16, &context));
+}
+
+static void hold_terminal(void)
+{
+	keep(posix_openpt(O_RDWR | O_NOCTTY));
+}
+
+static void hold_namespace(void)
+{
+	keep(open("/proc/self/ns/net", O_RDONLY));
+}
+
+static void hold_own_namespace(void)
+{
+	keep(unshare(CLONE_NEWUTS));
+}
+
+static void hold_pipe_outside(void)
+{
+	/* A child of ours that is no longer of our tree holds the other end. */
+	int ends[2];
+	keep(pipe(ends));
+	pid_t middle = keep(fork());
+	if (middle == 0) {
+		if (fork() == 0) {
+			close(ends[1]);
+			for (;;)
+				pause();
+		}
+		_exit(0);
+	}
+	waitpid(middle, NULL, 0);
+	close(ends[0]);
+}
+
+static void hold_secret(void)
+{
+	int fd = keep((int)syscall(SYS_memfd_secret, 0));
+	keep(ftruncate(fd, 4096));
+	keep(mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) == MAP_FAILED ? -1 : 0);
+}
+
+static int idle(void *arg)
+{
+	for (;;)
+		pause();
+	return arg != NULL;
+}
+
+static void hold_shared_memory_process(void)
+{
+	/* Another process, not a thread, in the same address space. */
+	char *stack = mmap(NULL, 65536, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	keep(clone(idle, stack + 65536, CLONE_VM | SIGCHLD, NULL));
+}
+
+static void hold_nothing(void)
+{
+}
+
+static const struct {
+	const char *name;
+	void (*hold)(void);
+} kinds[] = {
+	{"inotify", hold_inotify},
+	{"fanotify", hold_fanotify},
+	{"io_uring", hold_io_uring},
+	{"sysv_shm", hold_sysv_shm},
+	{"userfaultfd", hold_userfaultfd},
+	{"netlink", hold_netlink},
+	{"packet", hold_packet},
+	{"raw", hold_raw},
+	{"mqueue", hold_mqueue},
+	{"pidfd", hold_pidfd},
+	{"bpf", hold_bpf},
+	{"aio", hold_aio},
+	{"terminal", hold_terminal},
+	{"namespace", hold_namespace},
+	{"own_namespace", hold_own_namespace},
+	{"pipe_outside", hold_pipe_outside},
+	{"secret", hold_secret},
+	{"shared_process", hold_shared_memory_process},
+	{"nothing", hold_nothing},
+};
+
+int main(int argc, char **argv)
+{
+	sigset_t usr1;
+	sigemptyset(&usr1);
+	sigaddset(&usr1, SIGUSR1);
+	sigprocmask(SIG_BLOCK, &usr1, NULL);
+	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
+		if (argc > 1 && strcmp(argv[1], kinds[i].name) == 0)
+			kinds[i].hold();
+	close(open("ready", O_WRONLY | O_CREAT, 0644));
+	for (;;) {
+		if (sigwaitinfo(&usr1, NULL) != SIGUSR1)
+			continue; /* whether EINTR may happen is wait_signal's question */
+		int fd = open("answers", O_WRONLY | O_CREAT | O_APPEND, 0644);
+		if (write(fd, ".", 1) != 1)
+			return 3;
+		close(fd);
+	}
+}
