@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 
+#include "engine/kinds/inet_sweep.h"
 #include "engine/kinds/sockopt.h"
 #include "engine/kinds/table.h"
 #include "engine/kinds/values.h"
@@ -131,11 +132,12 @@ static const char *describe(const image_file_inet *state, char *text, size_t siz
 	return text;
 }
 
-static bool has_port(const image_file_inet *state)
+/* In network byte order; 0: it is not bound. */
+static unsigned short port_of(const image_file_inet *state)
 {
 	union address local = {0};
 	memcpy(&local, state->local.local_val, state->local.local_len);
-	return (state->family == AF_INET6 ? local.v6.sin6_port : local.v4.sin_port) != 0;
+	return state->family == AF_INET6 ? local.v6.sin6_port : local.v4.sin_port;
 }
 
 static int refused_bind(const image_file_inet *state, int sys, struct fsnap_error *err)
@@ -157,21 +159,33 @@ static int refused_bind(const image_file_inet *state, int sys, struct fsnap_erro
 	return fail(err, FSNAP_E_RESTORE_STEP, sys, "bind to %s", name);
 }
 
+static int try_bind(int fd, const image_file_inet *state)
+{
+	return bind(fd, (struct sockaddr *)state->local.local_val, state->local.local_len) < 0 ? errno :
+												 0;
+}
+
 /* A killed tree leaves its connections behind in TIME_WAIT: SO_REUSEADDR lets a listener come
  * back nevertheless, and does not let it take an address from another listener. */
-static int bind_local(int fd, const image_file_inet *state, struct fsnap_error *err)
+static int bind_stream(int fd, const image_file_inet *state)
 {
 	int on = 1, before = socket_int(fd, SO_REUSEADDR);
-	if (state->type == SOCK_STREAM)
-		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-	int sys = bind(fd, (struct sockaddr *)state->local.local_val, state->local.local_len) < 0 ?
-			  errno :
-			  0;
+	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+	int sys = try_bind(fd, state);
+	if (sys == EADDRINUSE && inet_sweep(port_of(state)))
+		sys = try_bind(fd, state);
+	if (!sys && state->state == INET_LISTENING && listen(fd, state->backlog) < 0)
+		sys = errno;
+	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &before, sizeof(before));
+	return sys;
+}
+
+static int bind_local(int fd, const image_file_inet *state, struct fsnap_error *err)
+{
+	int sys = state->type == SOCK_STREAM ? bind_stream(fd, state) : try_bind(fd, state);
 	/* The sender's address of a connected socket was the route's choice; another one does. */
 	if (sys == EADDRNOTAVAIL && state->state == INET_CONNECTED)
 		sys = 0;
-	if (state->type == SOCK_STREAM)
-		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &before, sizeof(before));
 	return sys ? refused_bind(state, sys, err) : 0;
 }
 
@@ -184,10 +198,8 @@ static int make_bound(struct restore *restore, const image_file *file, const ima
 			    file->label);
 	unsigned n = state->options.options_len;
 	if (sockopts_apply(file, fd, n, state->options.options_val, SOCKOPT_EARLY, err) < 0 ||
-	    (has_port(state) && bind_local(fd, state, err) < 0))
+	    (port_of(state) && bind_local(fd, state, err) < 0))
 		return -1;
-	if (state->state == INET_LISTENING && listen(fd, state->backlog) < 0)
-		return refused_bind(state, errno, err);
 	if (state->state == INET_CONNECTED &&
 	    connect(fd, (struct sockaddr *)state->remote.remote_val, state->remote.remote_len) < 0)
 		restore_note(restore, "a UDP socket is not connected any more: %s", strerror(errno));
