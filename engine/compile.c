@@ -70,7 +70,7 @@ static uint32_t count_group_leaders(const struct model *model)
 {
 	uint32_t n = 0;
 	for (size_t i = 0; i < model->n_processes; i++)
-		n += !model->processes[i].zombie && model->processes[i].pgid == model->processes[i].pid;
+		n += model->processes[i].pgid == model->processes[i].pid;
 	return n;
 }
 
@@ -237,7 +237,10 @@ static void compile_zombie(struct restore *restore, const image_process *process
 	struct plans *plans = restore->plans;
 	uint32_t task = leader_task(restore, process);
 	int status = process->wait_status;
+	const char *comm = process->threads.threads_val[0].comm;
+	join_group(restore, process);
 	plan_note(plans, "end as it had ended");
+	plan_call(plans, task, SYS_prctl, IMM(PR_SET_NAME), DATA(plans_data(plans, comm, strlen(comm) + 1, 1)));
 	if (WIFSIGNALED(status)) {
 		int signo = WTERMSIG(status);
 		uint64_t none = 0;
@@ -306,7 +309,7 @@ static int number_tasks(struct restore *restore, struct fsnap_error *err)
 		const image_process *process = &model->processes[i];
 		char who[96];
 		snprintf(who, sizeof(who), "process %d (%s)", process->pid,
-			 process->zombie ? "ended" : process->threads.threads_val[0].comm);
+			 process->threads.threads_val[0].comm);
 		restore->first_task[i] = plans_task(restore->plans, process->pid, who);
 		if (process->zombie)
 			continue;

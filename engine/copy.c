@@ -129,7 +129,7 @@ static unsigned crew_size(uint64_t pages)
 
 int copy_pages(struct dump *dump, struct fsnap_error *err)
 {
-	struct crew crew = { .dump = dump, .end = image_writer_taken(dump->writer),
+	struct crew crew = { .dump = dump, .end = dump->taken,
 			     .failed = ATOMIC_FLAG_INIT };
 	pthread_t threads[WORKERS_MAX];
 	unsigned size = crew_size(crew.end), started = 0;

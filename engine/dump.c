@@ -12,7 +12,6 @@
  * Whatever fails, the tree is let go as it was and no image comes into being.
  */
 #include <fcntl.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -27,8 +26,6 @@
 #include "engine/state/state.h"
 #include "engine/trace.h"
 #include "store/scope.h"
-
-#define END_PATIENCE_MS 5000
 
 static uint64_t clock_ns(clockid_t clock)
 {
@@ -226,6 +223,7 @@ static int collect_process(struct dump *dump, struct process *process, struct fs
 	process->image.ppid = process->ppid;
 	if (process->image.zombie)
 		return 0;
+	process->image.stopped = (u_int)process->tasks[0]->group_stop;
 	if (!process->mm.id)
 		process->mm.id = ++dump->next_space;
 	process->image.mm = process->mm.id;
@@ -278,9 +276,10 @@ static int collect(struct dump *dump, struct fsnap_error *err)
 
 static int copy(struct dump *dump, struct fsnap_error *err)
 {
-	progress(dump, "copying", 0, image_writer_taken(dump->writer) * STORE_PAGE);
-	if (image_writer_reserve(dump->writer, image_writer_taken(dump->writer), err) < 0)
+	progress(dump, "copying", 0, dump->taken * STORE_PAGE);
+	if (image_writer_reserve(dump->writer, dump->taken, err) < 0)
 		return -1;
+	image_writer_take(dump->writer, dump->taken);
 	return copy_pages(dump, err) < 0 ? -1 : ghost_copy_all(dump, err);
 }
 
@@ -326,8 +325,11 @@ static int put_process(struct dump *dump, struct process *process, struct fsnap_
 		return fail(err, FSNAP_E_NOMEM, ENOMEM, "threads");
 	for (size_t i = 0; i < process->n_tasks; i++)
 		threads[i] = process->tasks[i]->image;
+	/* Of an ended process its name is left. */
+	if (process->image.zombie)
+		threads[0] = (image_thread){ .tid = process->pid, .comm = process->comm };
 	record.threads.threads_val = threads;
-	record.threads.threads_len = (u_int)process->n_tasks;
+	record.threads.threads_len = process->image.zombie ? 1 : (u_int)process->n_tasks;
 	return put(dump, IMAGE_PROCESS, "process", (xdrproc_t)xdr_image_process, &record, err);
 }
 
@@ -375,13 +377,14 @@ static void kill_tree(struct dump *dump)
 		syscall(SYS_pidfd_send_signal, dump->tree.processes[i]->pidfd, SIGKILL, NULL, 0);
 }
 
-/* Its addresses and files are free only when it has really gone. */
+/* Its addresses and files are free only when it has really gone; and the dead report to their tracer
+ * before their parent may have them. */
 static void await_end(struct dump *dump)
 {
 	for (size_t i = 0; i < dump->tree.n_processes; i++) {
-		struct pollfd pidfd = { .fd = dump->tree.processes[i]->pidfd, .events = POLLIN };
-		if (pidfd.fd >= 0)
-			poll(&pidfd, 1, END_PATIENCE_MS);
+		struct process *process = dump->tree.processes[i];
+		for (size_t j = process->n_tasks; j-- > 0;)
+			trace_await_end(process->tasks[j]);
 	}
 }
 
@@ -422,11 +425,11 @@ static int tell_story(struct dump *dump, struct fsnap_error *err)
 	if (result == 0)
 		result = commit(dump, &tree, err);
 	dump->report->commit_us = lap(&mark);
-	if (result == 0 && dump->options->kill)
+	if (result == 0 && dump->options->kill) {
 		kill_tree(dump);
-	seize_release(&dump->tree);
-	if (result == 0 && dump->options->kill)
 		await_end(dump);
+	}
+	seize_release(&dump->tree);
 	dump->report->total_us = (mark - begin) / 1000;
 	return result;
 }

@@ -53,6 +53,7 @@ struct dump {
 	struct image_writer *writer;
 	struct tree tree;
 	struct text_cache texts;
+	uint64_t taken;	     /* image pages given out so far; reserved and claimed before they are filled */
 	unsigned next_space; /* numbers address spaces and ghosts */
 	struct saved_mapped *mapped;
 	size_t n_mapped;
@@ -75,9 +76,10 @@ struct dump {
 /* maps.c */
 int maps_collect(struct dump *dump, struct process *process, struct fsnap_error *err);
 
-/* pages.c: adds runs and jobs; takes image pages, which the writer need not have reserved yet. */
+/* pages.c: adds runs and jobs. */
 int pages_find(struct dump *dump, struct process *process, struct fsnap_error *err);
 void pages_forget(struct dump *dump);
+uint64_t pages_take(struct dump *dump, uint64_t n); /* the next n pages of the image */
 int pages_add_run(struct dump *dump, const struct page_run *run, struct fsnap_error *err);
 uint64_t pages_estimate(const struct process *process); /* before the freeze, generously */
 

@@ -87,7 +87,8 @@ int dump_identity(struct dump *dump, struct process *process, int fd, const char
 		     process->pid, process->comm, path);
 		return error_hint(err, "only regular files can be kept without a name");
 	}
-	identity->ghost = ghost_save(dump, fd, 2, identity->path, err);
+	bool memfd = strncmp(path, "/memfd:", 7) == 0;
+	identity->ghost = ghost_save(dump, fd, memfd ? 3 : 2, identity->path + memfd, err);
 	return identity->ghost ? 0 : error_context(err, "process %d (%s)", process->pid, process->comm);
 }
 

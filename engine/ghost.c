@@ -39,9 +39,8 @@ static int note_range(struct dump *dump, unsigned space, int fd, off_t start, of
 	if (!copies)
 		return -1;
 	dump->ghost_copies = copies;
-	uint64_t at = image_writer_take(dump->writer, n);
+	uint64_t at = pages_take(dump, n);
 	copies[dump->n_ghost_copies++] = (struct ghost_copy){ fd, page, at, n };
-	dump->report->pages += n;
 	struct page_run run = { .page = page, .at = at, .npages = (uint32_t)n, .space = space };
 	return pages_add_run(dump, &run, err);
 }

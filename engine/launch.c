@@ -115,8 +115,6 @@ static int check_numbers(const struct restore *restore, struct fsnap_error *err)
 {
 	for (size_t i = 0; i < restore->model.n_processes; i++) {
 		const image_process *process = &restore->model.processes[i];
-		if (process->zombie && in_use(process->pid))
-			return number_taken(process->pid, "ended", err);
 		for (u_int j = 0; j < process->threads.threads_len; j++) {
 			const image_thread *thread = &process->threads.threads_val[j];
 			if (in_use(thread->tid))
@@ -311,9 +309,14 @@ int release(struct restore *restore, struct fsnap_error *err)
 	for (size_t i = 0; i < tree->n_processes; i++)
 		if (become_program(restore, tree->processes[i], err) < 0)
 			return -1;
-	for (size_t i = 0; i < tree->n_processes; i++)
-		for (size_t j = 0; j < tree->processes[i]->n_tasks; j++)
-			trace_detach(tree->processes[i]->tasks[j]);
+	for (size_t i = 0; i < tree->n_processes; i++) {
+		struct process *process = tree->processes[i];
+		/* Stopped jobs stop again, before their next instruction. */
+		if (model_process(&restore->model, process->pid)->stopped)
+			kill(process->pid, SIGSTOP);
+		for (size_t j = 0; j < process->n_tasks; j++)
+			trace_detach(process->tasks[j]);
+	}
 	return 0;
 }
 

@@ -109,8 +109,6 @@ static int check_mm(const struct model *model, const image_mm *mm, const struct 
 
 static int check_threads(const image_process *process, struct fsnap_error *err)
 {
-	if (process->threads.threads_len == 0 || process->threads.threads_val[0].tid != process->pid)
-		return corrupt(err, "process without its main thread", process->pid);
 	for (u_int i = 0; i < process->threads.threads_len; i++)
 		if (process->threads.threads_val[i].regs.regs_len != sizeof(struct user_regs_struct))
 			return corrupt(err, "registers of thread", process->threads.threads_val[i].tid);
@@ -126,6 +124,8 @@ static int check_process(const struct model *model, size_t index, struct fsnap_e
 	const image_process *parent = model_process(model, process->ppid);
 	if (index == 0 ? process->ppid != 0 || process->zombie : !parent || parent >= process)
 		return corrupt(err, "process without parent", process->pid);
+	if (process->threads.threads_len == 0 || process->threads.threads_val[0].tid != process->pid)
+		return corrupt(err, "process without its main thread", process->pid);
 	if (process->zombie)
 		return 0;
 	if (!model_mm(model, process->mm))

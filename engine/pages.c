@@ -72,14 +72,21 @@ static int add_job(struct dump *dump, const struct copy_job *job, struct fsnap_e
 	return 0;
 }
 
+uint64_t pages_take(struct dump *dump, uint64_t n)
+{
+	uint64_t at = dump->taken;
+	dump->taken += n;
+	dump->report->pages += n;
+	return at;
+}
+
 /* Pages that nobody has stored yet: new image pages, and a copy to be made. */
 static int store_range(struct dump *dump, struct process *process, uint64_t page, uint64_t n,
 		       struct fsnap_error *err)
 {
-	uint64_t at = image_writer_take(dump->writer, n);
+	uint64_t at = pages_take(dump, n);
 	struct copy_job job = { process, page, at, n };
 	struct page_run run = { .page = page, .at = at, .npages = (uint32_t)n, .space = process->mm.id };
-	dump->report->pages += n;
 	return add_job(dump, &job, err) < 0 ? -1 : pages_add_run(dump, &run, err);
 }
 
@@ -139,7 +146,7 @@ static int store_shared_page(struct dump *dump, struct process *process, uint64_
 		dump->report->shared_pages++;
 		return pages_add_run(dump, &run, err);
 	}
-	*slot = (struct frame){ pfn, image_writer_taken(dump->writer) + 1 };
+	*slot = (struct frame){ pfn, dump->taken + 1 };
 	frames->used++;
 	return store_range(dump, process, page, 1, err);
 }

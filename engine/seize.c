@@ -36,6 +36,9 @@ struct process *seize_prepare(struct tree *tree, pid_t pid, pid_t ppid, struct f
 	memcpy(process->comm, stat.comm, sizeof(process->comm));
 	process->image.zombie = zombie;
 	process->image.wait_status = stat.exit_code;
+	process->image.exit_signal = stat.exit_signal;
+	process->image.pgid = stat.pgid;
+	process->image.sid = stat.sid;
 	return process;
 }
 

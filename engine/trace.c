@@ -18,6 +18,9 @@
 /* Room for any XSAVE area that exists: AMX tiles make it 11 KiB. */
 #define XSTATE_MAX 16384
 
+/* Results only the kernel sees: include/linux/errno.h. */
+#define ERESTARTNOHAND 514
+
 static enum trace_result request(struct task *task, int op, uintptr_t address, uintptr_t data,
 				 const char *what, struct fsnap_error *err)
 {
@@ -94,14 +97,26 @@ enum trace_result trace_await_stop(struct task *task, struct fsnap_error *err)
 	for (;;) {
 		int status;
 		enum trace_result result = await(task, &status, err);
-		if (result != TRACE_OK || status >> 16 == PTRACE_EVENT_STOP)
+		if (result != TRACE_OK)
 			return result;
+		if (status >> 16 == PTRACE_EVENT_STOP) {
+			task->group_stop = WSTOPSIG(status) == SIGTRAP ? 0 : WSTOPSIG(status);
+			return TRACE_OK;
+		}
 		/* A signal got there first. Deliver it, and ask again: any trap eats the request. */
 		task->stopped = false;
 		if (ptrace(PTRACE_CONT, task->tid, 0, WSTOPSIG(status)) < 0 ||
 		    ptrace(PTRACE_INTERRUPT, task->tid, 0, 0) < 0)
 			return TRACE_DIED;
 	}
+}
+
+void trace_await_end(struct task *task)
+{
+	int status;
+	while (task->seized && await(task, &status, NULL) == TRACE_OK)
+		;
+	task->stopped = false;
 }
 
 enum trace_result trace_continue(struct task *task, struct fsnap_error *err)
@@ -119,12 +134,23 @@ void trace_detach(struct task *task)
 	task->seized = task->stopped = false;
 }
 
+/* Stopping a thread ends calls like epoll_wait(2) and sigtimedwait(2) with EINTR although no handler
+ * runs (signal(7), "Interruption of system calls by stop signals"). Most programs do not expect
+ * that: have the kernel start the call again, as it does with the others. A handler that waits to
+ * be run still turns this into EINTR. */
+static void hide_interruption(struct user_regs_struct *regs)
+{
+	if ((int64_t)regs->orig_rax >= 0 && (int64_t)regs->rax == -EINTR)
+		regs->rax = (uint64_t)-ERESTARTNOHAND;
+}
+
 enum trace_result trace_get_state(struct task *task, struct fsnap_error *err)
 {
 	enum trace_result result = request(task, PTRACE_GETREGS, 0, (uintptr_t)&task->regs,
 					   "cannot read registers", err);
 	if (result != TRACE_OK)
 		return result;
+	hide_interruption(&task->regs);
 	char area[XSTATE_MAX];
 	struct iovec vector = { area, sizeof(area) };
 	result = request(task, PTRACE_GETREGSET, NT_X86_XSTATE, (uintptr_t)&vector,

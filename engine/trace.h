@@ -22,6 +22,9 @@ enum trace_result trace_await_stop(struct task *task, struct fsnap_error *err);
 /* Lets a stopped task run on, traced. */
 enum trace_result trace_continue(struct task *task, struct fsnap_error *err);
 
+/* Waits until a task that was killed is gone. */
+void trace_await_end(struct task *task);
+
 /* Lets it go for good. */
 void trace_detach(struct task *task);
 

@@ -24,6 +24,7 @@ struct task { /* a thread */
 	struct process *process;
 	bool seized;	/* we trace it */
 	bool stopped;	/* it is in a ptrace stop */
+	int group_stop;	/* signal of the job-control stop it was found in; 0: none */
 	bool masked;	/* its signal mask was changed for remote work: image.sigmask holds the real one */
 	bool away;	/* its registers were changed: regs holds the real ones */
 	int owed;	/* a signal that was held back; delivered when the task is let go */
