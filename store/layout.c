@@ -1,9 +1,13 @@
 #include "store/layout.h"
 
 #include <inttypes.h>
+#include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <string.h>
 #include <xxhash.h>
+
+#define HINT_DAMAGED "copy it again from where it is whole, or remove it"
 
 uint64_t layout_checksum(const void *bytes, uint64_t length)
 {
@@ -24,13 +28,18 @@ static int truncated(struct fsnap_error *err, const char *image, uint64_t need, 
 {
 	fail(err, FSNAP_E_IMAGE_TRUNCATED, 0,
 	     "image %s: the file ends after %" PRIu64 " of %" PRIu64 " bytes", image, have, need);
-	return error_hint(err, "copy it again from where it is whole, or remove it");
+	return error_hint(err, HINT_DAMAGED);
 }
 
-static int corrupt(struct fsnap_error *err, const char *image, const char *what)
+int layout_corrupt(struct fsnap_error *err, const char *image, const char *format, ...)
 {
+	char what[256];
+	va_list args;
+	va_start(args, format);
+	vsnprintf(what, sizeof(what), format, args);
+	va_end(args);
 	fail(err, FSNAP_E_IMAGE_CORRUPT, 0, "image %s: %s", image, what);
-	return error_hint(err, "copy it again from where it is whole, or remove it");
+	return error_hint(err, HINT_DAMAGED);
 }
 
 /* What the file is comes before whether it is whole: a foreign image is to be named as such. */
@@ -63,7 +72,7 @@ static int check_super(const struct layout_super *super, const char *image,
 		       struct fsnap_error *err)
 {
 	if (super->checksum != layout_checksum(super, offsetof(struct layout_super, checksum)))
-		return corrupt(err, image, "the superblock's checksum is wrong");
+		return layout_corrupt(err, image, "the superblock's checksum is wrong");
 	if (super->required & ~LAYOUT_FEATURES) {
 		fail(err, FSNAP_E_IMAGE_FORMAT, 0,
 		     "image %s: needs features %#" PRIx64 " that this fsnap does not know", image,
@@ -71,7 +80,7 @@ static int check_super(const struct layout_super *super, const char *image,
 		return error_hint(err, "use the fsnap that wrote it, or a newer one");
 	}
 	if (super->page_size != STORE_PAGE || super->block_pages != STORE_BLOCK_PAGES)
-		return corrupt(err, image, "page or block size is not that of its format");
+		return layout_corrupt(err, image, "page or block size is not that of its format");
 	return 0;
 }
 
@@ -95,8 +104,9 @@ static int choose_slot(const struct layout_head *head, const char *image, struct
 			 slot_valid(&head->super, &head->slot[1])};
 	if (!valid[0] && !valid[1]) {
 		bool never = all_zero(head->slot, sizeof(head->slot));
-		return corrupt(err, image,
-			       never ? "it was never committed" : "both commit slots are damaged");
+		return layout_corrupt(err, image, "%s",
+				      never ? "it was never committed"
+					    : "both commit slots are damaged");
 	}
 	bool second = valid[1] && (!valid[0] || head->slot[1].generation > head->slot[0].generation);
 	*slot = head->slot[second];
@@ -154,7 +164,7 @@ int layout_check_head(const struct layout_head *head, uint64_t have, uint64_t fi
 	if (slot->length > file_size)
 		return truncated(err, image, slot->length, file_size);
 	const char *wrong = check_bounds(slot);
-	return wrong ? corrupt(err, image, wrong) : 0;
+	return wrong ? layout_corrupt(err, image, "%s", wrong) : 0;
 }
 
 const char *layout_check_runs(const struct page_run *runs, uint64_t count, uint64_t pages,

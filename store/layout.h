@@ -100,6 +100,10 @@ static inline uint64_t align_up(uint64_t value, uint64_t to)
 
 /* --- layout.c ---------------------------------------------------------------- */
 
+/* IMAGE_CORRUPT: "image NAME: " and what is wrong, with the hint. Returns -1. */
+int layout_corrupt(struct fsnap_error *err, const char *image, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
+
 uint64_t layout_checksum(const void *bytes, uint64_t length);
 void layout_seal_super(struct layout_super *super);
 void layout_seal_slot(struct layout_slot *slot);

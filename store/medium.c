@@ -3,7 +3,9 @@
 
 #include <fcntl.h>
 #include <libpmem2.h>
+#include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -21,7 +23,6 @@
 #endif
 
 #define PMEM2_E_FIRST 100000
-#define PIECES_MAX 64
 #define RESERVE_ADDRESSES (1ull << 40)	/* address space kept free for growth; costs nothing */
 #define HUGE_WORTH (256u << 10)		/* bytes needed of a folio before it is asked for */
 #define HUGE_BUSY_MAX 16
@@ -29,10 +30,52 @@
 
 void (*medium_persisted_hook)(int fd, uint64_t offset, uint64_t length);
 
-/* A mapping is made here and then handed to libpmem2, which knows how this CPU copies to and
- * flushes persistent memory. pmem2_map_new() would make it too, but it walks /sys with fchdir(2)
- * to learn whether the caches are flushed on power loss, and the working directory belongs to the
- * threads of the program that uses this library. Without that knowledge DAX is flushed always. */
+/* What libpmem2 knows of this CPU: how to copy to memory, and how to flush it. Which functions
+ * these are depends on the granularity alone, so each is asked for once, with a page that stays.
+ *
+ * The image itself is not mapped by pmem2_map_new() (1.12). It tries MAP_SYNC with MAP_FIXED, and
+ * where the file is not on DAX that attempt unmaps what it reserved; other threads' mappings land
+ * in the hole and are overwritten by its second attempt (these calls, made here at first, killed
+ * the writers side by side of test_store). It also walks /sys with fchdir(2), and the working directory belongs to the program.
+ * pmem2_map_from_existing() for each image would leak 176 bytes each. */
+struct methods {
+	pmem2_memcpy_fn copy;
+	pmem2_persist_fn persist;
+};
+
+static struct methods methods[2]; /* page cache or DRAM; DAX */
+static int methods_error;
+static char methods_message[256];
+
+static int ask_methods(struct methods *found, enum pmem2_granularity granularity)
+{
+	struct pmem2_source *source;
+	struct pmem2_map *map;
+	void *page = mmap(NULL, STORE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+			  0);
+	if (page == MAP_FAILED)
+		return -errno;
+	int r = pmem2_source_from_anon(&source, STORE_PAGE);
+	if (r)
+		return r;
+	r = pmem2_map_from_existing(&map, source, page, STORE_PAGE, granularity);
+	pmem2_source_delete(&source);
+	if (r)
+		return r;
+	found->copy = pmem2_get_memcpy_fn(map);
+	found->persist = pmem2_get_persist_fn(map);
+	return 0;
+}
+
+static void ask_all_methods(void)
+{
+	methods_error = ask_methods(&methods[0], PMEM2_GRANULARITY_PAGE);
+	if (!methods_error)
+		methods_error = ask_methods(&methods[1], PMEM2_GRANULARITY_CACHE_LINE);
+	if (methods_error) /* the library keeps it for this thread only */
+		snprintf(methods_message, sizeof(methods_message), "%s", pmem2_errormsg());
+}
+
 struct medium {
 	int fd;
 	bool in_memory;
@@ -41,10 +84,7 @@ struct medium {
 	uint64_t length; /* end of what is mapped */
 	void *reserved;	 /* addresses, of which the last are kept free for growth */
 	uint64_t reserved_length;
-	struct pmem2_map *maps[PIECES_MAX]; /* one per growth */
-	unsigned pieces;
-	pmem2_memcpy_fn copy;
-	pmem2_persist_fn persist; /* NULL: a page cache, use msync(2) */
+	const struct methods *methods;
 };
 
 /* MAP_SYNC is granted only on DAX, and says that flushed caches are durable there. Asked with a
@@ -60,21 +100,16 @@ static bool file_is_dax(int fd)
 	return true;
 }
 
-static int hand_to_pmem2(struct medium *medium, void *start, uint64_t length,
-			 struct pmem2_map **map, struct fsnap_error *err)
+static int find_methods(struct medium *medium, struct fsnap_error *err)
 {
-	struct pmem2_source *source = NULL;
-	int r = pmem2_source_from_fd(&source, medium->fd);
-	if (!r)
-		r = pmem2_map_from_existing(map, source, start, length,
-					    medium->dax ? PMEM2_GRANULARITY_CACHE_LINE
-							: PMEM2_GRANULARITY_PAGE);
-	pmem2_source_delete(&source);
-	if (!r)
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+	pthread_once(&once, ask_all_methods);
+	medium->methods = &methods[medium->dax];
+	if (!methods_error)
 		return 0;
 	/* Negative errno values, or beyond them the library's own. */
-	return store_fail(err, r > -PMEM2_E_FIRST ? -r : 0, "mapping the image: libpmem2: %s",
-			  pmem2_errormsg());
+	return store_fail(err, methods_error > -PMEM2_E_FIRST ? -methods_error : 0,
+			  "libpmem2: %s", methods_message);
 }
 
 /* Addresses for file bytes from `offset` on, aligned like the file so that 2 MiB folios can be
@@ -102,20 +137,12 @@ static int map_piece(struct medium *medium, uint64_t offset, uint64_t length, in
 {
 	int flags = medium->dax ? MAP_SHARED_VALIDATE | MAP_SYNC : MAP_SHARED;
 	char *where = medium->base + offset;
-	struct pmem2_map **map = &medium->maps[medium->pieces];
 	if (where + length > (char *)medium->reserved + medium->reserved_length)
 		return store_fail(err, EFBIG, "growing the image");
 
 	if (mmap(where, length, prot, flags | MAP_FIXED, medium->fd, (off_t)offset) == MAP_FAILED)
 		return store_fail(err, errno, "mapping the image");
 	medium->length = offset + length;
-	if (hand_to_pmem2(medium, where, length, map, err) < 0)
-		return -1;
-	medium->pieces++;
-	medium->copy = pmem2_get_memcpy_fn(*map);
-	/* For page granularity libpmem2 calls abort(3) when msync(2) fails. A full or failing disk
-	 * is an ordinary error here, so that case is ours. */
-	medium->persist = medium->dax ? pmem2_get_persist_fn(*map) : NULL;
 	return 0;
 }
 
@@ -150,7 +177,7 @@ struct medium *medium_open_write(int fd, uint64_t length, bool in_memory, struct
 	uint64_t most = length < RESERVE_ADDRESSES / 2 ? RESERVE_ADDRESSES : 2 * length;
 	medium->in_memory = in_memory;
 	medium->dax = !in_memory && file_is_dax(fd);
-	if (reserve_addresses(medium, 0, length, most, err) < 0 ||
+	if (find_methods(medium, err) < 0 || reserve_addresses(medium, 0, length, most, err) < 0 ||
 	    map_piece(medium, 0, length, PROT_READ | PROT_WRITE, err) < 0) {
 		medium_close(medium);
 		return NULL;
@@ -162,11 +189,8 @@ int medium_grow(struct medium *medium, uint64_t length, struct fsnap_error *err)
 {
 	if (length <= medium->length)
 		return 0;
-	/* As much as is asked for, unless it is asked often: pieces are few. */
-	uint64_t quarter = medium->pieces < PIECES_MAX / 4 ? 0 : medium->length / 4;
-	uint64_t least = medium->length + quarter;
-	uint64_t size = align_up(length > least ? length : least, LAYOUT_HUGE);
-	if (medium->pieces == PIECES_MAX || size > LAYOUT_LIMIT)
+	uint64_t size = align_up(length, LAYOUT_HUGE);
+	if (size > LAYOUT_LIMIT)
 		return store_fail(err, EFBIG, "growing the image to %llu bytes",
 				  (unsigned long long)size);
 	if (ftruncate(medium->fd, (off_t)size) < 0)
@@ -270,7 +294,7 @@ uint64_t medium_length(const struct medium *medium)
 void medium_copy(struct medium *medium, uint64_t offset, const void *from, uint64_t length)
 {
 	if (length)
-		medium->copy(medium->base + offset, from, length, PMEM2_F_MEM_NOFLUSH);
+		medium->methods->copy(medium->base + offset, from, length, PMEM2_F_MEM_NOFLUSH);
 }
 
 static void tell_hook(const struct medium *medium, uint64_t offset, uint64_t length)
@@ -286,8 +310,9 @@ int medium_persist(struct medium *medium, uint64_t offset, uint64_t length,
 	uint64_t end = align_up(offset + length, STORE_PAGE);
 	if (length == 0)
 		return 0;
-	if (medium->persist)
-		medium->persist(medium->base + offset, length);
+	/* libpmem2 persists a page cache by msync(2) too, but calls abort(3) when that fails. */
+	if (medium->dax)
+		medium->methods->persist(medium->base + offset, length);
 	else if (!medium->in_memory && msync(medium->base + start, end - start, MS_SYNC) < 0)
 		return store_fail(err, errno, "writing the image");
 	tell_hook(medium, offset, length);
@@ -305,8 +330,6 @@ void medium_close(struct medium *medium)
 {
 	if (!medium)
 		return;
-	for (unsigned i = 0; i < medium->pieces; i++)
-		pmem2_map_delete(&medium->maps[i]);
 	if (medium->reserved)
 		munmap(medium->reserved, medium->reserved_length);
 	free(medium);

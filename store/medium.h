@@ -1,5 +1,5 @@
 /*
- * medium.h - a file as memory: mapped with libpmem2, grown in place, made durable.
+ * medium.h - a file as memory: mapped, grown in place, copied to and made durable with libpmem2.
  *
  * What "durable" takes depends on where the file lies: on DAX the CPU caches are flushed, on a
  * disk the page cache is, and on tmpfs nothing outlives the machine, so nothing is done.

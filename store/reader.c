@@ -133,9 +133,7 @@ static void *read_section(const struct image *image, const struct layout_section
 	if (read_exactly(image->fd, bytes, section->length, section->offset, image->name, err) < 0)
 		return NULL;
 	if (layout_checksum(bytes, section->length) != section->checksum) {
-		fail(err, FSNAP_E_IMAGE_CORRUPT, 0, "image %s: the checksum of its %s is wrong",
-		     image->name, what);
-		error_hint(err, "copy it again from where it is whole, or remove it");
+		layout_corrupt(err, image->name, "the checksum of its %s is wrong", what);
 		return NULL;
 	}
 	return steal(&bytes);
@@ -158,9 +156,8 @@ static int read_tables(struct image *image, struct fsnap_error *err)
 	uint64_t bad;
 	const char *wrong = layout_check_runs(image->runs, image->run_count, slot->pages, &bad);
 	if (wrong)
-		return fail(err, FSNAP_E_IMAGE_CORRUPT, 0,
-			    "image %s: entry %" PRIu64 " of its page index %s", image->name, bad,
-			    wrong);
+		return layout_corrupt(err, image->name, "entry %" PRIu64 " of its page index %s",
+				      bad, wrong);
 	return 0;
 }
 
@@ -268,9 +265,8 @@ int image_get(const struct image *image, uint32_t kind, size_t index, xdrproc_t 
 	      struct fsnap_error *err)
 {
 	if (index >= image_count(image, kind))
-		return fail(err, FSNAP_E_IMAGE_CORRUPT, 0,
-			    "image %s: record %zu of kind %" PRIu32 " is missing", image->name,
-			    index, kind);
+		return layout_corrupt(err, image->name,
+				      "record %zu of kind %" PRIu32 " is missing", index, kind);
 	return record_decode(&image->records[image->first[kind] + index], image->name, proc, object,
 			     err);
 }
@@ -322,13 +318,11 @@ int image_verify_blocks(const struct image *image, uint64_t first, uint64_t n,
 	for (uint64_t block = first; block < first + n; block++) {
 		uint64_t pages = layout_block_pages(block, image->slot.pages);
 		const void *bytes = image_page(image, block * STORE_BLOCK_PAGES);
-		if (layout_checksum(bytes, pages * STORE_PAGE) == image->sums[block])
-			continue;
-		fail(err, FSNAP_E_IMAGE_CORRUPT, 0,
-		     "image %s: pages %" PRIu64 " to %" PRIu64 " differ from their checksum",
-		     image->name, block * STORE_BLOCK_PAGES,
-		     block * STORE_BLOCK_PAGES + pages - 1);
-		return error_hint(err, "copy it again from where it is whole, or remove it");
+		if (layout_checksum(bytes, pages * STORE_PAGE) != image->sums[block])
+			return layout_corrupt(
+				err, image->name,
+				"pages %" PRIu64 " to %" PRIu64 " differ from their checksum",
+				block * STORE_BLOCK_PAGES, block * STORE_BLOCK_PAGES + pages - 1);
 	}
 	return 0;
 }

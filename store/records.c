@@ -119,12 +119,6 @@ static int by_kind(const void *a, const void *b)
 	return one->body < two->body ? -1 : one->body > two->body;
 }
 
-static int damaged(struct fsnap_error *err, const char *image, uint64_t number)
-{
-	return fail(err, FSNAP_E_IMAGE_CORRUPT, 0, "image %s: record %" PRIu64 " is damaged", image,
-		    number);
-}
-
 int record_parse(const char *bytes, uint64_t length, uint64_t expected, const char *image,
 		 struct record **records, size_t *count, struct fsnap_error *err)
 {
@@ -141,7 +135,7 @@ int record_parse(const char *bytes, uint64_t length, uint64_t expected, const ch
 		if (!get_number(&cursor, &record.kind) || !get_number(&cursor, &flags) ||
 		    !get_bytes(&cursor, &name, &name_length) || name_length > RECORD_NAME ||
 		    !get_bytes(&cursor, &record.body, &record.length))
-			return damaged(err, image, i);
+			return layout_corrupt(err, image, "record %" PRIu64 " is damaged", i);
 		if (kind_known(record.kind)) {
 			found[used++] = record;
 		} else if (flags & RECORD_REQUIRED) {
@@ -153,7 +147,7 @@ int record_parse(const char *bytes, uint64_t length, uint64_t expected, const ch
 		}
 	}
 	if (cursor.at != cursor.end)
-		return damaged(err, image, expected);
+		return layout_corrupt(err, image, "its metadata goes on after the last record");
 	qsort(found, used, sizeof(*found), by_kind);
 	*count = used;
 	*records = steal(&found);
@@ -170,6 +164,6 @@ int record_decode(const struct record *record, const char *image, xdrproc_t proc
 	if (done)
 		return 0;
 	xdr_free(proc, object);
-	return fail(err, FSNAP_E_IMAGE_CORRUPT, 0,
-		    "image %s: a record of kind %" PRIu32 " does not decode", image, record->kind);
+	return layout_corrupt(err, image, "a record of kind %" PRIu32 " does not decode",
+			      record->kind);
 }

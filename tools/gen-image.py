@@ -258,7 +258,7 @@ static void put_by_kind(struct json *out, const char *name, char *bytes, unsigne
 	void *object = kind ? calloc(1, kind->size) : NULL;
 	XDR xdr;
 	xdrmem_create(&xdr, bytes, length, XDR_DECODE);
-	if (object && kind->xdr(&xdr, object))
+	if (object && kind->xdr(&xdr, object) && xdr_getpos(&xdr) == length)
 		kind->json(out, object);
 	else
 		json_bytes(out, bytes, length);
