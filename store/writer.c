@@ -6,10 +6,11 @@
 #include <inttypes.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/statvfs.h>
 
 #include "store/scope.h"
 
-#define MEMORY_CHECK (64ull << 20) /* asking the kernel for less is not worth the question */
+#define ROOM_CHECK (64ull << 20) /* asking the kernel about less is not worth the question */
 
 void writer_advance(struct image_writer *writer, enum writer_state to)
 {
@@ -51,6 +52,18 @@ static int check_memory(uint64_t bytes, struct fsnap_error *err)
 	return 0;
 }
 
+/* fallocate(2) that runs out has taken all there was first, from everybody else on the disk. */
+static int check_room(const struct image_writer *writer, uint64_t bytes, struct fsnap_error *err)
+{
+	struct statvfs fs;
+	if (bytes < ROOM_CHECK)
+		return 0;
+	if (fstatvfs(writer->store->dir, &fs) == 0 && bytes / fs.f_frsize >= fs.f_bavail)
+		return store_fail(err, ENOSPC, "%" PRIu64 " MiB needed, %" PRIu64 " MiB left",
+				  bytes >> 20, (uint64_t)fs.f_bavail * fs.f_frsize >> 20);
+	return writer->store->in_memory ? check_memory(bytes, err) : 0;
+}
+
 static int back_once(struct image_writer *writer, uint64_t offset, uint64_t length,
 		     struct fsnap_error *err)
 {
@@ -58,8 +71,7 @@ static int back_once(struct image_writer *writer, uint64_t offset, uint64_t leng
 	uint64_t fresh = offset > old_end ? offset : old_end;
 	uint64_t end = offset + length;
 
-	if (writer->store->in_memory && end > fresh && end - fresh >= MEMORY_CHECK &&
-	    check_memory(end - fresh, err) < 0)
+	if (end > fresh && check_room(writer, end - fresh, err) < 0)
 		return -1;
 	if (medium_grow(writer->medium, end, err) < 0)
 		return -1;
@@ -75,8 +87,12 @@ int writer_back(struct image_writer *writer, uint64_t offset, uint64_t length,
 	if (length == 0 || back_once(writer, offset, length, &first) == 0)
 		return 0;
 	/* What the pool holds is of no use while it keeps this image from being written. */
-	if (first.code == FSNAP_E_STORE_FULL && pool_empty(writer->store, NULL) > 0)
-		return back_once(writer, offset, length, err);
+	if (first.code == FSNAP_E_STORE_FULL && pool_empty(writer->store, NULL) > 0) {
+		memset(&first, 0, sizeof(first));
+		if (back_once(writer, offset, length, &first) == 0)
+			return 0;
+	}
+	writer->starved = first.code == FSNAP_E_STORE_FULL;
 	if (err && !error_is_set(err))
 		*err = first;
 	return -1;
@@ -266,7 +282,7 @@ void image_writer_abort(struct image_writer *writer)
 		uint64_t length = fstat(writer->claim.fd, &st) == 0 ? (uint64_t)st.st_size : 0;
 		if (writer->medium && writer->state == WRITER_COMMITTED)
 			memset(medium_at(writer->medium, STORE_PAGE), 0, LAYOUT_HEAD - STORE_PAGE);
-		if (length >= STORE_FILE_MIN)
+		if (length >= STORE_FILE_MIN && !writer->starved)
 			pool_give(writer->store, &writer->claim.at, length, NULL);
 		else
 			unlinkat(writer->store->dir, writer->claim.at.path, 0);

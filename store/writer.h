@@ -26,6 +26,7 @@ struct image_writer {
 	struct medium *medium;
 	uint64_t reserved; /* pages */
 	uint64_t taken;
+	bool starved; /* space ran out: what it got is given back, not kept in the pool */
 	struct block_sum *blocks; /* one per block of `reserved` */
 	struct page_run *runs;
 	size_t run_count;

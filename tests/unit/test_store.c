@@ -315,6 +315,42 @@ static void the_pool_is_bounded(void **state)
 	store_close(store);
 }
 
+/* A small image leaves a large file to the next large one; a middling one takes it, and cuts off
+ * what it does not need. */
+static void a_file_far_too_large(void **state)
+{
+	(void)state;
+	struct fsnap_error err = {0};
+	struct store *store = world_store(STORE_WRITE);
+	struct image_writer *writer = image_writer_open(store, "estimate", 40000, &err);
+	image_writer_abort(writer);
+	assert_int_equal(files_in("pool"), 1);
+	seed_make(store, "small", 1, 100);
+	assert_int_equal(files_in("pool"), 1);
+	seed_make(store, "middling", 2, 5000);
+	assert_int_equal(files_in("pool"), 0);
+	struct stat st;
+	assert_int_equal(stat(world_path("images/middling.fsnap"), &st), 0);
+	assert_true((uint64_t)st.st_size <= MB(2) + 5000 * STORE_PAGE + MB(2));
+	seed_expect(store, "middling", 2, 5000);
+	store_close(store);
+}
+
+/* More than the machine has is refused before anything is taken. */
+static void far_too_large_an_image(void **state)
+{
+	(void)state;
+	struct fsnap_error err = {0};
+	struct store *store = world_store(STORE_WRITE);
+	assert_null(image_writer_open(store, "a", 1ull << 30, &err)); /* 4 TiB */
+	assert_int_equal(err.code, FSNAP_E_STORE_FULL);
+	assert_true(err.hint[0]);
+	assert_null(image_writer_open(store, "a", 1ull << 60, NULL));
+	assert_int_equal(files_in("pool"), 0);
+	assert_int_equal(files_in("tmp"), 0);
+	store_close(store);
+}
+
 static void an_aborted_image_leaves_nothing(void **state)
 {
 	(void)state;
@@ -546,6 +582,8 @@ int main(void)
 		STORE_TEST(removed_space_is_recycled),
 		STORE_TEST(nothing_in_use_is_recycled),
 		STORE_TEST(the_pool_is_bounded),
+		STORE_TEST(a_file_far_too_large),
+		STORE_TEST(far_too_large_an_image),
 		STORE_TEST(an_aborted_image_leaves_nothing),
 		STORE_TEST(a_dead_writers_space_comes_back),
 		STORE_TEST(writers_side_by_side),
