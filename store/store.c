@@ -20,7 +20,7 @@ static const struct {
 	int code;
 	const char *hint;
 } meanings[] = {
-	{ENOSPC, FSNAP_E_STORE_FULL, "free space there (`fsnap trim`, `fsnap remove`), or use another store"},
+	{ENOSPC, FSNAP_E_STORE_FULL, "free space there (`fsnap rm NAME`, `fsnap rm --trim`), or use another store"},
 	{EDQUOT, FSNAP_E_STORE_FULL, "the disk quota is used up: remove images, or use another store"},
 	{EFBIG, FSNAP_E_STORE_FULL, "the file system or a limit (ulimit -f) forbids files this long"},
 	{EROFS, FSNAP_E_STORE_READONLY, "use a store on a file system that is mounted writable"},

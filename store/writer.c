@@ -25,7 +25,7 @@ int writer_name_is_free(const struct image_writer *writer, struct fsnap_error *e
 	if (fstatat(writer->store->dir, at.path, &st, AT_SYMLINK_NOFOLLOW) < 0)
 		return 0; /* whatever else is wrong shows when the name is taken */
 	fail(err, FSNAP_E_IMAGE_EXISTS, 0, "image %s: there is one already", writer->name);
-	return error_hint(err, "choose another name, or remove it with `fsnap remove %s`",
+	return error_hint(err, "choose another name, or remove it with `fsnap rm %s`",
 			  writer->name);
 }
 
