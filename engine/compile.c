@@ -238,7 +238,9 @@ static void compile_zombie(struct restore *restore, const image_process *process
 	uint32_t task = leader_task(restore, process);
 	int status = process->wait_status;
 	const char *comm = process->threads.threads_val[0].comm;
+	struct rebuild r = rebuild_of(restore, process, 0);
 	join_group(restore, process);
+	creds_rebuild_task(&r);
 	plan_note(plans, "end as it had ended");
 	plan_call(plans, task, SYS_prctl, IMM(PR_SET_NAME), DATA(plans_data(plans, comm, strlen(comm) + 1, 1)));
 	if (WIFSIGNALED(status)) {

@@ -90,9 +90,10 @@ static int refuse_namespaces(const struct process *process, struct fsnap_error *
 /* What can be had of a process whether or not it runs. */
 static int prepare_process(struct dump *dump, struct process *process, struct fsnap_error *err)
 {
-	if (process->image.zombie)
+	if (process->image.zombie || process->prepared)
 		return 0;
-	if (refuse_namespaces(process, err) < 0 || maps_collect(dump, process, err) < 0 ||
+	if (refuse_namespaces(process, err) < 0 || maps_survey(process, err) < 0 ||
+	    maps_collect(dump, process, err) < 0 ||
 	    text_find(process->pid, process->mm.vmas.vmas_val, process->mm.vmas.vmas_len, &process->text,
 		      &dump->texts, err) < 0)
 		return -1;
@@ -102,10 +103,32 @@ static int prepare_process(struct dump *dump, struct process *process, struct fs
 		     process->comm);
 		return error_hint(err, "run fsnap as root or as the owner of the process");
 	}
-	if (process->text.syscall_any || process->text.syscall_ret)
+	process->prepared = process->text.syscall_any || process->text.syscall_ret;
+	if (process->prepared)
 		return 0;
 	return fail(err, FSNAP_E_UNSUPPORTED, 0, "process %d (%s): no system call instruction in its text",
 		    process->pid, process->comm);
+}
+
+static void meet_children(struct dump *dump, struct process *parent)
+{
+	size_t count;
+	cleanup_free pid_t *children = procfs_children(parent->proc, &count, NULL);
+	for (size_t i = 0; children && i < count; i++)
+		seize_prepare(&dump->known, children[i], parent->pid, NULL);
+}
+
+/* What is found out before the freeze need not be found out during it. Children come and go meanwhile:
+ * the tree is what seize_tree() finds, and what fails here is done again there. */
+static int prepare_tree(struct dump *dump, struct fsnap_error *err)
+{
+	if (prepare_process(dump, dump->tree.processes[0], err) < 0)
+		return -1;
+	meet_children(dump, dump->tree.processes[0]);
+	for (size_t i = 0; i < dump->known.n_processes; i++)
+		if (prepare_process(dump, dump->known.processes[i], NULL) == 0)
+			meet_children(dump, dump->known.processes[i]);
+	return 0;
 }
 
 static const char *image_name_for(const struct dump *dump, char *buf, size_t size)
@@ -158,7 +181,7 @@ static int look_around(struct dump *dump, struct fsnap_error *err)
 	if (!dump->writer)
 		return -1;
 	dump->report->recycled = image_writer_recycled(dump->writer);
-	return prepare_process(dump, root, err);
+	return prepare_tree(dump, err);
 }
 
 /* --- freeze and collect --------------------------------------------------------------- */
@@ -312,8 +335,10 @@ static int put_tree(struct dump *dump, image_tree *tree, struct fsnap_error *err
 	return result;
 }
 
-/* XDR cannot write NULL strings: a zombie's record is mostly empty, but well-formed. */
-static int put_process(struct dump *dump, struct process *process, struct fsnap_error *err)
+/* XDR cannot write NULL strings: a zombie's record is mostly empty, but well-formed. `epitaph` is what
+ * is left of its main thread. */
+static int put_process(struct dump *dump, struct process *process, const image_thread *epitaph,
+		       struct fsnap_error *err)
 {
 	image_process record = process->image;
 	if (!record.cwd.path)
@@ -325,12 +350,24 @@ static int put_process(struct dump *dump, struct process *process, struct fsnap_
 		return fail(err, FSNAP_E_NOMEM, ENOMEM, "threads");
 	for (size_t i = 0; i < process->n_tasks; i++)
 		threads[i] = process->tasks[i]->image;
-	/* Of an ended process its name is left. */
 	if (process->image.zombie)
-		threads[0] = (image_thread){ .tid = process->pid, .comm = process->comm };
+		threads[0] = *epitaph;
 	record.threads.threads_val = threads;
 	record.threads.threads_len = process->image.zombie ? 1 : (u_int)process->n_tasks;
 	return put(dump, IMAGE_PROCESS, "process", (xdrproc_t)xdr_image_process, &record, err);
+}
+
+/* Of an ended process its name and owner are left, which its parent will be told. */
+static int put_zombie(struct dump *dump, struct process *process, struct fsnap_error *err)
+{
+	cleanup_free char *text = procfs_read(process->proc, "status", NULL, err);
+	struct task_status status;
+	if (!text || status_parse(text, &status, err) < 0)
+		return -1;
+	image_thread epitaph = { .tid = process->pid, .comm = process->comm, .creds = status.creds };
+	int result = put_process(dump, process, &epitaph, err);
+	free(status.creds.groups.groups_val);
+	return result;
 }
 
 static int put_records(struct dump *dump, image_tree *tree, struct fsnap_error *err)
@@ -350,9 +387,12 @@ static int put_records(struct dump *dump, image_tree *tree, struct fsnap_error *
 			return -1;
 	if (files_put(dump, err) < 0)
 		return -1;
-	for (size_t i = 0; i < dump->tree.n_processes; i++)
-		if (put_process(dump, dump->tree.processes[i], err) < 0)
+	for (size_t i = 0; i < dump->tree.n_processes; i++) {
+		struct process *process = dump->tree.processes[i];
+		if ((process->image.zombie ? put_zombie(dump, process, err) :
+					     put_process(dump, process, NULL, err)) < 0)
 			return -1;
+	}
 	for (size_t i = 0; i < dump->n_runs; i++)
 		if (image_writer_add_run(dump->writer, &dump->runs[i], err) < 0)
 			return -1;
@@ -393,7 +433,7 @@ static void await_end(struct dump *dump)
 static int frozen_part(struct dump *dump, image_tree *tree, uint64_t *mark, struct fsnap_error *err)
 {
 	struct fsnap_dump_report *report = dump->report;
-	if (seize_tree(&dump->tree, err) < 0)
+	if (seize_tree(&dump->tree, &dump->known, err) < 0)
 		return -1;
 	report->seize_us = lap(mark);
 	tree->created_ns = clock_ns(CLOCK_REALTIME);
@@ -447,6 +487,7 @@ static void dump_free(struct dump *dump)
 	free(dump->runs);
 	text_cache_free(&dump->texts);
 	tree_free(&dump->tree);
+	tree_free(&dump->known);
 	store_close(dump->store);
 }
 

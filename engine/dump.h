@@ -52,6 +52,7 @@ struct dump {
 	struct store *store;
 	struct image_writer *writer;
 	struct tree tree;
+	struct tree known; /* descendants met before the freeze; they may come and go */
 	struct text_cache texts;
 	uint64_t taken;	     /* image pages given out so far; reserved and claimed before they are filled */
 	unsigned next_space; /* numbers address spaces and ghosts */
@@ -73,7 +74,8 @@ struct dump {
 	void *scratch[32]; /* of the kinds, by their place in file_kinds[] */
 };
 
-/* maps.c */
+/* maps.c: maps_survey() asks what is costly to ask, before the freeze; maps_collect() the rest. */
+int maps_survey(struct process *process, struct fsnap_error *err);
 int maps_collect(struct dump *dump, struct process *process, struct fsnap_error *err);
 
 /* pages.c: adds runs and jobs. */

@@ -11,6 +11,10 @@
 
 #define DELETED " (deleted)"
 
+/* Beside enum image_advice; these never reach the image. */
+#define ADVICE_NORESERVE (1u << 30)
+#define ADVICE_USERFAULT (1u << 31)
+
 static int refuse_map(const struct process *process, const struct procfs_map *map, const char *what,
 		      const char *hint, struct fsnap_error *err)
 {
@@ -53,7 +57,8 @@ static struct saved_mapped *add_mapped(struct dump *dump, struct process *proces
 	}
 	struct stat stat;
 	fstat(fd, &stat);
-	if (!S_ISREG(stat.st_mode)) {
+	bool zero = S_ISCHR(stat.st_mode) && stat.st_rdev == makedev(1, 5); /* /dev/zero */
+	if (!S_ISREG(stat.st_mode) && !zero) {
 		refuse_map(process, map, "a device is mapped", "close the device, or dump without it", err);
 		return NULL;
 	}
@@ -96,6 +101,78 @@ static int shared_mapping(struct dump *dump, struct process *process, const stru
 	return vma->object ? 0 : -1;
 }
 
+/* --- what was said about mappings ------------------------------------------- */
+
+static const struct {
+	char code[3]; /* in VmFlags of /proc/PID/smaps (proc(5)) */
+	unsigned advice;
+} flags[] = {
+	{ "dc", ADVICE_DONTFORK },  { "wf", ADVICE_WIPEONFORK },  { "dd", ADVICE_DONTDUMP },
+	{ "hg", ADVICE_HUGEPAGE },  { "nh", ADVICE_NOHUGEPAGE },  { "mg", ADVICE_MERGEABLE },
+	{ "lo", ADVICE_LOCKED },    { "lf", ADVICE_ONFAULT },	  { "sr", ADVICE_SEQUENTIAL },
+	{ "rr", ADVICE_RANDOM },    { "sl", ADVICE_SEALED },	  { "um", ADVICE_USERFAULT },
+	{ "uw", ADVICE_USERFAULT }, { "ui", ADVICE_USERFAULT },	  { "nr", ADVICE_NORESERVE },
+};
+
+static unsigned parse_flags(const char *codes)
+{
+	unsigned advice = 0;
+	for (; *codes && *codes != '\n'; codes += 3)
+		for (size_t i = 0; i < sizeof(flags) / sizeof(flags[0]); i++)
+			if (codes[0] == flags[i].code[0] && codes[1] == flags[i].code[1])
+				advice |= flags[i].advice;
+	return advice;
+}
+
+int maps_survey(struct process *process, struct fsnap_error *err)
+{
+	cleanup_free char *text = procfs_read(process->proc, "smaps", NULL, err);
+	if (!text)
+		return -1;
+	free(process->advice);
+	process->advice = NULL;
+	process->n_advice = 0;
+	char *line = text;
+	for (char *codes; (codes = strstr(line, "\nVmFlags: "));) {
+		struct advice *array = grow(process->advice, process->n_advice, sizeof(*array), err);
+		if (!array)
+			return -1;
+		process->advice = array;
+		struct advice *advice = &array[process->n_advice++];
+		char *cursor = line;
+		advice->start = strtoul(cursor, &cursor, 16);
+		advice->end = strtoul(cursor + 1, NULL, 16);
+		advice->flags = parse_flags(codes + strlen("\nVmFlags: "));
+		line = strchr(codes + 1, '\n');
+		line = line ? line + 1 : codes + strlen(codes);
+	}
+	return 0;
+}
+
+/* Looks up what smaps said before the freeze. A mapping that has changed since is asked for anew:
+ * that walks all page tables, which is why it is not done for every process while it stands still. */
+static int find_advice(struct process *process, image_vma *vma, struct fsnap_error *err)
+{
+	for (int attempt = 0; attempt < 2; attempt++) {
+		size_t low = 0, high = process->n_advice;
+		while (low < high) {
+			size_t middle = (low + high) / 2;
+			if (process->advice[middle].start < vma->start)
+				low = middle + 1;
+			else
+				high = middle;
+		}
+		if (low < process->n_advice && process->advice[low].start == vma->start &&
+		    process->advice[low].end == vma->end) {
+			vma->advice = process->advice[low].flags;
+			return 0;
+		}
+		if (maps_survey(process, err) < 0)
+			return -1;
+	}
+	return 0;
+}
+
 /* --- what a mapping is ------------------------------------------------------ */
 
 static const struct {
@@ -126,13 +203,12 @@ static int classify(struct dump *dump, struct process *process, struct procfs_ma
 		vma->kind = VMA_SPECIAL;
 		return 0;
 	}
-	/* Private mappings of /dev/zero are anonymous memory by another name. */
-	bool zero = strcmp(map->path, "/dev/zero") == 0 || strcmp(map->path, "/dev/zero" DELETED) == 0;
-	if (map->inode == 0 || (zero && !map->shared)) {
+	if (map->inode == 0) {
 		vma->kind = VMA_ANON;
 		return 0;
 	}
-	if (zero)
+	/* Shared anonymous memory is a nameless file that the kernel calls so. */
+	if (strcmp(map->path, "/dev/zero" DELETED) == 0)
 		return shared_mapping(dump, process, map, vma, err);
 	return file_mapping(dump, process, map, vma, err);
 }
@@ -158,6 +234,14 @@ static int add_vma(struct dump *dump, struct process *process, struct procfs_map
 	if (!vma->name)
 		return fail(err, FSNAP_E_NOMEM, ENOMEM, "mappings");
 	mm->vmas.vmas_len++;
+	if (find_advice(process, vma, err) < 0)
+		return -1;
+	if (vma->advice & ADVICE_USERFAULT)
+		return refuse_map(process, map, "a userfaultfd is registered for it",
+				  "the program handles page faults itself; it cannot be saved yet", err);
+	if (vma->advice & ADVICE_NORESERVE)
+		vma->flags |= MAP_NORESERVE;
+	vma->advice &= ~(unsigned)(ADVICE_NORESERVE | ADVICE_USERFAULT);
 	return classify(dump, process, map, vma, err);
 }
 

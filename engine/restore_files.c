@@ -146,7 +146,8 @@ int restore_open(struct restore *restore, const image_identity *identity, unsign
 static int check_mapped(const image_mapped *mapped, int fd, struct fsnap_error *err)
 {
 	struct stat stat;
-	if (mapped->identity.ghost || mapped->writable || fstat(fd, &stat) < 0)
+	if (mapped->identity.ghost || mapped->writable || !S_ISREG(mapped->identity.mode) ||
+	    fstat(fd, &stat) < 0)
 		return 0;
 	int64_t mtime = stat.st_mtim.tv_sec * 1000000000ll + stat.st_mtim.tv_nsec;
 	if ((uint64_t)stat.st_size == mapped->identity.size && mtime == mapped->identity.mtime_ns)

@@ -24,17 +24,22 @@ static int make_shared(uint64_t size)
 	return fd >= 0 ? fd : memfd_create("zero", MFD_CLOEXEC);
 }
 
-/* A file without a name in the directory where it once had one; elsewhere if that is gone. */
+/* A file without a name where it once had one, so that it is called the same; if somebody else has
+ * that name now, without any; elsewhere if the directory is gone. */
 static int make_deleted(const image_ghost *ghost)
 {
 	cleanup_free char *path = strdup(ghost->name);
-	int fd = path ? open(dirname(path), O_TMPFILE | O_RDWR | O_CLOEXEC, ghost->mode & 07777) : -1;
+	int fd = open(ghost->name, O_CREAT | O_EXCL | O_NOFOLLOW | O_RDWR | O_CLOEXEC, 0600);
+	if (fd >= 0)
+		unlink(ghost->name);
+	else if (path)
+		fd = open(dirname(path), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
 	if (fd < 0)
-		fd = open("/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, ghost->mode & 07777);
+		fd = open("/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
 	if (fd < 0)
 		fd = memfd_create("deleted", MFD_CLOEXEC);
 	/* Only root may give files away; then the owner is the restoring user. */
-	if (fd >= 0 && fchown(fd, ghost->uid, ghost->gid) == 0)
+	if (fd >= 0 && (fchown(fd, ghost->uid, ghost->gid) == 0 || geteuid() == ghost->uid))
 		fchmod(fd, ghost->mode & 07777);
 	return fd;
 }

@@ -14,6 +14,16 @@
 /* A fork bomb outruns anybody; a compile job settles within a few rounds. */
 #define SEIZE_ROUNDS 1000
 
+static void note_stat(struct process *process, const struct procfs_stat *stat)
+{
+	memcpy(process->comm, stat->comm, sizeof(process->comm));
+	process->image.zombie = stat->state == 'Z' || stat->state == 'X';
+	process->image.wait_status = stat->exit_code;
+	process->image.exit_signal = stat->exit_signal;
+	process->image.pgid = stat->pgid;
+	process->image.sid = stat->sid;
+}
+
 struct process *seize_prepare(struct tree *tree, pid_t pid, pid_t ppid, struct fsnap_error *err)
 {
 	cleanup_fd int proc = procfs_open(pid, err);
@@ -33,12 +43,7 @@ struct process *seize_prepare(struct tree *tree, pid_t pid, pid_t ppid, struct f
 	}
 	process->proc = steal_fd(&proc);
 	process->pidfd = steal_fd(&pidfd);
-	memcpy(process->comm, stat.comm, sizeof(process->comm));
-	process->image.zombie = zombie;
-	process->image.wait_status = stat.exit_code;
-	process->image.exit_signal = stat.exit_signal;
-	process->image.pgid = stat.pgid;
-	process->image.sid = stat.sid;
+	note_stat(process, &stat);
 	return process;
 }
 
@@ -141,8 +146,26 @@ static int stop_process(struct process *process, size_t *found, struct fsnap_err
 	return -1;
 }
 
-/* Adds children that are not known yet. */
-static int find_children(struct tree *tree, struct process *parent, size_t *found,
+/* A process that was prepared before the freeze, if it is still the same child of the same parent: its
+ * directory in /proc cannot be mistaken for that of another with its number. */
+static bool adopt(struct tree *tree, struct tree *known, pid_t pid, const struct process *parent)
+{
+	struct process *process = tree_take(known, pid);
+	struct procfs_stat stat;
+	if (!process)
+		return false;
+	if (procfs_stat(process->proc, "stat", &stat, NULL) < 0 || stat.ppid != parent->pid ||
+	    tree_put(tree, process) < 0) {
+		process_free(process);
+		return false;
+	}
+	process->ppid = parent->pid;
+	note_stat(process, &stat);
+	return true;
+}
+
+/* Adds children that are not in the tree yet. */
+static int find_children(struct tree *tree, struct tree *known, struct process *parent, size_t *found,
 			 struct fsnap_error *err)
 {
 	if (parent->image.zombie)
@@ -155,7 +178,8 @@ static int find_children(struct tree *tree, struct process *parent, size_t *foun
 		if (tree_find(tree, pids[i]))
 			continue;
 		struct fsnap_error why = { 0 };
-		if (!seize_prepare(tree, pids[i], parent->pid, &why)) {
+		if (!adopt(tree, known, pids[i], parent) &&
+		    !seize_prepare(tree, pids[i], parent->pid, &why)) {
 			/* Reaped between the listing and now: it was a zombie then. */
 			if (why.code == FSNAP_E_NO_PROCESS || why.code == FSNAP_E_TARGET_DIED)
 				continue;
@@ -169,13 +193,13 @@ static int find_children(struct tree *tree, struct process *parent, size_t *foun
 
 /* A parent is stopped before its children are listed, so that the list is final; only threads that
  * were still running could add to it: look again until a whole round brings nothing new. */
-static int settle(struct tree *tree, struct fsnap_error *err)
+static int settle(struct tree *tree, struct tree *known, struct fsnap_error *err)
 {
 	for (int round = 0; round < SEIZE_ROUNDS; round++) {
 		size_t found = 0;
 		for (size_t i = 0; i < tree->n_processes; i++)
 			if (stop_process(tree->processes[i], &found, err) < 0 ||
-			    find_children(tree, tree->processes[i], &found, err) < 0)
+			    find_children(tree, known, tree->processes[i], &found, err) < 0)
 				return -1;
 		if (found == 0)
 			return 0;
@@ -185,9 +209,9 @@ static int settle(struct tree *tree, struct fsnap_error *err)
 	return error_hint(err, "stop its busiest part first: kill -STOP PID");
 }
 
-int seize_tree(struct tree *tree, struct fsnap_error *err)
+int seize_tree(struct tree *tree, struct tree *known, struct fsnap_error *err)
 {
-	if (settle(tree, err) == 0) {
+	if (settle(tree, known, err) == 0) {
 		if (!tree->processes[0]->image.zombie)
 			return 0;
 		fail(err, FSNAP_E_TARGET_DIED, 0, "process %d (%s) has ended", tree->processes[0]->pid,

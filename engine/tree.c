@@ -59,20 +59,38 @@ static void close_if_open(int fd)
 		close(fd);
 }
 
-static void process_free(struct process *process)
+void process_free(struct process *process)
 {
 	for (size_t i = 0; i < process->n_tasks; i++) {
 		xdr_free((xdrproc_t)xdr_image_thread, (char *)&process->tasks[i]->image);
 		free(process->tasks[i]);
 	}
 	free(process->tasks);
-	free(process->status);
+	free(process->advice);
 	close_if_open(process->proc);
 	close_if_open(process->pidfd);
 	close_if_open(process->mem);
 	xdr_free((xdrproc_t)xdr_image_process, (char *)&process->image);
 	xdr_free((xdrproc_t)xdr_image_mm, (char *)&process->mm);
 	free(process);
+}
+
+struct process *tree_take(struct tree *tree, pid_t pid)
+{
+	for (size_t i = 0; i < tree->n_processes; i++) {
+		struct process *process = tree->processes[i];
+		if (process->pid != pid)
+			continue;
+		for (tree->n_processes--; i < tree->n_processes; i++)
+			tree->processes[i] = tree->processes[i + 1];
+		return process;
+	}
+	return NULL;
+}
+
+int tree_put(struct tree *tree, struct process *process)
+{
+	return append((void ***)&tree->processes, &tree->n_processes, process);
 }
 
 void tree_free(struct tree *tree)

@@ -32,6 +32,11 @@ struct task { /* a thread */
 	image_thread image;
 };
 
+struct advice { /* what madvise(2) said about a mapping */
+	uint64_t start, end;
+	unsigned flags;
+};
+
 struct process {
 	pid_t pid;
 	pid_t ppid;
@@ -44,7 +49,9 @@ struct process {
 	image_process image;
 	image_mm mm;
 	struct text_gadgets text; /* instructions of its own that fsnap can use */
-	char *status;		  /* text of /proc/PID/status, read once it is frozen */
+	struct advice *advice;	  /* by address, as seen last */
+	size_t n_advice;
+	bool prepared;		  /* what can be had before the freeze was had */
 };
 
 struct tree {
@@ -54,6 +61,10 @@ struct tree {
 
 /* Adds a process that was just found; NULL when there is no memory. */
 struct process *tree_add(struct tree *tree, pid_t pid, pid_t ppid);
+/* Takes a process out of a tree, to be put into another; NULL: it is not there. */
+struct process *tree_take(struct tree *tree, pid_t pid);
+int tree_put(struct tree *tree, struct process *process);
+void process_free(struct process *process);
 struct task *process_add_task(struct process *process, pid_t tid);
 
 struct process *tree_find(const struct tree *tree, pid_t pid);

@@ -244,6 +244,40 @@ static int fill(struct plans *plans, uint32_t task, const struct memory_source *
 	return 0;
 }
 
+/* --- advice ------------------------------------------------------------------------- */
+
+#ifndef MADV_WIPEONFORK
+#define MADV_WIPEONFORK 18
+#endif
+#ifndef SYS_mseal
+#define SYS_mseal 462
+#endif
+
+static void advise(struct plans *plans, uint32_t task, const image_vma *vma)
+{
+	static const struct {
+		unsigned advice;
+		int madvise;
+	} table[] = {
+		{ ADVICE_DONTFORK, MADV_DONTFORK },	  { ADVICE_WIPEONFORK, MADV_WIPEONFORK },
+		{ ADVICE_DONTDUMP, MADV_DONTDUMP },	  { ADVICE_HUGEPAGE, MADV_HUGEPAGE },
+		{ ADVICE_NOHUGEPAGE, MADV_NOHUGEPAGE },	  { ADVICE_MERGEABLE, MADV_MERGEABLE },
+		{ ADVICE_SEQUENTIAL, MADV_SEQUENTIAL },	  { ADVICE_RANDOM, MADV_RANDOM },
+	};
+	if (!vma->advice)
+		return;
+	uint64_t size = vma->end - vma->start;
+	plan_note(plans, "advice about %#lx", (unsigned long)vma->start);
+	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++)
+		if (vma->advice & table[i].advice)
+			plan_call(plans, task, SYS_madvise, IMM(vma->start), IMM(size), IMM(table[i].madvise));
+	if (vma->advice & ADVICE_LOCKED)
+		plan_call(plans, task, SYS_mlock2, IMM(vma->start), IMM(size),
+			  IMM(vma->advice & ADVICE_ONFAULT ? MLOCK_ONFAULT : 0));
+	if (vma->advice & ADVICE_SEALED)
+		plan_call(plans, task, SYS_mseal, IMM(vma->start), IMM(size), IMM(0));
+}
+
 int memory_build(struct plans *plans, uint32_t task, const struct memory_source *source,
 		 const image_mm *mm, struct fsnap_error *err)
 {
@@ -265,6 +299,9 @@ int memory_build(struct plans *plans, uint32_t task, const struct memory_source 
 			plan_call(plans, task, SYS_mprotect, IMM(vma->start), IMM(vma->end - vma->start),
 				  IMM(vma->prot));
 	}
+	for (u_int i = 0; i < mm->vmas.vmas_len; i++)
+		if (mm->vmas.vmas_val[i].kind != VMA_SPECIAL)
+			advise(plans, task, &mm->vmas.vmas_val[i]);
 	return 0;
 }
 

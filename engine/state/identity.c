@@ -19,12 +19,23 @@
 
 /* --- dump ------------------------------------------------------------------------- */
 
-int oom_score_read(int proc, int *score, struct fsnap_error *err)
+static int read_number(int proc, const char *name, int base, long *value, struct fsnap_error *err)
 {
-	cleanup_free char *text = procfs_read(proc, "oom_score_adj", NULL, err);
+	cleanup_free char *text = procfs_read(proc, name, NULL, err);
 	if (!text)
 		return -1;
-	*score = atoi(text);
+	*value = strtol(text, NULL, base);
+	return 0;
+}
+
+int identity_read(int proc, image_process *image, struct fsnap_error *err)
+{
+	long score, filter;
+	if (read_number(proc, "oom_score_adj", 10, &score, err) < 0 ||
+	    read_number(proc, "coredump_filter", 16, &filter, err) < 0)
+		return -1;
+	image->oom_score_adj = (int)score;
+	image->coredump_filter = (unsigned)filter;
 	return 0;
 }
 
@@ -32,7 +43,7 @@ int identity_collect(struct survey *survey, struct fsnap_error *err)
 {
 	image_process *image = &survey->process->image;
 	image->umask = survey->task[0].status.umask;
-	if (oom_score_read(survey->process->proc, &image->oom_score_adj, err) < 0)
+	if (identity_read(survey->process->proc, image, err) < 0)
 		return error_context(err, "process %d", survey->process->pid);
 	return 0;
 }
@@ -103,14 +114,13 @@ int identity_answer_task(struct task_survey *survey, const struct plans *plans, 
 
 /* --- restore ------------------------------------------------------------------------ */
 
-static void rebuild_oom_score(const struct rebuild *r)
+static void write_own(const struct rebuild *r, const char *path, const char *format, long value)
 {
-	static const char path[] = "/proc/self/oom_score_adj";
-	char text[16];
-	int length = snprintf(text, sizeof(text), "%d", r->process->oom_score_adj);
-	plan_note(r->plans, "OOM score adjustment %s", text);
+	char text[32];
+	int length = snprintf(text, sizeof(text), format, value);
+	plan_note(r->plans, "%s: %s", path, text);
 	plan_call(r->plans, r->task, SYS_openat, IMM(AT_FDCWD),
-		  DATA(plans_data(r->plans, path, sizeof(path), 1)), IMM(O_WRONLY | O_CLOEXEC));
+		  DATA(plans_data(r->plans, path, strlen(path) + 1, 1)), IMM(O_WRONLY | O_CLOEXEC));
 	uint32_t fd = plan_result(r->plans);
 	plan_call(r->plans, r->task, SYS_write, SLOT(fd),
 		  DATA(plans_data(r->plans, text, (size_t)length + 1, 1)), IMM(length));
@@ -120,11 +130,14 @@ static void rebuild_oom_score(const struct rebuild *r)
 
 void identity_first(const struct rebuild *r)
 {
-	unsigned thp = r->process->thp_disable;
-	if (r->process->oom_score_adj != r->self->process.oom_score_adj)
-		rebuild_oom_score(r);
+	const image_process *process = r->process, *self = &r->self->process;
+	unsigned thp = process->thp_disable;
+	if (process->oom_score_adj != self->oom_score_adj)
+		write_own(r, "/proc/self/oom_score_adj", "%ld", process->oom_score_adj);
+	if (process->coredump_filter != self->coredump_filter)
+		write_own(r, "/proc/self/coredump_filter", "%#lx", process->coredump_filter);
 	plan_note(r->plans, "transparent huge pages");
-	if (thp != r->self->process.thp_disable) /* bit 0: disabled; above: PR_THP_DISABLE_* flags */
+	if (thp != self->thp_disable) /* bit 0: disabled; above: PR_THP_DISABLE_* flags */
 		plan_call(r->plans, r->task, SYS_prctl, IMM(PR_SET_THP_DISABLE), IMM(thp & 1),
 			  IMM(thp & ~1u));
 }

@@ -111,7 +111,7 @@ int survey_answer(struct survey *survey, const struct plans *plans, struct ctl *
 
 /* What the restoring process is, and the tasks it makes are at first. */
 struct inherited {
-	image_process process;	/* umask, personality, thp_disable, oom_score_adj, limits */
+	image_process process;	/* umask, personality, thp_disable, oom_score_adj, coredump_filter, limits */
 	image_thread thread;	/* comm, sched, timerslack_ns, creds, seccomp */
 	uint64_t rseq;		/* address libc registered for the calling thread; 0: none */
 	unsigned rseq_size;
@@ -186,7 +186,7 @@ void sched_rebuild_task(const struct rebuild *r);
 
 int identity_collect(struct survey *survey, struct fsnap_error *err);
 int identity_collect_task(struct task_survey *task, struct fsnap_error *err);
-int oom_score_read(int proc, int *score, struct fsnap_error *err);
+int identity_read(int proc, image_process *image, struct fsnap_error *err); /* what /proc/PID shows */
 void identity_ask(struct survey *survey, struct plans *plans);
 void identity_ask_task(struct task_survey *task, struct plans *plans);
 void identity_answer(struct survey *survey, const struct plans *plans, struct ctl *ctl);
