@@ -50,24 +50,6 @@ static void progress(const struct dump *dump, const char *phase, uint64_t done, 
 
 /* --- look around ------------------------------------------------------------------ */
 
-/* Saving whoever waits for us would freeze ourselves. */
-static int refuse_self(pid_t pid, struct fsnap_error *err)
-{
-	for (pid_t up = getpid(); up > 0;) {
-		if (up == pid) {
-			fail(err, FSNAP_E_SELF, 0, "process %d is fsnap itself or one of its parents", pid);
-			return error_hint(err, "start fsnap from outside the tree, for example from another "
-					       "terminal");
-		}
-		cleanup_fd int dir = procfs_open(up, NULL);
-		struct procfs_stat stat;
-		if (dir < 0 || procfs_stat(dir, "stat", &stat, NULL) < 0)
-			return 0;
-		up = stat.ppid;
-	}
-	return 0;
-}
-
 /* Namespaces of their own make a container, which is for later; refuse, rather than restore the
  * program into the wrong world. */
 static int refuse_namespaces(const struct process *process, struct fsnap_error *err)
@@ -162,7 +144,7 @@ static int look_around(struct dump *dump, struct fsnap_error *err)
 	}
 	if (!dir && fsnap_default_store(store_dir, sizeof(store_dir), err) < 0)
 		return -1;
-	struct process *root = refuse_self(pid, err) < 0 ? NULL : seize_prepare(&dump->tree, pid, 0, err);
+	struct process *root = seize_refuse_self(pid, err) < 0 ? NULL : seize_prepare(&dump->tree, pid, 0, err);
 	if (!root)
 		return -1;
 	if (root->image.zombie) {

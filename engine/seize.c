@@ -14,6 +14,24 @@
 /* A fork bomb outruns anybody; a compile job settles within a few rounds. */
 #define SEIZE_ROUNDS 1000
 
+/* Saving whoever waits for us would freeze ourselves. */
+int seize_refuse_self(pid_t pid, struct fsnap_error *err)
+{
+	for (pid_t up = getpid(); up > 0;) {
+		if (up == pid) {
+			fail(err, FSNAP_E_SELF, 0, "process %d is fsnap itself or one of its parents", pid);
+			return error_hint(err, "start fsnap from outside the tree, for example from another "
+					       "terminal");
+		}
+		cleanup_fd int dir = procfs_open(up, NULL);
+		struct procfs_stat stat;
+		if (dir < 0 || procfs_stat(dir, "stat", &stat, NULL) < 0)
+			return 0;
+		up = stat.ppid;
+	}
+	return 0;
+}
+
 static void note_stat(struct process *process, const struct procfs_stat *stat)
 {
 	memcpy(process->comm, stat->comm, sizeof(process->comm));
@@ -150,7 +168,7 @@ static int stop_process(struct process *process, size_t *found, struct fsnap_err
  * directory in /proc cannot be mistaken for that of another with its number. */
 static bool adopt(struct tree *tree, struct tree *known, pid_t pid, const struct process *parent)
 {
-	struct process *process = tree_take(known, pid);
+	struct process *process = known ? tree_take(known, pid) : NULL;
 	struct procfs_stat stat;
 	if (!process)
 		return false;

@@ -293,20 +293,6 @@ static int find_descendants(struct tree *tree, struct fsnap_error *err)
 	return 0;
 }
 
-/* Whoever stops itself does not come to let anybody go. */
-static int refuse_self(pid_t pid, struct fsnap_error *err)
-{
-	struct tree tree = { 0 };
-	bool inside = seize_prepare(&tree, pid, 0, NULL) && !find_descendants(&tree, NULL) &&
-		      tree_find(&tree, getpid());
-
-	tree_free(&tree);
-	if (!inside)
-		return 0;
-	fail(err, FSNAP_E_SELF, 0, "process %d is fsnap itself or one of its parents", (int)pid);
-	return error_hint(err, "look at it from another terminal, or without --threads and --stacks");
-}
-
 static int read_processes(struct tree_view *view, struct fsnap_error *err)
 {
 	for (size_t i = 0; i < view->running->n_processes; i++) {
@@ -341,8 +327,8 @@ int view_of_running(struct tree_view *view, pid_t pid, bool stop, struct fsnap_e
 	*view = (struct tree_view){ .running = calloc(1, sizeof(struct tree)) };
 	if (!view->running)
 		return fail(err, FSNAP_E_NOMEM, 0, "no memory to look at process %d", pid);
-	if ((stop && refuse_self(pid, err)) || !seize_prepare(view->running, pid, 0, err) ||
-	    (stop ? seize_tree(view->running, err) : find_descendants(view->running, err)) ||
+	if ((stop && seize_refuse_self(pid, err)) || !seize_prepare(view->running, pid, 0, err) ||
+	    (stop ? seize_tree(view->running, NULL, err) : find_descendants(view->running, err)) ||
 	    read_processes(view, err)) {
 		view_free(view);
 		return -1;
