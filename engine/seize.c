@@ -1,6 +1,7 @@
 #include "engine/seize.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -13,6 +14,7 @@
 
 /* A fork bomb outruns anybody; a compile job settles within a few rounds. */
 #define SEIZE_ROUNDS 1000
+#define EXIT_PATIENCE_MS 1000
 
 /* Saving whoever waits for us would freeze ourselves. */
 int seize_refuse_self(pid_t pid, struct fsnap_error *err)
@@ -138,6 +140,18 @@ static bool threads_are_known(const struct process *process)
 	       stat.st_nlink == process->n_tasks + 2;
 }
 
+/* Between losing its memory and being a zombie a process is neither; it does not last. */
+static bool became_zombie(struct process *process)
+{
+	struct pollfd end = { .fd = process->pidfd, .events = POLLIN };
+	struct procfs_stat stat;
+	poll(&end, 1, EXIT_PATIENCE_MS);
+	if (procfs_stat(process->proc, "stat", &stat, NULL) < 0 || stat.state != 'Z')
+		return false;
+	note_stat(process, &stat);
+	return true;
+}
+
 static int stop_process(struct process *process, size_t *found, struct fsnap_error *err)
 {
 	if (threads_are_known(process))
@@ -150,13 +164,8 @@ static int stop_process(struct process *process, size_t *found, struct fsnap_err
 	if (stop_threads(process, found, &why) == 0 && process->n_tasks > 0)
 		return 0;
 	/* Did it end just now? Then its parent still has to wait for it: a zombie. */
-	struct procfs_stat stat;
-	if ((!error_is_set(&why) || why.code == FSNAP_E_TARGET_DIED) &&
-	    procfs_stat(process->proc, "stat", &stat, NULL) == 0 && stat.state == 'Z') {
-		process->image.zombie = 1;
-		process->image.wait_status = stat.exit_code;
+	if ((!error_is_set(&why) || why.code == FSNAP_E_TARGET_DIED) && became_zombie(process))
 		return 0;
-	}
 	if (error_is_set(&why))
 		*err = why;
 	else

@@ -37,14 +37,16 @@ static enum trace_result seize_refused(struct task *task, struct fsnap_error *er
 {
 	cleanup_fd int dir = procfs_open(task->tid, NULL);
 	cleanup_free char *status = dir >= 0 ? procfs_read(dir, "status", NULL, NULL) : NULL;
-	if (!status)
+	/* A process on its way out has given up its memory, and may be traced by nobody. */
+	bool kernel = status && strstr(status, "\nKthread:\t1");
+	if (!status || (procfs_status_number(status, "VmSize") < 0 && !kernel))
 		return TRACE_DIED;
 	long tracer = procfs_status_number(status, "TracerPid");
 	if (tracer > 0) {
 		fail(err, FSNAP_E_TRACED, 0, "process %d is being traced by process %ld",
 		     task->process->pid, tracer);
 		error_hint(err, "let the debugger or strace detach first");
-	} else if (procfs_status_number(status, "VmSize") < 0 && strstr(status, "\nKthread:\t1")) {
+	} else if (kernel) {
 		fail(err, FSNAP_E_UNSUPPORTED, 0, "process %d is a kernel thread", task->process->pid);
 	} else {
 		fail(err, FSNAP_E_PERMISSION, EPERM, "process %d (%s) may not be traced by this user",
