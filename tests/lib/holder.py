@@ -31,7 +31,8 @@ def expect_well(t, pid, what):
     if not t.expect(f"status after {what}", None, children.statuses.get(pid)):
         return
     os.kill(pid, signal.SIGUSR1)
-    t.until(f"the target answers after {what}", lambda: answers(t) == before + 1, 5)
+    if not t.until(f"the target answers after {what}", lambda: answers(t) == before + 1, 5):
+        t.note(f"  its status is now {children.statuses.get(pid)}")
 
 
 def stop(pid):

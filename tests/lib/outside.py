@@ -46,6 +46,8 @@ def maps(pid):
         span, perms, offset, _dev, _inode, *path = line.split(None, 5)
         start, end = (int(x, 16) for x in span.split("-"))
         name, offset = (path[0] if path else ""), int(offset, 16)
+        if name == "/dev/zero" and perms[3] == "p":
+            name = ""  # the same thing, and not worth a file
         anonymous = not name.startswith("/")
         if rows:
             last = rows[-1]
@@ -121,7 +123,7 @@ def look(pids, ignore=()):
     pattern = re.compile("|".join(ignore)) if ignore else None
     for pid in pids:
         for what, value in process(pid, numbers).items():
-            if not (pattern and pattern.search(what)):
+            if not (pattern and pattern.search(f"{what} {value}")):
                 seen[pid, what] = value
     return seen
 

@@ -4,6 +4,7 @@ bound by somebody else. Each is refused by name and leaves nothing behind; once 
 the same image restores."""
 
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -36,22 +37,30 @@ def pids(t):
 
 
 def files(t):
-    script = 'exec 5>>data 6<input; read x <&6; echo one >&5; echo > ready; while :; do sleep 0.01; done'
+    """A program of its own, with a file it has open and a file it has mapped."""
+    shutil.copy("/usr/bin/tail", t.path("program"))
     with open(t.path("input"), "w") as f:
-        f.write("first line\nsecond line\n" * 100)
-    os.path.exists(t.path("ready")) and os.unlink(t.path("ready"))
-    pid = t.start(["/bin/bash", "-c", script], ready="ready")
+        f.write("a line\n" * 100)
+    pid = t.start([t.path("program"), "-n", "1", "-s", "0.1", "---disable-inotify", "-f", t.path("input")],
+                  name="tail")
+    t.until("it shows the last line", lambda: os.path.getsize(t.path("tail.out")))
     image = t.dump(pid, "--kill")["image"]
-    os.rename(t.path("input"), t.path("elsewhere"))
-    refused(t, image, "FILE_MISSING", t.path("input"))
-    with open(t.path("input"), "w") as f:
-        f.write("short\n")
-    refused(t, image, ("FILE_CHANGED", "FILE_MISSING"), t.path("input"))
-    os.unlink(t.path("input"))
-    os.rename(t.path("elsewhere"), t.path("input"))
+    for name in ("input", "program"):
+        os.rename(t.path(name), t.path("elsewhere"))
+        refused(t, image, "FILE_MISSING", t.path(name))
+        os.rename(t.path("elsewhere"), t.path(name))
+    # Half of a program from one file and half from another is no program.
+    os.rename(t.path("program"), t.path("elsewhere"))
+    shutil.copy("/usr/bin/head", t.path("program"))
+    refused(t, image, "FILE_CHANGED", t.path("program"))
+    os.rename(t.path("elsewhere"), t.path("program"))
     t.restore(image)
-    t.expect_true("it runs once the file is back", os.path.exists(f"/proc/{pid}"))
-    holder.stop(pid)
+    with open(t.path("input"), "a") as f:
+        f.write("another line\n")
+    t.until("it goes on once the files are back",
+            lambda: "another line" in open(t.path("tail.out")).read(), 5)
+    os.kill(pid, signal.SIGKILL)
+    children.wait(pid, 5)
 
 
 def addresses(t):

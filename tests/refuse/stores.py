@@ -67,7 +67,7 @@ def full(t, pid):
             if result.status != 0:
                 break
             images.append(result.json["image"])
-        t.expect_error(result, EXIT_STORE, "STORE_FULL", path)
+        t.expect_error(result, EXIT_STORE, "STORE_FULL")
         holder.expect_well(t, pid, "a dump into a full store")
         listed = [x["name"] for x in t.fsnap.run("list", "--json").json["images"]]
         t.expect("images in the full store", sorted(images), sorted(listed))

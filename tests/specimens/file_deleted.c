@@ -1,7 +1,9 @@
 /*
  * A deleted file that is still open: its content, size, mode and offset; two
  * opens of it are still one file, which still has no name; a deleted file that
- * is mapped keeps its content too.
+ * is mapped keeps its content too. What /proc calls it may change: it has no name.
+ *
+ * harness: differs=deleted
  */
 #include "specimen.h"
 
