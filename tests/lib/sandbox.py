@@ -94,6 +94,7 @@ def first_process(body):
     status = 99
     try:
         check(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl")
+        os.setsid()  # else the session's number would be 0, as seen from in here
         mount("none", "/", "none", MS_REC | MS_PRIVATE)
         mount("proc", "/proc", "proc")
         loopback_up()
