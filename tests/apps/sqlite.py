@@ -54,7 +54,9 @@ def one_mode(t, mode):
     t.until("first rows", lambda: acknowledged(t) > 20)
     for _ in range(3):
         if not patiently(t, pid):
-            t.note(f"{mode}: refused every time for a record lock; the writer is unharmed:")
+            # A write-ahead log is locked as long as it is open.
+            t.expect_true(f"{mode}: saved at some moment", mode == "wal")
+            t.note(f"skip: {mode}: refused every time for a record lock; the writer is unharmed:")
             break
         check(t, database)
         before = acknowledged(t)

@@ -48,7 +48,7 @@ def kill_midway(t, longest, *words):
 def dumps(t, pid):
     before = t.settled(pid)
     began = time.monotonic()
-    image = t.dump(pid)["image"]
+    image = t.dump(pid, "--name", "calm")["image"]
     longest = (time.monotonic() - began) * 1.1
     interrupted = 0
     for i in range(TIMES):
@@ -60,13 +60,13 @@ def dumps(t, pid):
     t.note(f"{interrupted} of {TIMES} dumps were interrupted")
     listed = t.fsnap.run("list", "--json").json["images"]
     t.expect("what is listed besides whole images", [],
-             [x for x in listed if not (x["name"] == image or x["name"].startswith("try"))])
+             [x for x in listed if x["name"] not in (image, "again") and x["name"][:3] != "try"])
     t.expect("all that are listed verify", 0, t.fsnap.run("verify", "--all").status)
-    return image
 
 
-def restores(t, pid, image):
+def restores(t, pid):
     pids = children.tree(pid)
+    image = t.dump(pid, "--name", "again")["image"]
     holder.stop(pid)
     t.expect("gone", [], children.wait_gone(pids, 5))
     began = time.monotonic()
@@ -80,18 +80,27 @@ def restores(t, pid, image):
         left = children.wait_gone(pids, 0.3)
         outcome["all" if left else "nothing"] += 1
         if left:
+            failed = t.failures
             holder.expect_well(t, pid, f"a restore whose fsnap was killed ({i})")
-            for each in pids:
-                state = outside.read(f"/proc/{each}/status")
-                t.expect("tracer of what runs", True, "TracerPid:\t0" in state)
+            if t.failures > failed:
+                for each in left:
+                    t.note(f"  left: {each} {outside.read(f'/proc/{each}/comm').strip()}: "
+                           f"{outside.fields(f'/proc/{each}/status', ('State', 'TracerPid', 'SigBlk'))} "
+                           f"system call {outside.read(f'/proc/{each}/syscall').strip()}")
+                for each in left:
+                    os.kill(each, signal.SIGKILL)
     t.note(f"restores that were killed left: {outcome}")
 
 
 def body(t):
     random.seed(1)
     pid = t.start(["/usr/bin/python3", "-c", PROGRAM], ready="ready")
-    image = dumps(t, pid)
-    restores(t, pid, image)
+    pids = children.tree(pid)
+    restores(t, pid)
+    holder.stop(pid)
+    children.wait_gone(pids, 5)
+    t.restore("again")
+    dumps(t, pid)
 
 
 trial.main(body)
