@@ -1,0 +1,36 @@
+"""The page that a specimen shares with us; its layout is page.h's."""
+
+import mmap
+import struct
+
+GAPS = 128
+SIZE = 16 + GAPS * 16
+
+
+class Page:
+    def __init__(self, path):
+        self.path = path
+        with open(path, "w+b") as f:
+            f.truncate(mmap.PAGESIZE)
+            self.memory = mmap.mmap(f.fileno(), mmap.PAGESIZE)
+
+    def clear(self):
+        self.memory[:SIZE] = bytes(SIZE)
+
+    @property
+    def ready(self):
+        return struct.unpack_from("Q", self.memory)[0] == 1
+
+    def gaps(self):
+        """(from, to) of the newest gaps, in ns."""
+        count = struct.unpack_from("Q", self.memory, 8)[0]
+        return [struct.unpack_from("QQ", self.memory, 16 + n % GAPS * 16)
+                for n in range(max(0, count - GAPS), count)]
+
+    def woke_after(self, moment):
+        """When the specimen ran again that had not run at `moment`; None: not yet."""
+        return next((end for start, end in self.gaps() if start < moment <= end), None)
+
+    def longest_gap(self, start, end):
+        """The longest gap that began between the two moments."""
+        return max((b - a for a, b in self.gaps() if start <= a <= end), default=0)

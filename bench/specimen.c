@@ -1,0 +1,135 @@
+/*
+ * specimen.c - what is dumped and restored while the clock runs.
+ *
+ *	specimen PAGE [--spin] [--memory MIB] [--children N]
+ *
+ * Alone it is the tiny process: it sleeps. --memory gives it that much anonymous
+ * memory, every 4 KiB page of it touched, different from all others and not
+ * compressible. --children makes it a pre-forking server: it listens, and N
+ * children wait in accept(2). With --spin it watches the clock without pause and
+ * writes every moment in which it was not running to the file PAGE (page.h): what
+ * a freeze is to the frozen, and when the first instruction after a restore ran.
+ */
+#include <fcntl.h>
+#include <getopt.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "page.h"
+
+#define GAP_NS 10000 /* a timer interrupt is shorter */
+
+static void must(int ok, const char *what)
+{
+	if (ok)
+		return;
+	perror(what);
+	exit(1);
+}
+
+static struct page *share(const char *path)
+{
+	int fd = open(path, O_RDWR | O_CLOEXEC);
+
+	must(fd >= 0, path);
+	struct page *page = mmap(NULL, sizeof(*page), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	must(page != MAP_FAILED, "mmap");
+	close(fd);
+	return page;
+}
+
+static void take_memory(size_t bytes)
+{
+	uint64_t *words = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	uint64_t x = 88172645463325252;
+
+	must(words != MAP_FAILED, "mmap");
+	for (size_t i = 0; i < bytes / sizeof(*words); i++) {
+		x ^= x << 13; /* xorshift64 */
+		x ^= x >> 7;
+		x ^= x << 17;
+		words[i] = x;
+	}
+}
+
+static void serve(int listener)
+{
+	char work[64 << 10]; /* what one worker has for itself */
+
+	memset(work, 1, sizeof(work));
+	for (;;)
+		close(accept(listener, NULL, NULL));
+}
+
+static void take_children(int count)
+{
+	int listener = socket(AF_INET, SOCK_STREAM, 0);
+	struct sockaddr_in any = { .sin_family = AF_INET };
+
+	any.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	must(listener >= 0, "socket");
+	must(!bind(listener, (struct sockaddr *)&any, sizeof(any)), "bind");
+	must(!listen(listener, 64), "listen");
+	while (count--) {
+		pid_t pid = fork();
+
+		must(pid >= 0, "fork");
+		if (!pid)
+			serve(listener);
+	}
+}
+
+static void watch(struct page *page)
+{
+	uint64_t last = now_ns();
+
+	for (;;) {
+		uint64_t now = now_ns();
+
+		if (now - last > GAP_NS) {
+			page->gap[page->gaps % PAGE_GAPS] = (struct gap){ last, now };
+			__atomic_store_n(&page->gaps, page->gaps + 1, __ATOMIC_RELEASE);
+		}
+		last = now;
+	}
+}
+
+int main(int argc, char **argv)
+{
+	static const struct option options[] = {
+		{ "spin", no_argument, NULL, 's' },
+		{ "memory", required_argument, NULL, 'm' },
+		{ "children", required_argument, NULL, 'c' },
+		{ 0 },
+	};
+	int option, spin = 0, children = 0;
+	size_t memory = 0;
+
+	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
+		if (option == 's')
+			spin = 1;
+		else if (option == 'm')
+			memory = strtoull(optarg, NULL, 0) << 20;
+		else if (option == 'c')
+			children = atoi(optarg);
+		else
+			return 2;
+	}
+	must(optind < argc, "specimen: PAGE is missing");
+	struct page *page = share(argv[optind]);
+
+	if (memory)
+		take_memory(memory);
+	if (children)
+		take_children(children);
+	__atomic_store_n(&page->ready, 1, __ATOMIC_RELEASE);
+	if (spin)
+		watch(page);
+	for (;;)
+		pause();
+}
