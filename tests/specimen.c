@@ -18,7 +18,8 @@ static const char *work(void)
 {
 	const char *dir = getenv("FSNAP_WORK");
 	if (!dir || dir[0] != '/') {
-		fputs("specimen: FSNAP_WORK is not set; start me with tests/run-specimen\n", stderr);
+		fputs("specimen: FSNAP_WORK is not set; start me with tests/run-specimen\n",
+		      stderr);
 		_exit(BROKEN);
 	}
 	return dir;
@@ -196,7 +197,8 @@ bool expect_zero(const char *what, const void *seen, size_t size)
 		at++;
 	if (at == size)
 		return verdict(true, "%s: expected and seen %zu zero bytes", what, size);
-	return verdict(false, "%s: byte %zu of %zu: expected 00, seen %02x", what, at, size, have[at]);
+	return verdict(false, "%s: byte %zu of %zu: expected 00, seen %02x", what, at, size,
+		       have[at]);
 }
 
 bool expect_ok(const char *what, long long seen)
@@ -241,8 +243,9 @@ bool expect_pattern(const char *what, const void *seen, size_t size, uint64_t se
 		size_t n = size - done < 8 ? size - done : 8;
 		if (memcmp(have + done, &word, n) != 0)
 			return expect_bytes(what, &word, have + done, n) ||
-			       verdict(false, "%s: the difference is in the word at byte %zu of %zu",
-				       what, done, size);
+			       verdict(false,
+				       "%s: the difference is in the word at byte %zu of %zu", what,
+				       done, size);
 	}
 	return verdict(true, "%s: expected and seen pattern %llu in %zu bytes", what,
 		       (unsigned long long)seed, size);
@@ -271,7 +274,7 @@ void specimen_skip(const char *format, ...)
 
 void sleep_ms(long ms)
 {
-	struct timespec left = {ms / 1000, ms % 1000 * 1000000};
+	struct timespec left = { ms / 1000, ms % 1000 * 1000000 };
 	nanosleep(&left, NULL);
 }
 
@@ -321,7 +324,7 @@ static void *announce(void *arg)
 
 pthread_t start_blocked(void *(*call)(void *), void *arg)
 {
-	struct start start = {call, arg, 0};
+	struct start start = { call, arg, 0 };
 	pthread_t thread;
 	MUST_ZERO(pthread_create(&thread, NULL, announce, &start));
 	pid_t tid;

@@ -80,7 +80,8 @@ def body(t):
         children.wait(load, 10)
         worker.join(20)
         t.note(f"{report['bytes'] >> 20} MiB, frozen {report['frozen_us'] / 1000:.1f} ms, "
-               f"dump {report['total_us'] / 1000:.0f} ms, restore {again['total_us'] / 1000:.0f} ms")
+               f"dump {report['total_us'] / 1000:.0f} ms, "
+               f"restore {again['total_us'] / 1000:.0f} ms")
         client = t.until("the server answers", Client)
         counter = int(client.ask("GET", "counter"))
         t.expect_true(f"counter {counter} is what was acknowledged ({acknowledged[0]}) or one more",

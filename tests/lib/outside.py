@@ -6,8 +6,8 @@ import re
 import time
 
 STATUS = ("Name Umask Tgid NSpid PPid TracerPid Uid Gid Groups NSpgid NSsid Threads "
-          "SigPnd ShdPnd SigBlk SigIgn SigCgt CapInh CapPrm CapEff CapBnd CapAmb NoNewPrivs Seccomp "
-          "Seccomp_filters Cpus_allowed THP_enabled").split()
+          "SigPnd ShdPnd SigBlk SigIgn SigCgt CapInh CapPrm CapEff CapBnd CapAmb NoNewPrivs "
+          "Seccomp Seccomp_filters Cpus_allowed THP_enabled").split()
 # proc(5): exit signal, rt_priority, policy, nice, and the addresses prctl(PR_SET_MM) sets.
 STAT = {19: "nice", 26: "startcode", 27: "endcode", 28: "startstack", 38: "exit_signal",
         40: "rt_priority", 41: "policy", 45: "start_data", 46: "end_data", 47: "start_brk",

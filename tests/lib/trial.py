@@ -96,7 +96,8 @@ class Trial:
     def dump(self, pid, *more, timeout=60):
         pids = children.tree(pid)
         if self.control:
-            return {"image": str(pid), "processes": len(pids), "bytes": 0, "frozen_us": 0, "total_us": 0}
+            return {"image": str(pid), "processes": len(pids), "bytes": 0, "frozen_us": 0,
+                    "total_us": 0}
         result = self.fsnap.run("dump", "-t", pid, "--json", *more, timeout=timeout)
         if result.status != 0 or not isinstance(result.json, dict):
             raise Stop(f"dump failed\n{result}")

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
-"""Images that are damaged or not for this machine: cut short anywhere, changed anywhere, of a newer
-format, another architecture, with unknown features, or no image at all. Each is refused with its own
-code before a process is made; an unknown optional feature is no obstacle."""
+"""Images that are damaged or not for this machine: cut short anywhere, changed anywhere, of a
+newer format, another architecture, with unknown features, or no image at all. Each is refused with
+its own code before a process is made; an unknown optional feature is no obstacle."""
 
 import ctypes
 import os
@@ -81,7 +81,8 @@ def body(t):
         data = bytearray(good)
         data[offset] ^= 0x40
         images.refused(f"bit changed at {offset}", data, DAMAGE)
-    images.refused("both commit slots wiped", good[:PAGE] + bytes(2 * PAGE) + good[3 * PAGE:], DAMAGE)
+    wiped = good[:PAGE] + bytes(2 * PAGE) + good[3 * PAGE:]
+    images.refused("both commit slots wiped", wiped, DAMAGE)
 
     for what, offset, layout, value, code in (
             ("a newer format", FORMAT, "<I", 2, "IMAGE_FORMAT"),

@@ -84,9 +84,9 @@ def restores(t, pid):
             holder.expect_well(t, pid, f"a restore whose fsnap was killed ({i})")
             if t.failures > failed:
                 for each in left:
-                    t.note(f"  left: {each} {outside.read(f'/proc/{each}/comm').strip()}: "
-                           f"{outside.fields(f'/proc/{each}/status', ('State', 'TracerPid', 'SigBlk'))} "
-                           f"system call {outside.read(f'/proc/{each}/syscall').strip()}")
+                    state = outside.fields(f"/proc/{each}/status", ("Name", "State", "TracerPid"))
+                    call = outside.read(f"/proc/{each}/syscall").strip()
+                    t.note(f"  left: {each}: {state}, system call {call}")
                 for each in left:
                     os.kill(each, signal.SIGKILL)
     t.note(f"restores that were killed left: {outcome}")

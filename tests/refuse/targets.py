@@ -23,16 +23,17 @@ def absent(t):
         for text in ("abc", "0", "-1", "12x", "99999999999999999999", ""):
             t.expect_error(t.fsnap.run("dump", "-t", text, *options), EXIT_USAGE, "USAGE")
     ended = t.start(["/bin/true"])
-    while os.path.exists(f"/proc/{ended}") and "Z (zombie)" not in open(f"/proc/{ended}/status").read():
-        pass
+    t.until("it has ended", lambda: "Z (zombie)" in open(f"/proc/{ended}/status").read() or
+            ended in children.statuses)
     t.expect_error(t.fsnap.run("dump", "-t", ended, "--json"), EXIT_TARGET,
                    ("NO_PROCESS", "TARGET_DIED"), ended)
 
 
 def itself(t):
     """A shell that dumps itself: the tree would hold the fsnap that saves it."""
-    script = f'echo $$ > shell; "{t.fsnap.binary}" --store "{t.fsnap.store}" dump -t $$ --json > said'
-    shell = t.start(["/bin/sh", "-c", script + "; echo $? > status; exit 7"])
+    script = (f'"{t.fsnap.binary}" --store "{t.fsnap.store}" dump -t $$ --json > said; '
+              'echo $? > status; exit 7')
+    shell = t.start(["/bin/sh", "-c", script])
     t.expect("the shell's status", 7, children.wait(shell, 20))
     with open(t.path("status")) as f:
         t.expect("exit status of dumping one's own shell", str(EXIT_TARGET), f.read().strip())

@@ -10,8 +10,9 @@ import holder  # noqa: E402
 import trial  # noqa: E402
 from fsnap import EXIT_USAGE  # noqa: E402
 
-WRONG = (["nonsense"], ["dump"], ["dump", "-t"], ["dump", "-t", "1", "extra"], ["restore", "a", "b"],
-         ["dump", "--no-such-option"], ["list", "--kill"], ["rm"], ["inspect", "a", "-t", "1"],
+WRONG = (["nonsense"], ["dump"], ["dump", "-t"], ["dump", "-t", "1", "extra"],
+         ["restore", "a", "b"], ["dump", "--no-such-option"], ["list", "--kill"], ["rm"],
+         ["inspect", "a", "-t", "1"],
          ["rm", "--all", "x"], ["restore", "-d", "--explain", "--no-such"])
 
 

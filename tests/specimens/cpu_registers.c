@@ -10,13 +10,15 @@
 
 #define PART __attribute__((visibility("hidden"), aligned(64)))
 
+#define SIXTEEN "0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15"
+
 enum { SSE, AVX, AVX512 };
 
 /* Read and written by the code below; hidden, so that %rip reaches them. */
 PART uint64_t general_in[14], general_out[14];
 PART uint8_t vector_in[32 * 64], vector_out[32 * 64];
 PART uint64_t mask_in[8], mask_out[8];
-PART long double float_in[4] = {3.25L, -1e4000L, 7.0L / 3, 0x1.8p-16000L}, float_out[4];
+PART long double float_in[4] = { 3.25L, -1e4000L, 7.0L / 3, 0x1.8p-16000L }, float_out[4];
 PART uint32_t mxcsr_in = 0x1f80 | 0x6000 | 0x8000, mxcsr_out, mxcsr_default = 0x1f80;
 PART uint16_t control_in = 0x077f, control_out; /* toward minus infinity, 53 bits */
 PART volatile int stop_spinning, spinning, level;
@@ -33,17 +35,17 @@ __asm__(".text\n"
 	"cmpl $1, level(%rip)\n\t"
 	"je 1f\n\t"
 	"jg 2f\n\t"
-	".irp i,0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15\n\t"
+	".irp i," SIXTEEN "\n\t"
 	"movdqu \\i*64+vector_in(%rip), %xmm\\i\n\t"
 	".endr\n\t"
 	"jmp 3f\n"
 	"1:\n\t"
-	".irp i,0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15\n\t"
+	".irp i," SIXTEEN "\n\t"
 	"vmovdqu \\i*64+vector_in(%rip), %ymm\\i\n\t"
 	".endr\n\t"
 	"jmp 3f\n"
 	"2:\n\t"
-	".irp i,0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31\n\t"
+	".irp i," SIXTEEN ",16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31\n\t"
 	"vmovdqu64 \\i*64+vector_in(%rip), %zmm\\i\n\t"
 	".endr\n\t"
 	".irp i,0,1,2,3,4,5,6,7\n\t"
@@ -71,18 +73,18 @@ __asm__(".text\n"
 	"cmpl $1, level(%rip)\n\t"
 	"je 5f\n\t"
 	"jg 6f\n\t"
-	".irp i,0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15\n\t"
+	".irp i," SIXTEEN "\n\t"
 	"movdqu %xmm\\i, \\i*64+vector_out(%rip)\n\t"
 	".endr\n\t"
 	"jmp 7f\n"
 	"5:\n\t"
-	".irp i,0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15\n\t"
+	".irp i," SIXTEEN "\n\t"
 	"vmovdqu %ymm\\i, \\i*64+vector_out(%rip)\n\t"
 	".endr\n\t"
 	"vzeroupper\n\t"
 	"jmp 7f\n"
 	"6:\n\t"
-	".irp i,0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31\n\t"
+	".irp i," SIXTEEN ",16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31\n\t"
 	"vmovdqu64 %zmm\\i, \\i*64+vector_out(%rip)\n\t"
 	".endr\n\t"
 	".irp i,0,1,2,3,4,5,6,7\n\t"
@@ -108,7 +110,7 @@ static void *spin(void *arg)
 
 static void check_vectors(void)
 {
-	static const int count[] = {16, 16, 32}, width[] = {16, 32, 64};
+	static const int count[] = { 16, 16, 32 }, width[] = { 16, 32, 64 };
 	for (int i = 0; i < count[level]; i++) {
 		char what[32];
 		snprintf(what, sizeof(what), "%cmm%d", "xyz"[level], i);
@@ -138,8 +140,9 @@ int main(void)
 		specimen_ready();
 		stop_spinning = 1;
 		MUST_ZERO(pthread_join(thread, NULL));
-		static const char *const names[] = {"rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp",
-						    "r8",  "r9",  "r10", "r11", "r12", "r13", "r14"};
+		static const char *const names[] = { "rax", "rbx", "rcx", "rdx", "rsi",
+						     "rdi", "rbp", "r8",  "r9",	 "r10",
+						     "r11", "r12", "r13", "r14" };
 		for (int i = 0; i < 14; i++)
 			expect_hex(names[i], general_in[i], general_out[i]);
 		check_vectors();

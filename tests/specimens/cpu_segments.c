@@ -23,7 +23,7 @@ static uint64_t base(int which)
 static void *live(void *arg)
 {
 	int index = (int)(intptr_t)arg;
-	uint64_t area[2] = {0x1234567800000000u + (uint64_t)index, 99};
+	uint64_t area[2] = { 0x1234567800000000u + (uint64_t)index, 99 };
 	MUST(syscall(SYS_arch_prctl, ARCH_SET_GS, area));
 	uint64_t fs = base(ARCH_GET_FS);
 	own = 100 + index;

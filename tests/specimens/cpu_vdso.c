@@ -32,8 +32,8 @@ static long long by_kernel(clockid_t clock)
 
 int main(void)
 {
-	static const clockid_t clocks[] = {CLOCK_REALTIME, CLOCK_MONOTONIC, CLOCK_BOOTTIME,
-					   CLOCK_MONOTONIC_COARSE, CLOCK_TAI};
+	static const clockid_t clocks[] = { CLOCK_REALTIME, CLOCK_MONOTONIC, CLOCK_BOOTTIME,
+					    CLOCK_MONOTONIC_COARSE, CLOCK_TAI };
 	enum { CLOCKS = sizeof(clocks) / sizeof(clocks[0]) };
 	while (specimen_round()) {
 		long long before[CLOCKS];

@@ -13,7 +13,7 @@ static int outer, inner, quiet[2], ready[2], used, edge[2], nested;
 
 static void watch(int epoll, int fd, uint32_t events, uint64_t data)
 {
-	struct epoll_event event = {.events = events, .data.u64 = data};
+	struct epoll_event event = { .events = events, .data.u64 = data };
 	MUST(epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event));
 }
 
@@ -47,8 +47,8 @@ int main(void)
 	watch(outer, inner, EPOLLIN, 6);
 
 	while (specimen_round()) {
-		struct epoll_event again = {.events = EPOLLIN | EPOLLONESHOT,
-					    .data.u64 = 0x1111111100000004u};
+		struct epoll_event again = { .events = EPOLLIN | EPOLLONESHOT,
+					     .data.u64 = 0x1111111100000004u };
 		MUST(epoll_ctl(outer, EPOLL_CTL_MOD, used, &again));
 		MUST(write(ready[1], "x", 1));
 		expect_hex("one-shot, before", EPOLLIN, report(outer, 0x1111111100000004u, 0));
@@ -67,8 +67,9 @@ int main(void)
 		MUST(write(nested, &one, 8));
 		expect_hex("the inner instance", EPOLLIN, report(outer, 6, 0));
 		expect_hex("what it reports", EPOLLIN, report(inner, 5, 0));
-		struct epoll_event add = {.events = EPOLLIN};
-		expect_errno("adding again", EEXIST, epoll_ctl(outer, EPOLL_CTL_ADD, quiet[0], &add));
+		struct epoll_event add = { .events = EPOLLIN };
+		expect_errno("adding again", EEXIST,
+			     epoll_ctl(outer, EPOLL_CTL_ADD, quiet[0], &add));
 
 		MUST(read(ready[0], &byte, 1));
 		MUST(read(quiet[0], &byte, 1));

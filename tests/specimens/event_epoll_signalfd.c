@@ -14,7 +14,7 @@ static int epoll, fd;
 
 static void *wait_for_event(void *arg)
 {
-	struct epoll_event event = {0};
+	struct epoll_event event = { 0 };
 	int n = epoll_wait(epoll, &event, 1, 3000);
 	*(int *)arg = n == 1 && event.data.fd == fd ? 1 : n;
 	return NULL;
@@ -28,7 +28,7 @@ int main(void)
 	MUST_ZERO(pthread_sigmask(SIG_BLOCK, &mask, NULL));
 	fd = MUST(signalfd(-1, &mask, SFD_NONBLOCK));
 	epoll = MUST(epoll_create1(0));
-	struct epoll_event event = {.events = EPOLLIN, .data.fd = fd};
+	struct epoll_event event = { .events = EPOLLIN, .data.fd = fd };
 	MUST(epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event));
 	while (specimen_round()) {
 		specimen_ready();
@@ -37,7 +37,7 @@ int main(void)
 		MUST(kill(getpid(), SIGTERM));
 		MUST_ZERO(pthread_join(thread, NULL));
 		expect_int("events of the sleeping waiter", 1, seen);
-		struct signalfd_siginfo info = {0};
+		struct signalfd_siginfo info = { 0 };
 		expect_int("reading the signal", sizeof(info), read(fd, &info, sizeof(info)));
 		expect_int("which is", SIGTERM, (int)info.ssi_signo);
 	}

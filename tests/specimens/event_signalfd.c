@@ -18,9 +18,9 @@ int main(void)
 	int fd = MUST(signalfd(-1, &mask, SFD_NONBLOCK | SFD_CLOEXEC));
 
 	while (specimen_round()) {
-		MUST(sigqueue(getpid(), SIGRTMIN + 2, (union sigval){.sival_int = 88}));
+		MUST(sigqueue(getpid(), SIGRTMIN + 2, (union sigval){ .sival_int = 88 }));
 		specimen_ready();
-		struct signalfd_siginfo info = {0};
+		struct signalfd_siginfo info = { 0 };
 		expect_int("bytes", sizeof(info), read(fd, &info, sizeof(info)));
 		expect_int("signal", SIGRTMIN + 2, info.ssi_signo);
 		expect_int("value", 88, info.ssi_int);
@@ -35,7 +35,8 @@ int main(void)
 		sigaddset(&other, SIGUSR2);
 		MUST(sigprocmask(SIG_BLOCK, &other, NULL));
 		MUST(kill(getpid(), SIGUSR2));
-		expect_errno("a signal it has not in its mask", EAGAIN, read(fd, &info, sizeof(info)));
+		expect_errno("a signal it has not in its mask", EAGAIN,
+			     read(fd, &info, sizeof(info)));
 		MUST(sigwaitinfo(&other, NULL));
 	}
 	return specimen_end();

@@ -11,8 +11,8 @@
 
 static struct itimerspec in_ms(long ms, long interval_ms)
 {
-	return (struct itimerspec){{interval_ms / 1000, interval_ms % 1000 * 1000000},
-				   {ms / 1000, ms % 1000 * 1000000}};
+	return (struct itimerspec){ { interval_ms / 1000, interval_ms % 1000 * 1000000 },
+				    { ms / 1000, ms % 1000 * 1000000 } };
 }
 
 int main(void)
@@ -36,7 +36,7 @@ int main(void)
 		sleep_ms(40);
 		specimen_ready();
 		uint64_t count = 0;
-		struct pollfd p = {.fd = ticks, .events = POLLIN};
+		struct pollfd p = { .fd = ticks, .events = POLLIN };
 		expect_int("the ticking one is readable", 1, poll(&p, 1, 2000));
 		expect_ok("read", read(ticks, &count, 8));
 		expect_between("ticks that were not read", 3, 100000, (long long)count);

@@ -12,7 +12,9 @@
 
 static struct flock record(short type, off_t start)
 {
-	return (struct flock){.l_type = type, .l_whence = SEEK_SET, .l_start = start, .l_len = 10};
+	return (struct flock){
+		.l_type = type, .l_whence = SEEK_SET, .l_start = start, .l_len = 10
+	};
 }
 
 /* Somebody else: a process that tries the lock and says whether it was refused. */

@@ -24,15 +24,16 @@ static void check(int who)
 	for (int page = 0; page < PAGES; page++) {
 		bool own = page % 64 == who;
 		expect_pattern(own ? "page of my own" : "page shared with the family",
-			       area + page * PAGE, PAGE, own ? 1000 + (uint64_t)who : (uint64_t)page);
+			       area + page * PAGE, PAGE,
+			       own ? 1000 + (uint64_t)who : (uint64_t)page);
 	}
 	write_own(who);
 }
 
 int main(void)
 {
-	area = MUST(mmap(NULL, PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
-			 0));
+	area = MUST(mmap(NULL, PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+			 -1, 0));
 	for (int page = 0; page < PAGES; page++)
 		pattern_fill(area + page * PAGE, PAGE, (uint64_t)page);
 	for (int who = 1; who <= CHILDREN; who++) {

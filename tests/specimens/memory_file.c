@@ -18,8 +18,8 @@ int main(void)
 	int fd = MUST(open(path, O_RDWR | O_CREAT, 0600));
 	MUST(write(fd, content, sizeof(content)));
 	char *shared = MUST(mmap(NULL, sizeof(content), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0));
-	char *own = MUST(mmap(NULL, (PAGES - 2) * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd,
-			      2 * PAGE));
+	char *own = MUST(
+		mmap(NULL, (PAGES - 2) * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 2 * PAGE));
 	char *readonly = MUST(mmap(NULL, PAGE, PROT_READ, MAP_SHARED, fd, 3 * PAGE));
 	pattern_fill(own + PAGE, PAGE, 100);
 	memset(own + 4 * PAGE, 0, PAGE); /* zeroes written over content are content */
@@ -29,7 +29,8 @@ int main(void)
 		specimen_ready();
 		expect_pattern("written page of the private mapping", own + PAGE, PAGE, 100);
 		expect_zero("zeroed page of the private mapping", own + 4 * PAGE, PAGE);
-		expect_bytes("unwritten page of the private mapping", content + 2 * PAGE, own, PAGE);
+		expect_bytes("unwritten page of the private mapping", content + 2 * PAGE, own,
+			     PAGE);
 		expect_bytes("last page of the private mapping", content + (PAGES - 1) * PAGE,
 			     own + (PAGES - 3) * PAGE, PAGE);
 		expect_bytes("shared mapping", content, shared, sizeof(content));

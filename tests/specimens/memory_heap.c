@@ -28,8 +28,7 @@ int main(void)
 	while (specimen_round()) {
 		char *end = move_break(NULL);
 		specimen_ready();
-		expect_hex("the end of the heap", (uintptr_t)end,
-			   (uintptr_t)move_break(NULL));
+		expect_hex("the end of the heap", (uintptr_t)end, (uintptr_t)move_break(NULL));
 		for (int i = 0; i < BLOCKS; i++) {
 			size_t size = 16 + (size_t)i * 37;
 			expect_pattern("block", blocks[i], size, (uint64_t)i);
@@ -44,7 +43,8 @@ int main(void)
 		end = move_break(NULL);
 		char *more = end + 3 * 4096;
 		for (int i = 0; i < 2; i++) {
-			if (!expect_hex("growing the heap", (uintptr_t)more, (uintptr_t)move_break(more)))
+			if (!expect_hex("growing the heap", (uintptr_t)more,
+					(uintptr_t)move_break(more)))
 				break;
 			char *first_page = end + (-(uintptr_t)end & 4095);
 			expect_zero("grown heap", first_page, (size_t)(more - first_page));

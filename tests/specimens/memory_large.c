@@ -18,8 +18,8 @@ static long resident_kib(void)
 
 int main(void)
 {
-	char *dense = MUST(mmap(NULL, dense_size, PROT_READ | PROT_WRITE,
-				MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+	char *dense = MUST(
+		mmap(NULL, dense_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
 	char *sparse = MUST(mmap(NULL, sparse_size, PROT_READ | PROT_WRITE,
 				 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
 	MUST(madvise(sparse, sparse_size, MADV_NOHUGEPAGE));
@@ -31,7 +31,8 @@ int main(void)
 	while (specimen_round()) {
 		specimen_ready();
 		expect_pattern("dense region", dense, dense_size, 1);
-		expect_between("resident memory (KiB)", before - 1024, before + 4096, resident_kib());
+		expect_between("resident memory (KiB)", before - 1024, before + 4096,
+			       resident_kib());
 		for (size_t at = 0; at < sparse_size; at += stride)
 			expect_pattern("page of the sparse region", sparse + at, PAGE, at);
 		expect_zero("hole of the sparse region", sparse + sparse_size - PAGE, PAGE);

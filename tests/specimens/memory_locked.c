@@ -16,8 +16,8 @@ static long locked_kib(void)
 
 int main(void)
 {
-	char *region = MUST(mmap(NULL, 8 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
-				 -1, 0));
+	char *region = MUST(
+		mmap(NULL, 8 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
 	MUST(mlock(region, 8 * PAGE));
 	pattern_fill(region, 8 * PAGE, 4);
 	char *space = MUST(mmap(NULL, 600 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));

@@ -45,7 +45,7 @@ static char *region(int pages, int protection, uint64_t seed)
 
 int main(void)
 {
-	struct sigaction act = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO};
+	struct sigaction act = { .sa_sigaction = on_fault, .sa_flags = SA_SIGINFO };
 	MUST(sigaction(SIGSEGV, &act, NULL));
 
 	char *none = region(3, PROT_NONE, 1);
@@ -62,7 +62,8 @@ int main(void)
 
 	while (specimen_round()) {
 		specimen_ready();
-		expect_int("reading a PROT_NONE region faults", SEGV_ACCERR, access_fault(none, false));
+		expect_int("reading a PROT_NONE region faults", SEGV_ACCERR,
+			   access_fault(none, false));
 		MUST(mprotect(none, 3 * PAGE, PROT_READ));
 		expect_pattern("content under PROT_NONE", none, 3 * PAGE, 1);
 		MUST(mprotect(none, 3 * PAGE, PROT_NONE));
@@ -95,10 +96,13 @@ int main(void)
 										      : -1;
 			if (at >= 0 && strncmp(line, "VmFlags:", 8) == 0) {
 				if (at == 0) {
-					expect_int("MADV_DONTFORK kept", 1, strstr(line, " dc") != NULL);
-					expect_int("MADV_DONTDUMP kept", 1, strstr(line, " dd") != NULL);
+					expect_int("MADV_DONTFORK kept", 1,
+						   strstr(line, " dc") != NULL);
+					expect_int("MADV_DONTDUMP kept", 1,
+						   strstr(line, " dd") != NULL);
 				} else {
-					expect_int("MADV_WIPEONFORK kept", 1, strstr(line, " wf") != NULL);
+					expect_int("MADV_WIPEONFORK kept", 1,
+						   strstr(line, " wf") != NULL);
 				}
 				strncat(text, line, sizeof(text) - strlen(text) - 1);
 			}

@@ -30,8 +30,10 @@ static void child(char *area, struct board *board)
 	int number = 0;
 	while (specimen_child_round()) {
 		number++;
-		expect_int("child sees the parent's write", number, await(&board->to_child, number));
-		expect_pattern("child's view of the area", moved, (PAGES / 2) * PAGE, (uint64_t)number);
+		expect_int("child sees the parent's write", number,
+			   await(&board->to_child, number));
+		expect_pattern("child's view of the area", moved, (PAGES / 2) * PAGE,
+			       (uint64_t)number);
 		pattern_fill(moved + (PAGES / 2) * PAGE, (PAGES / 2) * PAGE, 50 + (uint64_t)number);
 		board->to_parent = number;
 	}
@@ -42,8 +44,8 @@ int main(void)
 {
 	char *area = MUST(mmap(NULL, PAGES * PAGE, PROT_READ | PROT_WRITE,
 			       MAP_SHARED | MAP_ANONYMOUS, -1, 0));
-	struct board *board = MUST(mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
-					MAP_SHARED | MAP_ANONYMOUS, -1, 0));
+	struct board *board =
+		MUST(mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
 	pattern_fill(area, PAGES * PAGE, 49);
 	pid_t pid = MUST(fork());
 	if (pid == 0)
@@ -56,7 +58,8 @@ int main(void)
 			expect_pattern("what was there before", area, PAGES * PAGE, 49);
 		pattern_fill(area, (PAGES / 2) * PAGE, (uint64_t)number);
 		board->to_child = number;
-		expect_int("parent sees the child's write", number, await(&board->to_parent, number));
+		expect_int("parent sees the child's write", number,
+			   await(&board->to_parent, number));
 		expect_pattern("parent's view of the child's half", area + (PAGES / 2) * PAGE,
 			       (PAGES / 2) * PAGE, 50 + (uint64_t)number);
 		specimen_await(1);

@@ -35,7 +35,8 @@ static __attribute__((noinline)) unsigned grow(unsigned depth)
 int main(void)
 {
 	while (specimen_round()) {
-		expect_int("sum over all frames", (long long)DEPTH * (DEPTH + 1) / 2, (long long)descend(DEPTH));
+		expect_int("sum over all frames", (long long)DEPTH * (DEPTH + 1) / 2,
+			   (long long)descend(DEPTH));
 		expect_int("growing the stack by 4 MiB", 1000, grow(1000));
 	}
 	return specimen_end();

@@ -22,7 +22,7 @@ static void make_pipe(int ends[2], int flags)
 
 static void expect_readable(const char *what, int fd, bool expected)
 {
-	struct pollfd p = {.fd = fd, .events = POLLIN};
+	struct pollfd p = { .fd = fd, .events = POLLIN };
 	expect_int(what, expected, poll(&p, 1, 0));
 }
 
@@ -59,7 +59,8 @@ int main(void)
 			expect_pattern("chunk", buf, chunk_size(i), (uint64_t)i);
 		}
 		expect_errno("nothing is left", EAGAIN, read(chunks[0], buf, 1));
-		expect_int("the other end is not O_NONBLOCK", 0, fcntl(chunks[1], F_GETFL) & O_NONBLOCK);
+		expect_int("the other end is not O_NONBLOCK", 0,
+			   fcntl(chunks[1], F_GETFL) & O_NONBLOCK);
 		expect_errno("empty stays empty", EAGAIN, read(empty[0], buf, 1));
 
 		expect_errno("full stays full", EAGAIN, write(full[1], "x", 1));

@@ -63,7 +63,8 @@ int main(void)
 	int status = 0;
 	close(down[1]);
 	waitpid(pid, &status, 0);
-	expect_int("the child saw the end of file", 23, WIFEXITED(status) ? WEXITSTATUS(status) : -1);
+	expect_int("the child saw the end of file", 23,
+		   WIFEXITED(status) ? WEXITSTATUS(status) : -1);
 	expect_int("and so do we", 0, read(up[0], buf, 1));
 	return specimen_end();
 }

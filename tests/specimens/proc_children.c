@@ -25,7 +25,7 @@ static void exit_later(int status)
 
 int main(void)
 {
-	struct sigaction act = {.sa_handler = on_child, .sa_flags = SA_RESTART};
+	struct sigaction act = { .sa_handler = on_child, .sa_flags = SA_RESTART };
 	MUST(sigaction(SIGCHLD, &act, NULL));
 	while (specimen_round()) {
 		int wanted = specimen_number() + 40, status;

@@ -16,17 +16,18 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
-static const char *const keys[] = {"Uid",    "Gid",    "Groups", "CapInh",     "CapPrm",
-				   "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp"};
+static const char *const keys[] = { "Uid",    "Gid",	"Groups", "CapInh",	"CapPrm",
+				    "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp" };
 enum { KEYS = sizeof(keys) / sizeof(keys[0]), SIZE = 256 };
 static char before[KEYS][SIZE];
 
 static void set_capabilities(uint64_t effective, uint64_t permitted, uint64_t inheritable)
 {
-	struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+	struct __user_cap_header_struct header = { _LINUX_CAPABILITY_VERSION_3, 0 };
 	struct __user_cap_data_struct data[2] = {
-		{(uint32_t)effective, (uint32_t)permitted, (uint32_t)inheritable},
-		{(uint32_t)(effective >> 32), (uint32_t)(permitted >> 32), (uint32_t)(inheritable >> 32)},
+		{ (uint32_t)effective, (uint32_t)permitted, (uint32_t)inheritable },
+		{ (uint32_t)(effective >> 32), (uint32_t)(permitted >> 32),
+		  (uint32_t)(inheritable >> 32) },
 	};
 	MUST(syscall(SYS_capset, &header, data));
 }
@@ -35,7 +36,7 @@ static void become(void)
 {
 	uint64_t bind = 1ul << CAP_NET_BIND_SERVICE, nice = 1ul << CAP_SYS_NICE,
 		 raw = 1ul << CAP_NET_RAW;
-	gid_t groups[] = {5, 7, 70000};
+	gid_t groups[] = { 5, 7, 70000 };
 	MUST(setgroups(3, groups));
 	MUST(setresgid(10, 11, 12));
 	MUST(prctl(PR_CAPBSET_DROP, CAP_SYS_BOOT));
@@ -64,7 +65,8 @@ int main(void)
 		specimen_ready();
 		char now[SIZE];
 		for (int i = 0; i < KEYS; i++)
-			expect_text(keys[i], before[i], proc_field("/proc/self/status", keys[i], now, SIZE));
+			expect_text(keys[i], before[i],
+				    proc_field("/proc/self/status", keys[i], now, SIZE));
 		expect_hex("securebits", (unsigned)bits, (unsigned)prctl(PR_GET_SECUREBITS));
 		uid_t ids[3];
 		MUST(getresuid(&ids[0], &ids[1], &ids[2]));

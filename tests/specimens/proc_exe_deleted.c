@@ -10,7 +10,7 @@
 #include <sys/sendfile.h>
 #include <sys/stat.h>
 
-static int data_segment[3000] = {1, 2, 3};
+static int data_segment[3000] = { 1, 2, 3 };
 
 static __attribute__((noinline)) int text_of_my_own(int x)
 {
@@ -20,7 +20,8 @@ static __attribute__((noinline)) int text_of_my_own(int x)
 static void run_a_copy(char **argv)
 {
 	char *copy = specimen_path("copy");
-	int from = MUST(open("/proc/self/exe", O_RDONLY)), to = MUST(open(copy, O_WRONLY | O_CREAT, 0700));
+	int from = MUST(open("/proc/self/exe", O_RDONLY)),
+	    to = MUST(open(copy, O_WRONLY | O_CREAT, 0700));
 	struct stat st;
 	MUST(fstat(from, &st));
 	MUST(sendfile(to, from, NULL, (size_t)st.st_size));

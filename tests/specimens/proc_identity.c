@@ -34,7 +34,7 @@ static void expect_same(const char *path, const struct text *before)
 
 static struct text exe_link(void)
 {
-	struct text text = {.length = 0};
+	struct text text = { .length = 0 };
 	text.length = MUST(readlink("/proc/self/exe", text.bytes, sizeof(text.bytes) - 1));
 	return text;
 }

@@ -15,21 +15,21 @@ static const struct {
 	int which;
 	rlim_t soft, hard;
 } limits[] = {
-	{"RLIMIT_NOFILE", RLIMIT_NOFILE, 200, 300},
-	{"RLIMIT_CORE", RLIMIT_CORE, 0, 4096},
-	{"RLIMIT_FSIZE", RLIMIT_FSIZE, 1 << 20, 2 << 20},
-	{"RLIMIT_NPROC", RLIMIT_NPROC, 700, 800},
-	{"RLIMIT_SIGPENDING", RLIMIT_SIGPENDING, 50, 60},
-	{"RLIMIT_MSGQUEUE", RLIMIT_MSGQUEUE, 1000, 2000},
-	{"RLIMIT_CPU", RLIMIT_CPU, 1000, 2000},
-	{"RLIMIT_DATA", RLIMIT_DATA, 1ul << 32, 1ul << 33},
+	{ "RLIMIT_NOFILE", RLIMIT_NOFILE, 200, 300 },
+	{ "RLIMIT_CORE", RLIMIT_CORE, 0, 4096 },
+	{ "RLIMIT_FSIZE", RLIMIT_FSIZE, 1 << 20, 2 << 20 },
+	{ "RLIMIT_NPROC", RLIMIT_NPROC, 700, 800 },
+	{ "RLIMIT_SIGPENDING", RLIMIT_SIGPENDING, 50, 60 },
+	{ "RLIMIT_MSGQUEUE", RLIMIT_MSGQUEUE, 1000, 2000 },
+	{ "RLIMIT_CPU", RLIMIT_CPU, 1000, 2000 },
+	{ "RLIMIT_DATA", RLIMIT_DATA, 1ul << 32, 1ul << 33 },
 };
 
 int main(void)
 {
 	enum { COUNT = sizeof(limits) / sizeof(limits[0]) };
 	for (int i = 0; i < COUNT; i++) {
-		struct rlimit value = {limits[i].soft, limits[i].hard};
+		struct rlimit value = { limits[i].soft, limits[i].hard };
 		MUST(setrlimit(limits[i].which, &value));
 	}
 	signal(SIGXFSZ, SIG_IGN);

@@ -53,7 +53,8 @@ int main(void)
 		expect_int("subreaper", 1, value);
 		expect_int("huge pages disabled", 1, prctl(PR_GET_THP_DISABLE, 0, 0, 0, 0));
 		expect_hex("personality", ADDR_NO_RANDOMIZE, (unsigned)personality(0xffffffff));
-		expect_text("coredump_filter", "00000012", get("/proc/self/coredump_filter", text, 64));
+		expect_text("coredump_filter", "00000012",
+			    get("/proc/self/coredump_filter", text, 64));
 		expect_text("oom_score_adj", "250", get("/proc/self/oom_score_adj", text, 64));
 		specimen_await(1);
 
@@ -67,7 +68,7 @@ int main(void)
 		}
 		int status = -1;
 		MUST(waitpid(middle, &status, 0));
-		/* Not waitpid(-1): where the orphan went elsewhere, that would wait for the child. */
+		/* Not blocking: where the orphan went elsewhere, that would wait for the child. */
 		pid_t orphan = 0;
 		for (int i = 0; i < 200 && (orphan <= 0 || orphan == child); i++, sleep_ms(5))
 			orphan = waitpid(-1, &status, WNOHANG);

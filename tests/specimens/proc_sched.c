@@ -27,7 +27,7 @@ static void set(struct own *own)
 	MUST(syscall(SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, own->io));
 	MUST(prctl(PR_SET_TIMERSLACK, own->slack));
 	MUST(setpriority(PRIO_PROCESS, 0, own->nice));
-	struct sched_param param = {.sched_priority = own->priority};
+	struct sched_param param = { .sched_priority = own->priority };
 	MUST(sched_setscheduler(0, own->policy, &param));
 	own->slack = prctl(PR_GET_TIMERSLACK); /* a real-time thread's is 0 whatever was set */
 }
@@ -50,10 +50,10 @@ static void check(const struct own *own)
 }
 
 static struct own owns[THREADS] = {
-	{SCHED_OTHER, 0, 3, IOPRIO_BEST_EFFORT | 5, 60000, 0},
-	{SCHED_BATCH, 0, 7, IOPRIO_BEST_EFFORT | 6, 70000, 0},
-	{SCHED_IDLE, 0, 0, IOPRIO_BEST_EFFORT | 7, 80000, 0},
-	{SCHED_OTHER, 0, 19, IOPRIO_BEST_EFFORT | 2, 90000, 0},
+	{ SCHED_OTHER, 0, 3, IOPRIO_BEST_EFFORT | 5, 60000, 0 },
+	{ SCHED_BATCH, 0, 7, IOPRIO_BEST_EFFORT | 6, 70000, 0 },
+	{ SCHED_IDLE, 0, 0, IOPRIO_BEST_EFFORT | 7, 80000, 0 },
+	{ SCHED_OTHER, 0, 19, IOPRIO_BEST_EFFORT | 2, 90000, 0 },
 };
 
 static void *live(void *arg)
@@ -79,7 +79,7 @@ int main(void)
 			last = cpu;
 	owns[1].cpu = owns[3].cpu = last;
 	if (geteuid() == 0)
-		owns[3] = (struct own){SCHED_RR, 5, 0, IOPRIO_BEST_EFFORT | 2, 50000, last};
+		owns[3] = (struct own){ SCHED_RR, 5, 0, IOPRIO_BEST_EFFORT | 2, 50000, last };
 	sem_init(&through, 0, 0);
 	for (int i = 0; i < THREADS; i++) {
 		sem_init(&start[i], 0, 0);

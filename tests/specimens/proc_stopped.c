@@ -17,8 +17,8 @@ static char state(pid_t pid)
 
 int main(void)
 {
-	volatile int *counter = MUST(mmap(NULL, 4096, PROT_READ | PROT_WRITE,
-					  MAP_SHARED | MAP_ANONYMOUS, -1, 0));
+	volatile int *counter =
+		MUST(mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
 	pid_t pid = MUST(fork());
 	if (pid == 0)
 		for (;; sleep_ms(1))

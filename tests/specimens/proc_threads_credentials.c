@@ -37,7 +37,7 @@ static void check(int who)
 
 static void *other(void *arg)
 {
-	struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+	struct __user_cap_header_struct header = { _LINUX_CAPABILITY_VERSION_3, 0 };
 	struct __user_cap_data_struct data[2];
 	MUST(syscall(SYS_capget, &header, data));
 	data[0].effective &= ~(1u << CAP_CHOWN);

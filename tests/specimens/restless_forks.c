@@ -40,7 +40,7 @@ int main(void)
 		pthread_t thread;
 		MUST_ZERO(pthread_create(&thread, NULL, watch, NULL));
 		long started = 0, collected = 0, wrong = 0;
-		pid_t pids[AT_ONCE] = {0};
+		pid_t pids[AT_ONCE] = { 0 };
 		while (!stop) {
 			for (int i = 0; i < AT_ONCE; i++) {
 				pids[i] = fork();
@@ -52,7 +52,8 @@ int main(void)
 				int status = -1;
 				pid_t pid = waitpid(pids[i], &status, 0);
 				collected += pid == pids[i];
-				wrong += !WIFEXITED(status) || WEXITSTATUS(status) != i % 3 + 10 * i;
+				wrong +=
+					!WIFEXITED(status) || WEXITSTATUS(status) != i % 3 + 10 * i;
 			}
 		}
 		MUST_ZERO(pthread_join(thread, NULL));

@@ -21,7 +21,7 @@ static void forbid(long number, int error, bool again)
 		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | (uint32_t)error),
 		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
 	};
-	struct sock_fprog program = {sizeof(code) / sizeof(code[0]), code};
+	struct sock_fprog program = { sizeof(code) / sizeof(code[0]), code };
 	MUST(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, again ? SECCOMP_FILTER_FLAG_TSYNC : 0,
 		     &program));
 }
@@ -36,7 +36,8 @@ static void check(const char *who)
 	expect_errno(who, EXDEV, syscall(SYS_getpriority, 0, 0));
 	expect_ok("an allowed call", syscall(SYS_getuid));
 	expect_text("Seccomp", "2", proc_field("/proc/thread-self/status", "Seccomp", text, 32));
-	expect_text("filters", "2", proc_field("/proc/thread-self/status", "Seccomp_filters", text, 32));
+	expect_text("filters", "2",
+		    proc_field("/proc/thread-self/status", "Seccomp_filters", text, 32));
 	expect_int("no_new_privs", 1, prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0));
 }
 

@@ -20,7 +20,8 @@ static void on_signal(int number)
 	stack_t seen;
 	specimen_ready();
 	expect_pattern("the handler's own variables", here, sizeof(here), 8);
-	expect_int("the handler is on the alternate stack", 1, here >= stack && here < stack + SIZE);
+	expect_int("the handler is on the alternate stack", 1,
+		   here >= stack && here < stack + SIZE);
 	MUST(sigaltstack(NULL, &seen));
 	expect_hex("alternate stack", (uintptr_t)stack, (uintptr_t)seen.ss_sp);
 	expect_int("it says it is in use", SS_ONSTACK, seen.ss_flags);
@@ -34,9 +35,9 @@ static void on_signal(int number)
 int main(void)
 {
 	stack = MUST(mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
-	stack_t alternate = {.ss_sp = stack, .ss_size = SIZE};
+	stack_t alternate = { .ss_sp = stack, .ss_size = SIZE };
 	MUST(sigaltstack(&alternate, NULL));
-	struct sigaction act = {.sa_handler = on_signal, .sa_flags = SA_ONSTACK};
+	struct sigaction act = { .sa_handler = on_signal, .sa_flags = SA_ONSTACK };
 	sigaddset(&act.sa_mask, SIGHUP);
 	MUST(sigaction(SIGUSR1, &act, NULL));
 	sigset_t usr2;

@@ -35,11 +35,11 @@ enum { RT = 1000 };
 static const struct {
 	int number, flags, blocks;
 } table[] = {
-	{SIGUSR1, SA_SIGINFO, SIGUSR2},
-	{RT + 3, SA_SIGINFO | SA_NODEFER, 0},
-	{RT + 4, SA_SIGINFO | SA_RESTART, SIGUSR2},
-	{SIGWINCH, SA_SIGINFO | SA_ONSTACK, SIGHUP},
-	{RT + 20, SA_SIGINFO | SA_NOCLDWAIT, RT + 9},
+	{ SIGUSR1, SA_SIGINFO, SIGUSR2 },
+	{ RT + 3, SA_SIGINFO | SA_NODEFER, 0 },
+	{ RT + 4, SA_SIGINFO | SA_RESTART, SIGUSR2 },
+	{ SIGWINCH, SA_SIGINFO | SA_ONSTACK, SIGHUP },
+	{ RT + 20, SA_SIGINFO | SA_NOCLDWAIT, RT + 9 },
 };
 enum { HANDLERS = sizeof(table) / sizeof(table[0]) };
 
@@ -57,7 +57,8 @@ static void check_table(void)
 		struct sigaction act;
 		MUST(sigaction(number_of(table[i].number), NULL, &act));
 		expect_hex("handler", (uintptr_t)with_info, (uintptr_t)act.sa_sigaction);
-		expect_hex("flags", (unsigned)table[i].flags, (unsigned)(act.sa_flags & visible_flags));
+		expect_hex("flags", (unsigned)table[i].flags,
+			   (unsigned)(act.sa_flags & visible_flags));
 		for (int number = 1; number <= SIGRTMAX; number++) {
 			int member = sigismember(&act.sa_mask, number);
 			if (member >= 0) /* the library keeps some to itself */
@@ -70,7 +71,7 @@ static void check_table(void)
 static void send(int number, int value)
 {
 	calls = 0;
-	MUST(sigqueue(getpid(), number, (union sigval){.sival_int = value}));
+	MUST(sigqueue(getpid(), number, (union sigval){ .sival_int = value }));
 	expect_int("calls of the handler", 1, calls);
 	expect_int("its value", value, seen_value);
 	expect_int("its si_code", SI_QUEUE, seen_code);
@@ -79,7 +80,7 @@ static void send(int number, int value)
 int main(void)
 {
 	for (int i = 0; i < HANDLERS; i++) {
-		struct sigaction act = {.sa_sigaction = with_info, .sa_flags = table[i].flags};
+		struct sigaction act = { .sa_sigaction = with_info, .sa_flags = table[i].flags };
 		if (table[i].blocks)
 			sigaddset(&act.sa_mask, number_of(table[i].blocks));
 		MUST(sigaction(number_of(table[i].number), &act, NULL));
@@ -88,7 +89,7 @@ int main(void)
 	signal(SIGTTOU, SIG_IGN);
 
 	while (specimen_round()) {
-		struct sigaction once = {.sa_handler = one_shot, .sa_flags = (int)SA_RESETHAND};
+		struct sigaction once = { .sa_handler = one_shot, .sa_flags = (int)SA_RESETHAND };
 		MUST(sigaction(SIGALRM, &once, NULL));
 		specimen_ready();
 		check_table();

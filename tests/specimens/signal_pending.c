@@ -15,7 +15,7 @@ static volatile pid_t thread_tid;
 
 static void send_to_thread(pid_t tid, int number, int value)
 {
-	siginfo_t info = {.si_code = SI_QUEUE, .si_signo = number};
+	siginfo_t info = { .si_code = SI_QUEUE, .si_signo = number };
 	info.si_pid = getpid();
 	info.si_uid = getuid();
 	info.si_value.sival_int = value;
@@ -27,8 +27,8 @@ static void receive(const char *what, int number, int code, int value)
 	sigset_t one;
 	sigemptyset(&one);
 	sigaddset(&one, number);
-	siginfo_t info = {0};
-	struct timespec none = {0, 0};
+	siginfo_t info = { 0 };
+	struct timespec none = { 0, 0 };
 	if (!expect_int(what, number, sigtimedwait(&one, &info, &none)))
 		return;
 	expect_int("si_code", code, info.si_code);
@@ -53,7 +53,7 @@ static int tgkill_code(void)
 	sigset_t one;
 	sigemptyset(&one);
 	sigaddset(&one, SIGUSR2);
-	siginfo_t info = {0};
+	siginfo_t info = { 0 };
 	MUST(syscall(SYS_tgkill, getpid(), syscall(SYS_gettid), SIGUSR2));
 	MUST(sigwaitinfo(&one, &info));
 	return info.si_code;
@@ -88,9 +88,9 @@ int main(void)
 
 	while (specimen_round()) {
 		for (int i = 0; i < QUEUED; i++)
-			MUST(sigqueue(getpid(), SIGRTMIN, (union sigval){.sival_int = 1000 - i}));
+			MUST(sigqueue(getpid(), SIGRTMIN, (union sigval){ .sival_int = 1000 - i }));
 		MUST(kill(getpid(), SIGUSR1));
-		MUST(sigqueue(getpid(), SIGTERM, (union sigval){.sival_int = 15}));
+		MUST(sigqueue(getpid(), SIGTERM, (union sigval){ .sival_int = 15 }));
 		send_to_thread((pid_t)syscall(SYS_gettid), SIGRTMIN + 2, 101);
 		send_to_thread(thread_tid, SIGRTMIN + 1, 201);
 		send_to_thread(thread_tid, SIGRTMIN + 1, 202);

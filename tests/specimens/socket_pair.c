@@ -61,8 +61,8 @@ static void check(const char *what, int ends[2], int type)
 
 int main(void)
 {
-	static const int types[] = {SOCK_STREAM, SOCK_DGRAM, SOCK_SEQPACKET};
-	static const char *const names[] = {"stream", "dgram", "seqpacket"};
+	static const int types[] = { SOCK_STREAM, SOCK_DGRAM, SOCK_SEQPACKET };
+	static const char *const names[] = { "stream", "dgram", "seqpacket" };
 	int pairs[3][2], half[2], closed[2], size = 60000, one = 1;
 	for (int i = 0; i < 3; i++) {
 		MUST(socketpair(AF_UNIX, types[i] | (i == 1 ? SOCK_NONBLOCK : 0), 0, pairs[i]));
@@ -84,7 +84,8 @@ int main(void)
 			check(names[i], pairs[i], types[i]);
 		expect_int("O_NONBLOCK", O_NONBLOCK, fcntl(pairs[1][0], F_GETFL) & O_NONBLOCK);
 		char buf[8] = "";
-		expect_int("end of the direction shut down", 0, recv(half[1], buf, 1, MSG_DONTWAIT));
+		expect_int("end of the direction shut down", 0,
+			   recv(half[1], buf, 1, MSG_DONTWAIT));
 		expect_errno("writing to it", EPIPE, send(half[0], "x", 1, MSG_NOSIGNAL));
 		expect_int("the other direction", 1, send(half[1], "y", 1, MSG_NOSIGNAL));
 		expect_int("the other direction", 1, recv(half[0], buf, 1, MSG_DONTWAIT));

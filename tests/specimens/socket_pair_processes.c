@@ -25,7 +25,7 @@ int main(void)
 	close(ends[1]);
 	while (specimen_round()) {
 		MUST(send(ends[0], "Abc", 3, 0));
-		struct pollfd p = {.fd = ends[0], .events = POLLIN};
+		struct pollfd p = { .fd = ends[0], .events = POLLIN };
 		MUST(poll(&p, 1, 3000));
 		until_asleep(pid);
 		specimen_ready();

@@ -12,7 +12,7 @@
 #include <signal.h>
 #include <sys/socket.h>
 
-static struct sockaddr_in address = {.sin_family = AF_INET};
+static struct sockaddr_in address = { .sin_family = AF_INET };
 
 static void connect_pair(int listener, int ends[2])
 {
@@ -25,7 +25,7 @@ static void connect_pair(int listener, int ends[2])
 static int outcome(int fd, const char *expected)
 {
 	char buf[64] = "";
-	struct pollfd p = {.fd = fd, .events = POLLIN};
+	struct pollfd p = { .fd = fd, .events = POLLIN };
 	if (poll(&p, 1, 2000) != 1)
 		return -1;
 	ssize_t n = read(fd, buf, sizeof(buf));

@@ -34,9 +34,10 @@ static int get(int fd, int level, int option)
 
 static struct listener listen_on(int family)
 {
-	struct listener l = {.fd = MUST(socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0))};
-	struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-	struct sockaddr_in6 v6 = {.sin6_family = AF_INET6, .sin6_addr = in6addr_loopback};
+	struct listener l = { .fd = MUST(socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0)) };
+	struct sockaddr_in v4 = { .sin_family = AF_INET,
+				  .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	struct sockaddr_in6 v6 = { .sin6_family = AF_INET6, .sin6_addr = in6addr_loopback };
 	set(l.fd, SOL_SOCKET, SO_REUSEADDR, 1);
 	set(l.fd, SOL_SOCKET, SO_KEEPALIVE, 1);
 	set(l.fd, SOL_SOCKET, SO_RCVBUF, 50000);
@@ -79,13 +80,13 @@ static void check_service(const struct listener *l)
 {
 	int client = MUST(socket(l->address.ss_family, SOCK_STREAM | SOCK_NONBLOCK, 0));
 	connect(client, (const struct sockaddr *)&l->address, l->length);
-	struct pollfd p = {.fd = l->fd, .events = POLLIN};
+	struct pollfd p = { .fd = l->fd, .events = POLLIN };
 	if (expect_int("a client comes", 1, poll(&p, 1, 3000))) {
 		int server = accept(l->fd, NULL, NULL);
 		expect_ok("accept", server);
 		char buf[16] = "";
 		expect_int("to the client", 5, write(server, "hello", 5));
-		p = (struct pollfd){.fd = client, .events = POLLIN};
+		p = (struct pollfd){ .fd = client, .events = POLLIN };
 		expect_int("it arrives", 1, poll(&p, 1, 3000));
 		expect_int("bytes", 5, read(client, buf, sizeof(buf)));
 		expect_text("content", "hello", buf);

@@ -13,7 +13,7 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 
-static struct sockaddr_in address = {.sin_family = AF_INET};
+static struct sockaddr_in address = { .sin_family = AF_INET };
 static int listener;
 
 /* Sends a greeting to everyone who comes, then echoes. Its parent dies: it is not of our tree. */
@@ -59,7 +59,7 @@ static int connected(void)
 {
 	int fd = MUST(socket(AF_INET, SOCK_STREAM, 0));
 	MUST(connect(fd, (struct sockaddr *)&address, sizeof(address)));
-	struct pollfd p = {.fd = fd, .events = POLLIN};
+	struct pollfd p = { .fd = fd, .events = POLLIN };
 	MUST(poll(&p, 1, 3000)); /* the greeting waits to be read */
 	return fd;
 }
@@ -70,7 +70,7 @@ static void expect_alive(int fd)
 	expect_int("bytes under way", 7, read(fd, buf, sizeof(buf)));
 	expect_text("the greeting", "welcome", buf);
 	expect_int("writing", 4, write(fd, "ping", 4));
-	struct pollfd p = {.fd = fd, .events = POLLIN};
+	struct pollfd p = { .fd = fd, .events = POLLIN };
 	expect_int("an answer comes", 1, poll(&p, 1, 3000));
 	memset(buf, 0, sizeof(buf));
 	expect_int("bytes of the answer", 4, read(fd, buf, sizeof(buf)));
@@ -80,7 +80,7 @@ static void expect_alive(int fd)
 static void expect_dead(int fd)
 {
 	char buf[64];
-	struct pollfd p = {.fd = fd, .events = POLLIN};
+	struct pollfd p = { .fd = fd, .events = POLLIN };
 	if (!expect_int("poll reports at once", 1, poll(&p, 1, 2000)))
 		return;
 	ssize_t n;

@@ -15,8 +15,9 @@ static int bound(int family, struct sockaddr_storage *address, socklen_t *length
 {
 	int fd = MUST(socket(family, SOCK_DGRAM | SOCK_CLOEXEC, 0)), size = 40000;
 	MUST(setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size)));
-	struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-	struct sockaddr_in6 v6 = {.sin6_family = AF_INET6, .sin6_addr = in6addr_loopback};
+	struct sockaddr_in v4 = { .sin_family = AF_INET,
+				  .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	struct sockaddr_in6 v6 = { .sin6_family = AF_INET6, .sin6_addr = in6addr_loopback };
 	if (family == AF_INET)
 		MUST(bind(fd, (struct sockaddr *)&v4, sizeof(v4)));
 	else
@@ -30,12 +31,13 @@ static void check(int receiver, int sender)
 {
 	char buf[16] = "";
 	expect_int("sending to the peer", 6, send(sender, "letter", 6, 0));
-	struct pollfd p = {.fd = receiver, .events = POLLIN};
+	struct pollfd p = { .fd = receiver, .events = POLLIN };
 	if (expect_int("it arrives", 1, poll(&p, 1, 1000))) {
 		struct sockaddr_storage from, own;
 		socklen_t from_length = sizeof(from), own_length = sizeof(own);
-		expect_int("bytes", 6, recvfrom(receiver, buf, sizeof(buf), 0,
-						(struct sockaddr *)&from, &from_length));
+		expect_int("bytes", 6,
+			   recvfrom(receiver, buf, sizeof(buf), 0, (struct sockaddr *)&from,
+				    &from_length));
 		expect_text("content", "letter", buf);
 		MUST(getsockname(sender, (struct sockaddr *)&own, &own_length));
 		expect_bytes("sender", &own, &from, own_length);

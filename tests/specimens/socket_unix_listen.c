@@ -18,8 +18,9 @@ struct named {
 
 static struct named bound(int type, const char *name, bool abstract)
 {
-	struct named n = {.address = {.sun_family = AF_UNIX}};
-	int used = snprintf(n.address.sun_path + abstract, sizeof(n.address.sun_path) - 1, "%s", name);
+	struct named n = { .address = { .sun_family = AF_UNIX } };
+	int used =
+		snprintf(n.address.sun_path + abstract, sizeof(n.address.sun_path) - 1, "%s", name);
 	n.length = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + (size_t)used + 1);
 	n.fd = MUST(socket(AF_UNIX, type | SOCK_CLOEXEC, 0));
 	MUST(bind(n.fd, (struct sockaddr *)&n.address, n.length));
@@ -37,7 +38,7 @@ static void check_stream(const char *what, const struct named *n)
 	expect_bytes("name", &n->address, &address, length);
 	int client = MUST(socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0));
 	expect_ok(what, connect(client, (const struct sockaddr *)&n->address, n->length));
-	struct pollfd p = {.fd = n->fd, .events = POLLIN};
+	struct pollfd p = { .fd = n->fd, .events = POLLIN };
 	if (expect_int("a client comes", 1, poll(&p, 1, 2000))) {
 		int server = accept(n->fd, NULL, NULL);
 		char buf[8] = "";
@@ -66,8 +67,9 @@ int main(void)
 		expect_hex("its mode", S_IFSOCK | 0640, st.st_mode);
 		int sender = MUST(socket(AF_UNIX, SOCK_DGRAM, 0));
 		char buf[16] = "";
-		expect_int("a datagram", 6, sendto(sender, "letter", 6, 0,
-						   (struct sockaddr *)&datagram.address, datagram.length));
+		expect_int("a datagram", 6,
+			   sendto(sender, "letter", 6, 0, (struct sockaddr *)&datagram.address,
+				  datagram.length));
 		expect_int("it arrives", 6, recv(datagram.fd, buf, sizeof(buf), MSG_DONTWAIT));
 		expect_text("content", "letter", buf);
 		close(sender);

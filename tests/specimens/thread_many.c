@@ -17,7 +17,7 @@ enum { THREADS = 32 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t wake = PTHREAD_COND_INITIALIZER;
-static int go_number, sleeping;
+static int go_number, sleeping, checked;
 static __thread uint64_t own[64] __attribute__((aligned(64)));
 static __thread int own_int = 4711;
 
@@ -40,8 +40,10 @@ static void set_up(struct member *m)
 	sigemptyset(&mask);
 	sigaddset(&mask, SIGRTMIN + m->index % 8);
 	MUST_ZERO(pthread_sigmask(SIG_BLOCK, &mask, NULL));
-	m->stack = MUST(mmap(NULL, 65536, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
-	stack_t alternate = {.ss_sp = m->stack, .ss_size = 65536 - 4096 * (unsigned)(m->index % 3)};
+	m->stack =
+		MUST(mmap(NULL, 65536, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+	stack_t alternate = { .ss_sp = m->stack,
+			      .ss_size = 65536 - 4096 * (unsigned)(m->index % 3) };
 	MUST(sigaltstack(&alternate, NULL));
 }
 
@@ -79,15 +81,18 @@ static void *live(void *arg)
 		if (end)
 			break;
 		check(m);
+		pthread_mutex_lock(&lock);
+		checked++;
+		pthread_mutex_unlock(&lock);
 	}
 	return m;
 }
 
-static void wait_sleeping(int wanted)
+static void wait_count(const int *count, int wanted)
 {
 	for (int n = 0; n < wanted; sleep_ms(1)) {
 		pthread_mutex_lock(&lock);
-		n = sleeping;
+		n = *count;
 		pthread_mutex_unlock(&lock);
 	}
 }
@@ -104,15 +109,13 @@ int main(void)
 	}
 	int number = 0;
 	while (specimen_round()) {
-		/* In the last round the threads end; in the others all sleep again. */
-		wait_sleeping(THREADS * ++number);
+		wait_count(&sleeping, THREADS * ++number);
 		specimen_ready();
 		pthread_mutex_lock(&lock);
 		go_number = number;
 		pthread_cond_broadcast(&wake);
 		pthread_mutex_unlock(&lock);
-		if (number < 3)
-			wait_sleeping(THREADS * (number + 1));
+		wait_count(&checked, THREADS * number);
 	}
 	pthread_mutex_lock(&lock);
 	go_number = 4;

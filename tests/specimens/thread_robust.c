@@ -47,7 +47,8 @@ int main(void)
 		expect_int("its result", 17, (intptr_t)result);
 		clock_gettime(CLOCK_REALTIME, &limit);
 		limit.tv_sec += 2;
-		expect_int("the mutex of the dead", EOWNERDEAD, pthread_mutex_timedlock(&mutex, &limit));
+		expect_int("the mutex of the dead", EOWNERDEAD,
+			   pthread_mutex_timedlock(&mutex, &limit));
 		MUST_ZERO(pthread_mutex_consistent(&mutex));
 		MUST_ZERO(pthread_mutex_unlock(&mutex));
 	}

@@ -26,7 +26,8 @@ static void check(void)
 		CPU_ZERO(&one);
 		CPU_SET(cpus[i], &one);
 		MUST(sched_setaffinity(0, sizeof(one), &one));
-		expect_int("CPU in the rseq area", cpus[i], (int)*(volatile unsigned *)&area()->cpu_id);
+		expect_int("CPU in the rseq area", cpus[i],
+			   (int)*(volatile unsigned *)&area()->cpu_id);
 	}
 	/* A second registration of the same area is EBUSY, of an unregistered thread a success. */
 	expect_errno("registering again", EBUSY,

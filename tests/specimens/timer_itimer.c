@@ -17,13 +17,13 @@ static void on_alarm(int number)
 
 static void set(int which, long ms, long interval_s)
 {
-	struct itimerval value = {{interval_s, 0}, {ms / 1000, ms % 1000 * 1000}};
+	struct itimerval value = { { interval_s, 0 }, { ms / 1000, ms % 1000 * 1000 } };
 	MUST(setitimer(which, &value, NULL));
 }
 
 int main(void)
 {
-	struct sigaction act = {.sa_handler = on_alarm};
+	struct sigaction act = { .sa_handler = on_alarm };
 	MUST(sigaction(SIGALRM, &act, NULL));
 	set(ITIMER_VIRTUAL, 100000, 7);
 	set(ITIMER_PROF, 200000, 8);

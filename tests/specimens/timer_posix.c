@@ -18,7 +18,7 @@
 /* By system call: the library's timer_t hides the kernel's ID. */
 static int make(clockid_t clock, int notify, int number, int value)
 {
-	struct sigevent event = {.sigev_notify = notify, .sigev_signo = number};
+	struct sigevent event = { .sigev_notify = notify, .sigev_signo = number };
 	event.sigev_value.sival_int = value;
 	event.sigev_notify_thread_id = (pid_t)syscall(SYS_gettid);
 	int id = -1;
@@ -28,14 +28,14 @@ static int make(clockid_t clock, int notify, int number, int value)
 
 static void set(int id, long ms, long interval_ms)
 {
-	struct itimerspec value = {{interval_ms / 1000, interval_ms % 1000 * 1000000},
-				   {ms / 1000, ms % 1000 * 1000000}};
+	struct itimerspec value = { { interval_ms / 1000, interval_ms % 1000 * 1000000 },
+				    { ms / 1000, ms % 1000 * 1000000 } };
 	MUST(syscall(SYS_timer_settime, id, 0, &value, NULL));
 }
 
 static void check_left(const char *what, int id, long low, long high, long interval)
 {
-	struct itimerspec value = {0};
+	struct itimerspec value = { 0 };
 	expect_ok(what, syscall(SYS_timer_gettime, id, &value));
 	expect_between("  time left (s)", low, high, value.it_value.tv_sec);
 	expect_int("  interval (s)", interval, value.it_interval.tv_sec);
@@ -46,9 +46,9 @@ static void check_fires(int id, int number, int value)
 	sigset_t one;
 	sigemptyset(&one);
 	sigaddset(&one, number);
-	struct timespec limit = {3, 0};
+	struct timespec limit = { 3, 0 };
 	for (int i = 0; i < 3; i++) {
-		siginfo_t info = {0};
+		siginfo_t info = { 0 };
 		if (!expect_int("the timer's signal", number, sigtimedwait(&one, &info, &limit)))
 			return;
 		expect_int("  si_code", SI_TIMER, info.si_code);
@@ -88,7 +88,7 @@ int main(void)
 		sigset_t stale;
 		sigemptyset(&stale);
 		sigaddset(&stale, SIGRTMIN + 1);
-		while (sigtimedwait(&stale, NULL, &(struct timespec){0, 0}) > 0)
+		while (sigtimedwait(&stale, NULL, &(struct timespec){ 0, 0 }) > 0)
 			;
 		struct itimerspec value;
 		expect_errno("deleted timer", EINVAL, syscall(SYS_timer_gettime, gap, &value));

@@ -10,7 +10,7 @@
 
 int main(void)
 {
-	struct itimerval minute = {{5, 250000}, {60, 0}}, seen;
+	struct itimerval minute = { { 5, 250000 }, { 60, 0 } }, seen;
 	MUST(setitimer(ITIMER_REAL, &minute, NULL));
 	while (specimen_round()) {
 		specimen_ready();

@@ -17,10 +17,12 @@ static void *in_accept(void *arg)
 
 int main(void)
 {
-	struct sockaddr_in tcp = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-	struct sockaddr_un local = {.sun_family = AF_UNIX};
+	struct sockaddr_in tcp = { .sin_family = AF_INET,
+				   .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	struct sockaddr_un local = { .sun_family = AF_UNIX };
 	snprintf(local.sun_path, sizeof(local.sun_path), "%s", specimen_path("socket"));
-	int listeners[2] = {MUST(socket(AF_INET, SOCK_STREAM, 0)), MUST(socket(AF_UNIX, SOCK_STREAM, 0))};
+	int listeners[2] = { MUST(socket(AF_INET, SOCK_STREAM, 0)),
+			     MUST(socket(AF_UNIX, SOCK_STREAM, 0)) };
 	MUST(bind(listeners[0], (struct sockaddr *)&tcp, sizeof(tcp)));
 	MUST(bind(listeners[1], (struct sockaddr *)&local, sizeof(local)));
 	socklen_t length = sizeof(tcp);
@@ -34,8 +36,9 @@ int main(void)
 		specimen_ready();
 		for (int i = 0; i < 2; i++) {
 			int client = MUST(socket(i ? AF_UNIX : AF_INET, SOCK_STREAM, 0));
-			expect_ok("connect", i ? connect(client, (struct sockaddr *)&local, sizeof(local))
-					       : connect(client, (struct sockaddr *)&tcp, sizeof(tcp)));
+			expect_ok("connect",
+				  i ? connect(client, (struct sockaddr *)&local, sizeof(local))
+				    : connect(client, (struct sockaddr *)&tcp, sizeof(tcp)));
 			void *result;
 			MUST_ZERO(pthread_join(threads[i], &result));
 			int server = (int)(intptr_t)result;

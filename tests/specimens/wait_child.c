@@ -33,7 +33,7 @@ static void *in_wait4(void *arg)
 static void *in_waitid(void *arg)
 {
 	struct one *one = arg;
-	siginfo_t info = {0};
+	siginfo_t info = { 0 };
 	int result = waitid(P_PID, (id_t)one->pid, &info, WEXITED);
 	one->result = result == 0 ? info.si_pid : -errno;
 	one->status = info.si_status << 8;
@@ -43,9 +43,9 @@ static void *in_waitid(void *arg)
 int main(void)
 {
 	while (specimen_round()) {
-		struct one ones[2] = {{.pid = child(5)}, {.pid = child(6)}};
-		pthread_t threads[2] = {start_blocked(in_wait4, &ones[0]),
-					start_blocked(in_waitid, &ones[1])};
+		struct one ones[2] = { { .pid = child(5) }, { .pid = child(6) } };
+		pthread_t threads[2] = { start_blocked(in_wait4, &ones[0]),
+					 start_blocked(in_waitid, &ones[1]) };
 		specimen_ready();
 		fclose(fopen(specimen_path("end.%d", specimen_number()), "w"));
 		for (int i = 0; i < 2; i++) {

@@ -52,7 +52,7 @@ static void *on_futex(void *arg)
 
 static void *with_limit(void *arg)
 {
-	struct timespec limit = {0, 400000000};
+	struct timespec limit = { 0, 400000000 };
 	long long began = now_ms();
 	long result = syscall(SYS_futex, &flag, FUTEX_WAIT_PRIVATE, 12345, &limit, NULL, 0);
 	(void)result; /* the value differs: returns at once, and shows that errors are errors */
@@ -66,10 +66,10 @@ static void *with_limit(void *arg)
 
 int main(void)
 {
-	static void *(*const calls[])(void *) = {on_condition, on_mutex,  on_semaphore,
-						 on_barrier,   on_futex,  with_limit};
-	static const char *const names[] = {"condition", "mutex", "semaphore",
-					    "barrier",	 "futex", "futex with limit"};
+	static void *(*const calls[])(void *) = { on_condition, on_mutex, on_semaphore,
+						  on_barrier,	on_futex, with_limit };
+	static const char *const names[] = { "condition", "mutex", "semaphore",
+					     "barrier",	  "futex", "futex with limit" };
 	enum { CALLS = sizeof(calls) / sizeof(calls[0]) };
 	MUST(sem_init(&semaphore, 0, 0));
 	MUST_ZERO(pthread_barrier_init(&barrier, NULL, 2));

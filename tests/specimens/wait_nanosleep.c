@@ -20,7 +20,7 @@ struct sleeper {
 static void *sleep_once(void *arg)
 {
 	struct sleeper *s = arg;
-	struct timespec length = {0, SLEEP_MS * 1000000L};
+	struct timespec length = { 0, SLEEP_MS * 1000000L };
 	s->began = now_ms();
 	__atomic_store_n(&s->tid, (pid_t)syscall(SYS_gettid), __ATOMIC_RELEASE);
 	if (s->absolute) {
@@ -40,7 +40,7 @@ static void *sleep_once(void *arg)
 int main(void)
 {
 	while (specimen_round()) {
-		struct sleeper sleepers[2] = {{.absolute = 0}, {.absolute = 1}};
+		struct sleeper sleepers[2] = { { .absolute = 0 }, { .absolute = 1 } };
 		pthread_t threads[2];
 		for (int i = 0; i < 2; i++) {
 			MUST_ZERO(pthread_create(&threads[i], NULL, sleep_once, &sleepers[i]));

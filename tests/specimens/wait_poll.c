@@ -24,24 +24,24 @@ static void *result_of(int result)
 static void *in_poll(void *arg)
 {
 	(void)arg;
-	struct pollfd p = {.fd = ready_fd, .events = POLLIN};
+	struct pollfd p = { .fd = ready_fd, .events = POLLIN };
 	return result_of(poll(&p, 1, -1));
 }
 
 static void *in_poll_long(void *arg)
 {
 	(void)arg;
-	struct pollfd p = {.fd = ready_fd, .events = POLLIN};
+	struct pollfd p = { .fd = ready_fd, .events = POLLIN };
 	return result_of(poll(&p, 1, 60000));
 }
 
 static void *in_ppoll(void *arg)
 {
 	(void)arg;
-	struct pollfd p = {.fd = ready_fd, .events = POLLIN};
+	struct pollfd p = { .fd = ready_fd, .events = POLLIN };
 	sigset_t mask;
 	sigemptyset(&mask);
-	struct timespec limit = {60, 0};
+	struct timespec limit = { 60, 0 };
 	return result_of(ppoll(&p, 1, &limit, &mask));
 }
 
@@ -51,7 +51,7 @@ static void *in_select(void *arg)
 	fd_set set;
 	FD_ZERO(&set);
 	FD_SET(ready_fd, &set);
-	struct timeval limit = {60, 0};
+	struct timeval limit = { 60, 0 };
 	return result_of(select(ready_fd + 1, &set, NULL, NULL, &limit));
 }
 
@@ -73,7 +73,7 @@ static void *in_epoll_long(void *arg)
 static void *in_poll_short(void *arg)
 {
 	(void)arg;
-	struct pollfd p = {.fd = silent_fd, .events = POLLIN};
+	struct pollfd p = { .fd = silent_fd, .events = POLLIN };
 	return result_of(poll(&p, 1, 500));
 }
 
@@ -84,16 +84,19 @@ int main(void)
 		void *(*call)(void *);
 		int expected;
 	} calls[] = {
-		{"poll", in_poll, 1},		   {"poll with limit", in_poll_long, 1},
-		{"ppoll", in_ppoll, 1},		   {"select", in_select, 1},
-		{"epoll_wait", in_epoll, 1},	   {"epoll_wait with limit", in_epoll_long, 1},
-		{"poll that runs out", in_poll_short, 0},
+		{ "poll", in_poll, 1 },
+		{ "poll with limit", in_poll_long, 1 },
+		{ "ppoll", in_ppoll, 1 },
+		{ "select", in_select, 1 },
+		{ "epoll_wait", in_epoll, 1 },
+		{ "epoll_wait with limit", in_epoll_long, 1 },
+		{ "poll that runs out", in_poll_short, 0 },
 	};
 	enum { CALLS = sizeof(calls) / sizeof(calls[0]) };
 	ready_fd = MUST(eventfd(0, 0));
 	silent_fd = MUST(eventfd(0, 0));
 	epoll = MUST(epoll_create1(0));
-	struct epoll_event event = {.events = EPOLLIN, .data.u32 = 99};
+	struct epoll_event event = { .events = EPOLLIN, .data.u32 = 99 };
 	MUST(epoll_ctl(epoll, EPOLL_CTL_ADD, ready_fd, &event));
 	while (specimen_round()) {
 		pthread_t threads[CALLS];

@@ -39,7 +39,7 @@ static void *in_sigtimedwait(void *arg)
 	sigset_t one;
 	sigemptyset(&one);
 	sigaddset(&one, SIGRTMIN + 4);
-	struct timespec limit = {60, 0};
+	struct timespec limit = { 60, 0 };
 	int result = sigtimedwait(&one, NULL, &limit);
 	return (void *)(intptr_t)(result < 0 ? -errno : result);
 }
@@ -60,7 +60,7 @@ static void *in_read(void *arg)
 
 int main(void)
 {
-	struct sigaction act = {.sa_handler = on_signal};
+	struct sigaction act = { .sa_handler = on_signal };
 	MUST(sigaction(SIGUSR1, &act, NULL));
 	sigset_t mask;
 	sigemptyset(&mask);
@@ -70,9 +70,9 @@ int main(void)
 	MUST_ZERO(pthread_sigmask(SIG_BLOCK, &mask, NULL));
 	while (specimen_round()) {
 		handled = 0;
-		pthread_t threads[3] = {start_blocked(in_sigsuspend, NULL),
-					start_blocked(in_sigtimedwait, NULL),
-					start_blocked(in_read, NULL)};
+		pthread_t threads[3] = { start_blocked(in_sigsuspend, NULL),
+					 start_blocked(in_sigtimedwait, NULL),
+					 start_blocked(in_read, NULL) };
 		specimen_ready();
 		expect_int("nothing was handled meanwhile", 0, handled);
 		MUST(kill(getpid(), SIGUSR1));

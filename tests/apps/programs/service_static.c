@@ -21,7 +21,7 @@ static unsigned long requests, ticks;
 
 static void watch(int fd)
 {
-	struct epoll_event event = {.events = EPOLLIN, .data.fd = fd};
+	struct epoll_event event = { .events = EPOLLIN, .data.fd = fd };
 	if (fd < 0 || epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) < 0)
 		exit(99);
 }
@@ -30,14 +30,15 @@ static void set_up(int port)
 {
 	epoll = epoll_create1(EPOLL_CLOEXEC);
 	listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
+	struct sockaddr_in address = { .sin_family = AF_INET, .sin_port = htons((uint16_t)port) };
 	address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
 	int one = 1;
 	setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
-	if (bind(listener, (struct sockaddr *)&address, sizeof(address)) < 0 || listen(listener, 16) < 0)
+	if (bind(listener, (struct sockaddr *)&address, sizeof(address)) < 0 ||
+	    listen(listener, 16) < 0)
 		exit(99);
 	timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK);
-	struct itimerspec period = {{0, 20000000}, {0, 20000000}};
+	struct itimerspec period = { { 0, 20000000 }, { 0, 20000000 } };
 	timerfd_settime(timer, 0, &period, NULL);
 	sigset_t mask;
 	sigemptyset(&mask);

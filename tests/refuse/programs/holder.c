@@ -52,7 +52,7 @@ static void hold_fanotify(void)
 
 static void hold_io_uring(void)
 {
-	struct io_uring_params params = {0};
+	struct io_uring_params params = { 0 };
 	keep((int)syscall(SYS_io_uring_setup, 8, &params));
 }
 
@@ -69,18 +69,18 @@ static void hold_sysv_shm(void)
 static void hold_userfaultfd(void)
 {
 	int fd = keep((int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK));
-	struct uffdio_api api = {.api = UFFD_API};
+	struct uffdio_api api = { .api = UFFD_API };
 	keep(ioctl(fd, UFFDIO_API, &api));
 	void *area = mmap(NULL, 65536, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	struct uffdio_register range = {.range = {(uintptr_t)area, 65536},
-					.mode = UFFDIO_REGISTER_MODE_MISSING};
+	struct uffdio_register range = { .range = { (uintptr_t)area, 65536 },
+					 .mode = UFFDIO_REGISTER_MODE_MISSING };
 	keep(ioctl(fd, UFFDIO_REGISTER, &range));
 }
 
 static void hold_netlink(void)
 {
 	int fd = keep(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE));
-	struct sockaddr_nl address = {.nl_family = AF_NETLINK, .nl_groups = 1};
+	struct sockaddr_nl address = { .nl_family = AF_NETLINK, .nl_groups = 1 };
 	keep(bind(fd, (struct sockaddr *)&address, sizeof(address)));
 }
 
@@ -96,7 +96,7 @@ static void hold_raw(void)
 
 static void hold_mqueue(void)
 {
-	struct mq_attr attributes = {.mq_maxmsg = 4, .mq_msgsize = 64};
+	struct mq_attr attributes = { .mq_maxmsg = 4, .mq_msgsize = 64 };
 	mqd_t queue = keep(mq_open("/fsnap-refuse", O_RDWR | O_CREAT, 0600, &attributes));
 	mq_send(queue, "message", 7, 0);
 }
@@ -108,8 +108,9 @@ static void hold_pidfd(void)
 
 static void hold_bpf(void)
 {
-	union bpf_attr attributes = {.map_type = BPF_MAP_TYPE_ARRAY, .key_size = 4,
-				     .value_size = 8, .max_entries = 4};
+	union bpf_attr attributes = {
+		.map_type = BPF_MAP_TYPE_ARRAY, .key_size = 4, .value_size = 8, .max_entries = 4
+	};
 	keep((int)syscall(SYS_bpf, BPF_MAP_CREATE, &attributes, sizeof(attributes)));
 }
 
@@ -181,25 +182,25 @@ static const struct {
 	const char *name;
 	void (*hold)(void);
 } kinds[] = {
-	{"inotify", hold_inotify},
-	{"fanotify", hold_fanotify},
-	{"io_uring", hold_io_uring},
-	{"sysv_shm", hold_sysv_shm},
-	{"userfaultfd", hold_userfaultfd},
-	{"netlink", hold_netlink},
-	{"packet", hold_packet},
-	{"raw", hold_raw},
-	{"mqueue", hold_mqueue},
-	{"pidfd", hold_pidfd},
-	{"bpf", hold_bpf},
-	{"aio", hold_aio},
-	{"terminal", hold_terminal},
-	{"namespace", hold_namespace},
-	{"own_namespace", hold_own_namespace},
-	{"pipe_outside", hold_pipe_outside},
-	{"secret", hold_secret},
-	{"shared_process", hold_shared_memory_process},
-	{"nothing", hold_nothing},
+	{ "inotify", hold_inotify },
+	{ "fanotify", hold_fanotify },
+	{ "io_uring", hold_io_uring },
+	{ "sysv_shm", hold_sysv_shm },
+	{ "userfaultfd", hold_userfaultfd },
+	{ "netlink", hold_netlink },
+	{ "packet", hold_packet },
+	{ "raw", hold_raw },
+	{ "mqueue", hold_mqueue },
+	{ "pidfd", hold_pidfd },
+	{ "bpf", hold_bpf },
+	{ "aio", hold_aio },
+	{ "terminal", hold_terminal },
+	{ "namespace", hold_namespace },
+	{ "own_namespace", hold_own_namespace },
+	{ "pipe_outside", hold_pipe_outside },
+	{ "secret", hold_secret },
+	{ "shared_process", hold_shared_memory_process },
+	{ "nothing", hold_nothing },
 };
 
 int main(int argc, char **argv)
