@@ -163,6 +163,30 @@ static void own_signals(struct restore *restore, const image_process *process, u
 	}
 }
 
+/* Is this the first process, by number of records, that has the file? */
+static bool first_holder(const struct restore *restore, const image_process *process, unsigned file)
+{
+	for (const image_process *p = restore->model.processes; p < process; p++)
+		for (u_int i = 0; i < p->fds.fds_len; i++)
+			if (p->fds.fds_val[i].file == file)
+				return false;
+	return true;
+}
+
+static void settle_descriptors(struct restore *restore, const image_process *process, uint32_t task)
+{
+	unsigned last = 0;
+	for (u_int i = 0; i < process->fds.fds_len; i++) {
+		const image_fd *fd = &process->fds.fds_val[i];
+		const image_file *file = &restore->model.files[fd->file - 1];
+		const struct file_kind *kind = file_kind_find(file->kind);
+		if (!kind->settle || fd->file == last || !first_holder(restore, process, fd->file))
+			continue;
+		last = fd->file;
+		kind->settle(restore, file, &restore->files[fd->file - 1].state, restore->plans, task, fd->fd);
+	}
+}
+
 static void build_descriptors(struct restore *restore, const image_process *process)
 {
 	struct plans *plans = restore->plans;
@@ -176,6 +200,7 @@ static void build_descriptors(struct restore *restore, const image_process *proc
 			  IMM(fd->cloexec ? O_CLOEXEC : 0));
 		plan_accept_equal(plans, fd->fd);
 	}
+	settle_descriptors(restore, process, task);
 	plan_note(plans, "close what the program does not have");
 	for (u_int i = 0; i < process->fds.fds_len; i++) {
 		unsigned fd = (unsigned)process->fds.fds_val[i].fd;

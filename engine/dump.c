@@ -27,6 +27,8 @@
 #include "engine/trace.h"
 #include "store/scope.h"
 
+#define BATCH 64 /* processes that are asked at once: each takes two descriptors meanwhile */
+
 static uint64_t clock_ns(clockid_t clock)
 {
 	struct timespec now;
@@ -69,6 +71,15 @@ static int refuse_namespaces(const struct process *process, struct fsnap_error *
 	return 0;
 }
 
+/* Whatever it was that /proc would not show: the answer is the same. */
+static int explain_permission(const struct process *process, struct fsnap_error *err)
+{
+	if (!err || err->code != FSNAP_E_PERMISSION)
+		return -1;
+	error_context(err, "process %d (%s)", process->pid, process->comm);
+	return error_hint(err, "run fsnap as root or as the owner of the process");
+}
+
 /* What can be had of a process whether or not it runs. */
 static int prepare_process(struct dump *dump, struct process *process, struct fsnap_error *err)
 {
@@ -78,12 +89,11 @@ static int prepare_process(struct dump *dump, struct process *process, struct fs
 	    maps_collect(dump, process, err) < 0 ||
 	    text_find(process->pid, process->mm.vmas.vmas_val, process->mm.vmas.vmas_len, &process->text,
 		      &dump->texts, err) < 0)
-		return -1;
+		return explain_permission(process, err);
 	process->mem = openat(process->proc, "mem", O_RDWR | O_CLOEXEC);
 	if (process->mem < 0) {
-		fail(err, FSNAP_E_PERMISSION, errno, "process %d (%s): its memory", process->pid,
-		     process->comm);
-		return error_hint(err, "run fsnap as root or as the owner of the process");
+		fail(err, FSNAP_E_PERMISSION, errno, "its memory");
+		return explain_permission(process, err);
 	}
 	process->prepared = process->text.syscall_any || process->text.syscall_ret;
 	if (process->prepared)
@@ -190,25 +200,6 @@ static int collect_registers(struct process *process, struct fsnap_error *err)
 	return 0;
 }
 
-/* Facts that only the process itself can ask the kernel for. */
-static int collect_inside(struct process *process, struct survey *survey, struct fsnap_error *err)
-{
-	struct plans *plans = plans_new();
-	for (size_t i = 0; i < process->n_tasks; i++)
-		survey->task[i].plan = plans_task(plans, process->tasks[i]->tid, process->comm);
-	survey_ask(survey, plans);
-	plan_note(plans, "end of the heap");
-	plan_call(plans, 0, SYS_brk, IMM(0));
-	uint32_t brk = plan_result(plans);
-	struct placed *placed = place_run(process, plans, err);
-	int result = placed ? survey_answer(survey, plans, placed_ctl(placed), err) : -1;
-	if (placed)
-		process->mm.brk = (uint64_t)plans_slot(plans, placed_ctl(placed), brk);
-	placed_free(placed);
-	plans_free(plans);
-	return result;
-}
-
 static int collect_cwd(struct dump *dump, struct process *process, const char *name,
 		       image_identity *identity, struct fsnap_error *err)
 {
@@ -222,31 +213,77 @@ static int collect_cwd(struct dump *dump, struct process *process, const char *n
 	return dump_identity(dump, process, fd, path, identity, err);
 }
 
-static int collect_process(struct dump *dump, struct process *process, struct fsnap_error *err)
+/* What a process is asked from inside, and what came of it. */
+struct inquiry {
+	struct survey *survey;
+	uint32_t brk; /* slot */
+};
+
+static int collect_outside(struct dump *dump, struct process *process, struct inquiry *inquiry,
+			   struct fsnap_error *err)
 {
-	process->image.pid = process->pid;
-	process->image.ppid = process->ppid;
-	if (process->image.zombie)
-		return 0;
 	process->image.stopped = (u_int)process->tasks[0]->group_stop;
-	if (!process->mm.id)
-		process->mm.id = ++dump->next_space;
-	process->image.mm = process->mm.id;
+	process->mm.id = process->image.mm = ++dump->next_space;
 	process->mm.syscall_gadget =
 		process->text.syscall_ret ? process->text.syscall_ret : process->text.syscall_any;
-	if (maps_collect(dump, process, err) < 0 || collect_registers(process, err) < 0)
+	if (maps_collect(dump, process, err) < 0 || collect_registers(process, err) < 0 ||
+	    !(inquiry->survey = survey_new(process, err)) || survey_collect(inquiry->survey, err) < 0 ||
+	    files_collect(dump, process, err) < 0)
 		return -1;
-	struct survey *survey = survey_new(process, err);
-	int result = survey ? survey_collect(survey, err) : -1;
+	if (collect_cwd(dump, process, "cwd", &process->image.cwd, err) < 0)
+		return -1;
+	return collect_cwd(dump, process, "root", &process->image.root, err);
+}
+
+/* Facts that only the process itself can ask the kernel for. */
+static struct plans *ask(struct process *process, struct inquiry *inquiry)
+{
+	struct plans *plans = plans_new();
+	for (size_t i = 0; i < process->n_tasks; i++)
+		inquiry->survey->task[i].plan = plans_task(plans, process->tasks[i]->tid, process->comm);
+	survey_ask(inquiry->survey, plans);
+	plan_note(plans, "end of the heap");
+	plan_call(plans, 0, SYS_brk, IMM(0));
+	inquiry->brk = plan_result(plans);
+	return plans;
+}
+
+static int answer(const struct placement *placement, const struct inquiry *inquiry, struct fsnap_error *err)
+{
+	struct ctl *ctl = placed_ctl(placement->placed);
+	placement->process->mm.brk = (uint64_t)plans_slot(placement->plans, ctl, inquiry->brk);
+	return survey_answer(inquiry->survey, placement->plans, ctl, err);
+}
+
+static int ask_inside(struct process **processes, struct inquiry *inquiries, size_t n,
+		      struct fsnap_error *err)
+{
+	struct placement placements[BATCH] = { 0 };
+	for (size_t i = 0; i < n; i++)
+		placements[i] = (struct placement){ processes[i], ask(processes[i], &inquiries[i]), NULL };
+	int result = place_run(placements, n, err);
+	for (size_t i = 0; i < n; i++) {
+		if (result == 0)
+			result = answer(&placements[i], &inquiries[i], err);
+		placed_free(placements[i].placed);
+		plans_free(placements[i].plans);
+	}
+	return result;
+}
+
+static int collect_batch(struct dump *dump, struct process **processes, size_t n, struct fsnap_error *err)
+{
+	struct inquiry inquiries[BATCH] = { 0 };
+	int result = 0;
+	for (size_t i = 0; i < n && result == 0; i++)
+		result = collect_outside(dump, processes[i], &inquiries[i], err);
 	if (result == 0)
-		result = files_collect(dump, process, err);
-	if (result == 0 && (collect_cwd(dump, process, "cwd", &process->image.cwd, err) < 0 ||
-			    collect_cwd(dump, process, "root", &process->image.root, err) < 0))
-		result = -1;
-	if (result == 0)
-		result = collect_inside(process, survey, err);
-	survey_free(survey);
-	return result < 0 ? -1 : pages_find(dump, process, err);
+		result = ask_inside(processes, inquiries, n, err);
+	for (size_t i = 0; i < n && result == 0; i++)
+		result = pages_find(dump, processes[i], err);
+	for (size_t i = 0; i < n; i++)
+		survey_free(inquiries[i].survey);
+	return result;
 }
 
 /* posix_spawn(3) and vfork(2) children live in their parent's memory until they exec. */
@@ -266,15 +303,23 @@ static int refuse_shared_memory(const struct tree *tree, struct fsnap_error *err
 static int collect(struct dump *dump, struct fsnap_error *err)
 {
 	struct tree *tree = &dump->tree;
+	struct process *batch[BATCH];
+	size_t n = 0;
 	if (refuse_shared_memory(tree, err) < 0)
 		return -1;
 	for (size_t i = 0; i < tree->n_processes; i++) {
-		if (i > 0 && prepare_process(dump, tree->processes[i], err) < 0)
-			return -1;
-		if (collect_process(dump, tree->processes[i], err) < 0)
-			return -1;
+		struct process *process = tree->processes[i];
+		process->image.pid = process->pid;
+		process->image.ppid = process->ppid;
 		dump->report->processes++;
-		dump->report->threads += (unsigned)tree->processes[i]->n_tasks;
+		dump->report->threads += (unsigned)process->n_tasks;
+		if (prepare_process(dump, process, err) < 0)
+			return -1;
+		if (!process->image.zombie)
+			batch[n++] = process;
+		if ((n == BATCH || i + 1 == tree->n_processes) && collect_batch(dump, batch, n, err) < 0)
+			return -1;
+		n %= BATCH;
 	}
 	return files_finish(dump, err) < 0 ? -1 : ghost_settle(dump, err);
 }

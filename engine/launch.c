@@ -300,6 +300,15 @@ static int become_program(struct restore *restore, struct process *process, stru
 	return 0;
 }
 
+/* From the first of these on, the tree outlives us; should we die between the first and the last, those
+ * that had not their turn die with us. That window is one system call a task. */
+static void let_live(struct tree *tree)
+{
+	for (size_t i = 0; i < tree->n_processes; i++)
+		for (size_t j = 0; j < tree->processes[i]->n_tasks; j++)
+			trace_let_live(tree->processes[i]->tasks[j]);
+}
+
 /* Everything that can fail comes before the first task runs. */
 int release(struct restore *restore, struct fsnap_error *err)
 {
@@ -309,6 +318,7 @@ int release(struct restore *restore, struct fsnap_error *err)
 	for (size_t i = 0; i < tree->n_processes; i++)
 		if (become_program(restore, tree->processes[i], err) < 0)
 			return -1;
+	let_live(tree);
 	for (size_t i = 0; i < tree->n_processes; i++) {
 		struct process *process = tree->processes[i];
 		/* Stopped jobs stop again, before their next instruction. */

@@ -12,6 +12,7 @@
 #define DELETED " (deleted)"
 
 /* Beside enum image_advice; these never reach the image. */
+#define ADVICE_GROWSDOWN (1u << 29)
 #define ADVICE_NORESERVE (1u << 30)
 #define ADVICE_USERFAULT (1u << 31)
 
@@ -112,6 +113,7 @@ static const struct {
 	{ "lo", ADVICE_LOCKED },    { "lf", ADVICE_ONFAULT },	  { "sr", ADVICE_SEQUENTIAL },
 	{ "rr", ADVICE_RANDOM },    { "sl", ADVICE_SEALED },	  { "um", ADVICE_USERFAULT },
 	{ "uw", ADVICE_USERFAULT }, { "ui", ADVICE_USERFAULT },	  { "nr", ADVICE_NORESERVE },
+	{ "gd", ADVICE_GROWSDOWN },
 };
 
 static unsigned parse_flags(const char *codes)
@@ -222,13 +224,12 @@ static int add_vma(struct dump *dump, struct process *process, struct procfs_map
 		return -1;
 	mm->vmas.vmas_val = array;
 	image_vma *vma = &array[mm->vmas.vmas_len];
-	bool stack = strcmp(map->path, "[stack]") == 0;
 	*vma = (image_vma){
 		.start = map->start,
 		.end = map->end,
 		.offset = map->offset,
 		.prot = map->prot,
-		.flags = (map->shared ? MAP_SHARED : MAP_PRIVATE) | (stack ? MAP_GROWSDOWN : 0),
+		.flags = map->shared ? MAP_SHARED : MAP_PRIVATE,
 		.name = strdup(map->path[0] == '[' ? map->path : ""),
 	};
 	if (!vma->name)
@@ -241,7 +242,9 @@ static int add_vma(struct dump *dump, struct process *process, struct procfs_map
 				  "the program handles page faults itself; it cannot be saved yet", err);
 	if (vma->advice & ADVICE_NORESERVE)
 		vma->flags |= MAP_NORESERVE;
-	vma->advice &= ~(unsigned)(ADVICE_NORESERVE | ADVICE_USERFAULT);
+	if (vma->advice & ADVICE_GROWSDOWN)
+		vma->flags |= MAP_GROWSDOWN;
+	vma->advice &= ~(unsigned)(ADVICE_GROWSDOWN | ADVICE_NORESERVE | ADVICE_USERFAULT);
 	return classify(dump, process, map, vma, err);
 }
 

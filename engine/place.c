@@ -6,16 +6,15 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-#include "engine/frame.h"
+#include "engine/home.h"
 #include "engine/seize.h"
 #include "engine/trace.h"
-#include "store/scope.h"
 
-#define RED_ZONE 128
 #define ALL_SIGNALS (~0ull)
 #define LOOK_AROUND_MS 50 /* how often a wait checks that the target still lives */
 #ifndef MFD_EXEC
@@ -25,18 +24,16 @@
 struct placed {
 	struct process *process;
 	struct plans *plans;
-	void *map;	 /* the agent's memory, here */
-	size_t size;	 /* bytes of it, text included */
-	uint64_t base;	 /* there; 0: not mapped */
-	uint64_t chain;	 /* there; 0: none */
-	struct home {	 /* of each task: its signal frame, outside control memory */
-		uint64_t frame;	 /* there */
-		char *was;	 /* what lay there, from 8 bytes below */
-	} *homes;
-	size_t n_homes;
+	void *map;	  /* the agent's memory, here */
+	size_t size;	  /* bytes of it, text included */
+	uint64_t base;	  /* there; 0: not mapped */
+	uint64_t chain;	  /* there; 0: none */
 	int remote_memfd; /* its number there; -1: closed */
+	uint32_t memfd_slot; /* tells the plan that number */
 	int memfd;	  /* a duplicate of it, here */
 	int socket;
+	struct home *homes;
+	uint64_t args[6]; /* of the call being made there */
 };
 
 struct ctl *placed_ctl(struct placed *placed)
@@ -49,111 +46,58 @@ static struct task *leader(const struct placed *placed)
 	return placed->process->tasks[0];
 }
 
-/* --- the way home ---------------------------------------------------------- */
+/* --- system calls there, for all at once ------------------------------------------- */
 
-/* What a task's frame takes: the word below it, and alignment. */
-static size_t home_size(const struct task *task)
+struct stage {
+	const char *what;
+	long nr;
+	bool (*arguments)(struct placed *placed); /* fills args; false: nothing to do there */
+	int (*then)(struct placed *placed, int64_t result, struct fsnap_error *err);
+};
+
+static int begin_call(struct placed *placed, const struct stage *stage, struct fsnap_error *err)
 {
-	return (frame_size(task) + sizeof(uint64_t) + 127) & ~63ul;
+	const struct text_gadgets *text = &placed->process->text;
+	uint64_t at = text->syscall_ret ? text->syscall_ret : text->syscall_any;
+	return trace_check(trace_call_begin(leader(placed), at, placed->chain, stage->nr, placed->args, err),
+			   leader(placed), err);
 }
 
-static const image_vma *find_vma(const struct process *process, uint64_t address)
+static int end_call(struct placed *placed, const struct stage *stage, struct fsnap_error *err)
 {
-	for (u_int i = 0; i < process->mm.vmas.vmas_len; i++) {
-		const image_vma *vma = &process->mm.vmas.vmas_val[i];
-		if (address >= vma->start && address < vma->end)
-			return vma;
-	}
-	return NULL;
-}
-
-/* The lower part of the main stack, which its owner has grown but does not use now. */
-static void find_spare(const struct process *process, uint64_t *start, uint64_t *end)
-{
-	uint64_t sp = process->tasks[0]->regs.rsp;
-	*start = *end = 0;
-	for (u_int i = 0; i < process->mm.vmas.vmas_len; i++) {
-		const image_vma *vma = &process->mm.vmas.vmas_val[i];
-		if (strcmp(vma->name, "[stack]") != 0)
-			continue;
-		bool here = sp > vma->start && sp <= vma->end;
-		*start = vma->start;
-		/* On a stack of its own making? Then how deep the main stack was is not known. */
-		*end = here ? sp - RED_ZONE : vma->start + (vma->end - vma->start) / 2;
-	}
-}
-
-/* Where the frames go: the spare part of the main stack; threads beyond that use their own stacks,
- * below the red zone. Stacks that a runtime carves out of its heap may be too small for that, which
- * is why they come second. All of it is put back before the process runs. */
-static int place_frames(struct placed *placed, struct fsnap_error *err)
-{
-	struct process *process = placed->process;
-	uint64_t spare, end;
-	find_spare(process, &spare, &end);
-	for (size_t i = 0; i < process->n_tasks; i++) {
-		const struct task *task = process->tasks[i];
-		size_t size = home_size(task);
-		uint64_t low = spare;
-		if (spare + size <= end) {
-			spare += size;
-		} else {
-			low = task->regs.rsp - RED_ZONE - size;
-			const image_vma *vma = find_vma(process, low);
-			if (!vma || !(vma->prot & PROT_WRITE) || low + size > vma->end)
-				return fail(err, FSNAP_E_UNSUPPORTED, 0,
-					    "thread %d: no room for a signal frame on its stack", task->tid);
-		}
-		placed->homes[i].frame = (low + sizeof(uint64_t) + 63) & ~63ull;
-	}
-	return 0;
-}
-
-static int lay_frame(struct placed *placed, size_t number, struct fsnap_error *err)
-{
-	struct process *process = placed->process;
-	struct home *home = &placed->homes[number];
-	size_t size = sizeof(uint64_t) + frame_size(process->tasks[number]);
-	off_t at = (off_t)(home->frame - sizeof(uint64_t));
-	cleanup_free char *buf = malloc(size);
-	char *was = malloc(size);
-	if (!buf || !was || pread(process->mem, was, size, at) != (ssize_t)size) {
-		free(was);
-		return fail(err, FSNAP_E_SYSTEM, errno, "thread %d: cannot read its stack",
-			    process->tasks[number]->tid);
-	}
-	home->was = was;
-	memcpy(buf, &process->text.sigreturn, sizeof(uint64_t));
-	frame_build(process->tasks[number], home->frame, buf + sizeof(uint64_t));
-	if (pwrite(process->mem, buf, size, at) != (ssize_t)size)
-		return fail(err, FSNAP_E_SYSTEM, errno, "thread %d: cannot write below its stack pointer",
-			    process->tasks[number]->tid);
-	return 0;
-}
-
-static int lay_frames(struct placed *placed, struct fsnap_error *err)
-{
-	if (place_frames(placed, err) < 0)
+	int64_t result;
+	if (trace_check(trace_call_end(leader(placed), &result, err), leader(placed), err) < 0)
 		return -1;
-	for (size_t i = 0; i < placed->process->n_tasks; i++)
-		if (lay_frame(placed, i, err) < 0)
-			return -1;
-	if (placed->process->text.syscall_ret && placed->process->text.sigreturn)
-		placed->chain = placed->homes[0].frame - sizeof(uint64_t);
-	return 0;
+	if (result < 0 && result >= -4095)
+		return fail(err, FSNAP_E_SYSTEM, (int)-result, "process %d (%s): %s inside it",
+			    placed->process->pid, placed->process->comm, stage->what);
+	return stage->then ? stage->then(placed, result, err) : 0;
 }
 
-static void take_frames(struct placed *placed)
+/* Calls that were begun are ended in any case: nobody is left in the midst of one. */
+static int run_stage(struct placement *all, size_t n, const struct stage *stage, struct fsnap_error *err)
 {
-	for (size_t i = 0; i < placed->process->n_tasks; i++) {
-		const struct home *home = &placed->homes[i];
-		size_t size = sizeof(uint64_t) + frame_size(placed->process->tasks[i]);
-		/* A process that died meanwhile has no stack to mend. */
-		if (home->was && pwrite(placed->process->mem, home->was, size,
-					(off_t)(home->frame - sizeof(uint64_t))) < 0)
-			return;
+	int result = 0;
+	for (size_t i = 0; i < n; i++) {
+		struct placed *placed = all[i].placed;
+		bool wanted = result == 0 && stage->arguments(placed);
+		if (wanted && begin_call(placed, stage, err) < 0)
+			result = -1;
 	}
+	for (size_t i = 0; i < n; i++)
+		if (trace_call_pending(leader(all[i].placed)) && end_call(all[i].placed, stage, err) < 0)
+			result = -1;
+	return result;
 }
+
+static bool set_args(struct placed *placed, uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e)
+{
+	const uint64_t args[6] = { a, b, c, d, e, 0 };
+	memcpy(placed->args, args, sizeof(args));
+	return true;
+}
+
+/* --- in -------------------------------------------------------------------------------- */
 
 /* Any NUL byte serves as a name; the vDSO's ELF header has some that every process shares. */
 static uint64_t empty_string(const struct process *process)
@@ -164,74 +108,84 @@ static uint64_t empty_string(const struct process *process)
 	return 0;
 }
 
-/* --- in ---------------------------------------------------------------------- */
-
-static int call(struct placed *placed, int64_t *result, struct fsnap_error *err, const char *what,
-		long nr, uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e, uint64_t f)
+/* MFD_EXEC is refused before Linux 6.3 and wanted after it: ask our own kernel. */
+static unsigned memfd_flags(void)
 {
-	const struct text_gadgets *text = &placed->process->text;
-	uint64_t at = text->syscall_ret ? text->syscall_ret : text->syscall_any;
-	const uint64_t args[6] = { a, b, c, d, e, f };
-	if (trace_check(trace_call(leader(placed), at, placed->chain, nr, args, result, err),
-			leader(placed), err) < 0)
-		return -1;
-	if (*result < 0 && *result >= -4095)
-		return fail(err, FSNAP_E_SYSTEM, (int)-*result, "%s inside the process", what);
-	return 0;
+	int fd = memfd_create("probe", MFD_CLOEXEC | MFD_EXEC);
+	if (fd < 0)
+		return MFD_CLOEXEC;
+	close(fd);
+	return MFD_CLOEXEC | MFD_EXEC;
 }
 
-/* Signals must not interfere with the threads the agent borrows; the frame gives the mask back. */
-static int mask_threads(struct process *process, struct fsnap_error *err)
+static bool memfd_arguments(struct placed *placed)
 {
-	for (size_t i = 0; i < process->n_tasks; i++) {
-		struct task *task = process->tasks[i];
-		if (trace_check(trace_set_mask(task, ALL_SIGNALS, err), task, err) < 0)
-			return -1;
-		task->masked = true;
-	}
-	return 0;
+	/* Kept in args by place_run(): the flags are the same for all. */
+	return set_args(placed, empty_string(placed->process), placed->args[1], 0, 0, 0);
 }
 
-static int make_memory(struct placed *placed, struct fsnap_error *err)
+static int got_memfd(struct placed *placed, int64_t fd, struct fsnap_error *err)
 {
-	int64_t fd = -1;
-	uint64_t name = empty_string(placed->process);
-	/* MFD_EXEC is refused before Linux 6.3 and wanted after it. */
-	if (call(placed, &fd, NULL, "memfd_create", SYS_memfd_create, name, MFD_CLOEXEC | MFD_EXEC, 0, 0, 0,
-		 0) < 0 &&
-	    call(placed, &fd, err, "memfd_create", SYS_memfd_create, name, MFD_CLOEXEC, 0, 0, 0, 0) < 0)
-		return -1;
 	placed->remote_memfd = (int)fd;
 	placed->memfd = (int)syscall(SYS_pidfd_getfd, placed->process->pidfd, fd, 0);
 	if (placed->memfd < 0 || ftruncate(placed->memfd, (off_t)placed->size) < 0)
 		return fail(err, FSNAP_E_SYSTEM, errno, "control memory");
-	placed->map = mmap(NULL, placed->size, PROT_READ | PROT_WRITE, MAP_SHARED, placed->memfd, 0);
-	if (placed->map == MAP_FAILED) {
-		placed->map = NULL;
-		return fail(err, FSNAP_E_SYSTEM, errno, "control memory");
-	}
-	int64_t base;
-	if (call(placed, &base, err, "mmap", SYS_mmap, 0, placed->size, PROT_READ | PROT_WRITE, MAP_SHARED,
-		 (uint64_t)fd, 0) < 0)
-		return -1;
-	placed->base = (uint64_t)base;
-	memcpy(placed->map, agent_blob, agent_blob_size);
-	return 0;
+	placed->map = mmap(NULL, placed->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE,
+			   placed->memfd, 0);
+	if (placed->map != MAP_FAILED)
+		return 0;
+	placed->map = NULL;
+	return fail(err, FSNAP_E_SYSTEM, errno, "control memory");
 }
 
-static int fill_memory(struct placed *placed, struct fsnap_error *err)
+static bool mmap_arguments(struct placed *placed)
+{
+	return set_args(placed, 0, placed->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE,
+			(uint64_t)placed->remote_memfd);
+}
+
+/* The agent's text and what it will read; then the text may become executable. */
+static int got_mapping(struct placed *placed, int64_t base, struct fsnap_error *err)
 {
 	struct ctl *ctl = placed_ctl(placed);
 	struct process *process = placed->process;
+	placed->base = (uint64_t)base;
+	memcpy(placed->map, agent_blob, agent_blob_size);
 	if (plans_write(placed->plans, ctl, placed->base, err) < 0)
 		return -1;
-	ctl->size = placed->size;
-	ctl->socket = ctl->peer = -1;
 	ctl->chain = placed->chain;
 	ctl->gadget = process->text.syscall_ret;
+	*ctl_slot(ctl, placed->memfd_slot) = placed->remote_memfd;
 	for (uint32_t i = 0; i < process->n_tasks; i++)
 		ctl_task(ctl, i)->home_frame = placed->homes[i].frame;
 	return 0;
+}
+
+static bool text_arguments(struct placed *placed)
+{
+	return set_args(placed, placed->base, AGENT_TEXT, PROT_READ | PROT_EXEC, 0, 0);
+}
+
+static const struct stage way_in[] = {
+	{ "memfd_create", SYS_memfd_create, memfd_arguments, got_memfd },
+	{ "mmap", SYS_mmap, mmap_arguments, got_mapping },
+	{ "mprotect", SYS_mprotect, text_arguments, NULL },
+};
+
+/* Turns a thread to its way home: should we die from here on, it comes back by its frame, which also
+ * gives the mask back. Only then the mask: signals must not interfere with what we borrow. */
+static int turn_home(struct placed *placed, size_t number, struct fsnap_error *err)
+{
+	struct task *task = placed->process->tasks[number];
+	struct user_regs_struct regs = task->regs;
+	regs.rip = placed->process->text.syscall_ret + 2; /* the `ret` */
+	regs.rsp = placed->homes[number].frame - sizeof(uint64_t);
+	regs.orig_rax = (uint64_t)-1;
+	task->away = placed->chain != 0;
+	if (task->away && trace_check(trace_set_regs(task, &regs, err), task, err) < 0)
+		return -1;
+	task->masked = true;
+	return trace_check(trace_set_mask(task, ALL_SIGNALS, err), task, err);
 }
 
 /* Sets a thread off into the agent; it leaves its registers behind. */
@@ -250,6 +204,8 @@ static int send_in(struct placed *placed, uint32_t number, uint32_t entry, struc
 	task->away = true;
 	if (trace_check(trace_set_regs(task, &regs, err), task, err) < 0)
 		return -1;
+	if (number > 0) /* counted from when it is there: the serving agent waits for nobody else */
+		__atomic_add_fetch(&placed_ctl(placed)->inside, 1, __ATOMIC_RELEASE);
 	return trace_check(trace_continue(task, err), task, err);
 }
 
@@ -297,6 +253,11 @@ static int order_leader(struct placed *placed, struct fsnap_error *err)
 	struct agent_order order = { AGENT_RUN, 0 };
 	if (send(placed->socket, &order, sizeof(order), MSG_NOSIGNAL) != sizeof(order))
 		return fail(err, FSNAP_E_SYSTEM, errno, "the agent's socket");
+	return 0;
+}
+
+static int await_leader(struct placed *placed, struct fsnap_error *err)
+{
 	for (;;) {
 		struct pollfd poller = { .fd = placed->socket, .events = POLLIN };
 		int ready = poll(&poller, 1, LOOK_AROUND_MS);
@@ -308,6 +269,7 @@ static int order_leader(struct placed *placed, struct fsnap_error *err)
 	struct agent_answer answer;
 	if (recv(placed->socket, &answer, sizeof(answer), 0) != sizeof(answer))
 		return fail(err, FSNAP_E_SYSTEM, 0, "the agent went home early");
+	placed->remote_memfd = -1; /* the plan has closed it */
 	if (answer.state != TASK_PARKED)
 		return plans_failure(placed->plans, placed_ctl(placed), FSNAP_E_SYSTEM, err);
 	return 0;
@@ -326,101 +288,191 @@ static int await_thread(struct placed *placed, uint32_t number, struct fsnap_err
 	return 0;
 }
 
-static int run(struct placed *placed, struct fsnap_error *err)
+static int send_leader_in(struct placed *placed, struct fsnap_error *err)
 {
 	const struct agent_entries *entries = placed->map;
-	uint32_t threads = (uint32_t)placed->process->n_tasks;
-	placed_ctl(placed)->inside = threads - 1;
-	if (send_in(placed, 0, entries->serve, err) < 0)
-		return -1;
-	for (uint32_t i = 1; i < threads; i++)
+	return send_in(placed, 0, entries->serve, err);
+}
+
+static int send_threads_in(struct placed *placed, struct fsnap_error *err)
+{
+	const struct agent_entries *entries = placed->map;
+	for (uint32_t i = 1; i < placed->process->n_tasks; i++)
 		if (send_in(placed, i, entries->start, err) < 0)
 			return -1;
-	if (connect_agent(placed, err) < 0 || order_leader(placed, err) < 0)
+	return 0;
+}
+
+static int await_answers(struct placed *placed, struct fsnap_error *err)
+{
+	if (await_leader(placed, err) < 0)
 		return -1;
-	for (uint32_t i = 1; i < threads; i++)
+	for (uint32_t i = 1; i < placed->process->n_tasks; i++)
 		if (await_thread(placed, i, err) < 0)
 			return -1;
 	return 0;
 }
 
-static int enter(struct placed *placed, struct fsnap_error *err)
+static int for_all(struct placement *all, size_t n, int (*step)(struct placed *, struct fsnap_error *),
+		   struct fsnap_error *err)
 {
-	int64_t ignored;
-	if (mask_threads(placed->process, err) < 0 || lay_frames(placed, err) < 0 ||
-	    make_memory(placed, err) < 0 || fill_memory(placed, err) < 0 ||
-	    call(placed, &ignored, err, "mprotect", SYS_mprotect, placed->base, AGENT_TEXT,
-		 PROT_READ | PROT_EXEC, 0, 0, 0) < 0 ||
-	    call(placed, &ignored, err, "close", SYS_close, (uint64_t)placed->remote_memfd, 0, 0, 0, 0, 0) < 0)
+	for (size_t i = 0; i < n; i++)
+		if (step(all[i].placed, err) < 0)
+			return error_context(err, "process %d (%s)", all[i].process->pid, all[i].process->comm);
+	return 0;
+}
+
+static int get_ready(struct placed *placed, struct fsnap_error *err)
+{
+	struct process *process = placed->process;
+	if (home_lay(process, placed->homes, err) < 0)
 		return -1;
-	placed->remote_memfd = -1;
-	return run(placed, err);
+	if (process->text.syscall_ret && process->text.sigreturn)
+		placed->chain = placed->homes[0].frame - sizeof(uint64_t);
+	/* without a chain: window W1 */
+	for (size_t i = 0; i < process->n_tasks; i++)
+		if (turn_home(placed, i, err) < 0)
+			return -1;
+	return 0;
+}
+
+static int enter(struct placement *all, size_t n, struct fsnap_error *err)
+{
+	if (for_all(all, n, get_ready, err) < 0)
+		return -1;
+	for (size_t i = 0; i < sizeof(way_in) / sizeof(way_in[0]); i++)
+		if (run_stage(all, n, &way_in[i], err) < 0)
+			return -1;
+	/* Until its first order an agent whose engine dies waits for AGENT_PATIENCE_MS. */
+	return for_all(all, n, send_leader_in, err) < 0 || for_all(all, n, connect_agent, err) < 0 ||
+			       for_all(all, n, order_leader, err) < 0 ||
+			       for_all(all, n, send_threads_in, err) < 0 ||
+			       for_all(all, n, await_answers, err) < 0 ?
+		       -1 : 0;
 }
 
 /* --- out ------------------------------------------------------------------------- */
 
-static int stop_threads(struct process *process, struct fsnap_error *err)
+static int interrupt(struct placed *placed, struct fsnap_error *err)
 {
-	for (size_t i = 0; i < process->n_tasks; i++)
-		if (!process->tasks[i]->stopped)
-			trace_interrupt(process->tasks[i]);
-	for (size_t i = 0; i < process->n_tasks; i++)
-		if (!process->tasks[i]->stopped && process->tasks[i]->seized &&
-		    trace_check(trace_await_stop(process->tasks[i], err), process->tasks[i], err) < 0)
-			return -1;
+	(void)err;
+	for (size_t i = 0; i < placed->process->n_tasks; i++)
+		if (!placed->process->tasks[i]->stopped)
+			trace_interrupt(placed->process->tasks[i]);
 	return 0;
 }
 
-static void close_there(struct placed *placed, int fd)
+static int await_stops(struct placed *placed, struct fsnap_error *err)
 {
-	int64_t ignored;
-	if (fd >= 0)
-		call(placed, &ignored, NULL, "close", SYS_close, (uint64_t)fd, 0, 0, 0, 0, 0);
+	for (size_t i = 0; i < placed->process->n_tasks; i++) {
+		struct task *task = placed->process->tasks[i];
+		if (!task->stopped && task->seized && trace_check(trace_await_stop(task, err), task, err) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+/* One descriptor a call; which are open depends on how far the way in was gone. */
+static bool close_arguments(struct placed *placed, int fd)
+{
+	return fd >= 0 && leader(placed)->stopped && set_args(placed, (uint64_t)fd, 0, 0, 0, 0);
+}
+
+static bool memfd_to_close(struct placed *placed)
+{
+	return close_arguments(placed, placed->remote_memfd);
+}
+
+static bool socket_to_close(struct placed *placed)
+{
+	return placed->base && close_arguments(placed, placed_ctl(placed)->socket);
+}
+
+/* The agent closes its copy of our end at the first order, and says so. */
+static bool peer_to_close(struct placed *placed)
+{
+	return placed->base && close_arguments(placed, placed_ctl(placed)->peer);
+}
+
+static bool mapping_to_drop(struct placed *placed)
+{
+	return placed->base && leader(placed)->stopped && set_args(placed, placed->base, placed->size, 0, 0, 0);
+}
+
+static const struct stage way_out[] = {
+	{ "close", SYS_close, memfd_to_close, NULL },
+	{ "close", SYS_close, socket_to_close, NULL },
+	{ "close", SYS_close, peer_to_close, NULL },
+	{ "munmap", SYS_munmap, mapping_to_drop, NULL },
+};
+
+/* While the agent's text is still there: one that died behind munmap() would take the target along. */
+static int put_threads_back(struct placed *placed, struct fsnap_error *err)
+{
+	(void)err;
+	for (size_t i = 1; i < placed->process->n_tasks; i++) {
+		struct task *task = placed->process->tasks[i];
+		seize_put_back(task);
+		if (placed->base && !task->away && placed_ctl(placed)->inside > 0)
+			placed_ctl(placed)->inside--;
+	}
+	return 0;
+}
+
+static int put_back(struct placed *placed, struct fsnap_error *err)
+{
+	(void)err;
+	for (size_t i = 0; i < placed->process->n_tasks; i++)
+		seize_put_back(placed->process->tasks[i]);
+	home_take(placed->process, placed->homes);
+	return 0;
 }
 
 /* Undoes everything enter() did, in whatever state it was left. */
-static int leave(struct placed *placed, struct fsnap_error *err)
+static int leave(struct placement *all, size_t n, struct fsnap_error *err)
 {
-	struct process *process = placed->process;
-	if (stop_threads(process, err) < 0)
-		return -1;
-	int64_t ignored;
-	close_there(placed, placed->remote_memfd);
-	if (placed->base) {
-		close_there(placed, placed_ctl(placed)->socket);
-		if (placed->socket < 0) /* the agent closes its copy of our end at the first order */
-			close_there(placed, placed_ctl(placed)->peer);
-		if (call(placed, &ignored, err, "munmap", SYS_munmap, placed->base, placed->size, 0, 0, 0, 0) < 0)
-			return -1;
-	}
-	for (size_t i = 0; i < process->n_tasks; i++)
-		seize_put_back(process->tasks[i]);
-	take_frames(placed);
-	return 0;
+	int result = 0;
+	for_all(all, n, interrupt, err);
+	for (size_t i = 0; i < n; i++)
+		if (await_stops(all[i].placed, err) < 0)
+			result = -1;
+	for_all(all, n, put_threads_back, err);
+	for (size_t i = 0; i < sizeof(way_out) / sizeof(way_out[0]); i++)
+		if (run_stage(all, n, &way_out[i], err) < 0)
+			result = -1;
+	for_all(all, n, put_back, err);
+	return result;
 }
 
-struct placed *place_run(struct process *process, struct plans *plans, struct fsnap_error *err)
+/* --- the whole --------------------------------------------------------------------- */
+
+static struct placed *placed_new(struct placement *placement, unsigned flags, struct fsnap_error *err)
 {
 	struct placed *placed = calloc(1, sizeof(*placed));
-	struct home *homes = calloc(process->n_tasks, sizeof(*homes));
+	struct home *homes = calloc(placement->process->n_tasks, sizeof(*homes));
 	if (!placed || !homes) {
 		fail(err, FSNAP_E_NOMEM, ENOMEM, "placing the agent");
 		free(placed);
 		free(homes);
 		return NULL;
 	}
-	*placed = (struct placed){ .process = process, .plans = plans, .homes = homes,
-				   .n_homes = process->n_tasks, .memfd = -1,
-				   .socket = -1, .remote_memfd = -1 };
-	placed->size = AGENT_TEXT + plans_size(plans);
-	int result = enter(placed, err);
-	if (leave(placed, err) < 0)
-		result = -1;
-	if (result == 0)
-		return placed;
-	error_context(err, "process %d (%s)", process->pid, process->comm);
-	placed_free(placed);
-	return NULL;
+	*placed = (struct placed){ .process = placement->process, .plans = placement->plans, .homes = homes,
+				   .memfd = -1, .socket = -1, .remote_memfd = -1, .args = { 0, flags } };
+	plan_note(placed->plans, "close the descriptor of control memory");
+	placed->memfd_slot = plans_input(placed->plans);
+	plan_call(placed->plans, 0, SYS_close, SLOT(placed->memfd_slot));
+	placed->size = AGENT_TEXT + plans_size(placed->plans);
+	return placed;
+}
+
+int place_run(struct placement *all, size_t n, struct fsnap_error *err)
+{
+	unsigned flags = memfd_flags();
+	for (size_t i = 0; i < n; i++)
+		if (!(all[i].placed = placed_new(&all[i], flags, err)))
+			return -1;
+	int result = enter(all, n, err);
+	return leave(all, n, err) < 0 ? -1 : result;
 }
 
 void placed_free(struct placed *placed)
@@ -433,8 +485,6 @@ void placed_free(struct placed *placed)
 		close(placed->memfd);
 	if (placed->socket >= 0)
 		close(placed->socket);
-	for (size_t i = 0; i < placed->n_homes; i++)
-		free(placed->homes[i].was);
-	free(placed->homes);
+	home_free(placed->process, placed->homes);
 	free(placed);
 }

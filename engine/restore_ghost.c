@@ -72,6 +72,19 @@ static int fill(struct restore *restore, const image_ghost *ghost, int fd, struc
 	return 0;
 }
 
+/* A program's own file (PR_SET_MM_MAP) must not be open for writing anywhere. */
+static int reopen(int *fd, struct fsnap_error *err)
+{
+	char path[32];
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", *fd);
+	int again = open(path, O_RDONLY | O_CLOEXEC);
+	if (again < 0)
+		return fail(err, FSNAP_E_SYSTEM, errno, "opening a deleted file again");
+	close(*fd);
+	*fd = again;
+	return 0;
+}
+
 int ghost_make(struct restore *restore, unsigned id, struct fsnap_error *err)
 {
 	const image_ghost *ghost = model_ghost(&restore->model, id);
@@ -85,6 +98,8 @@ int ghost_make(struct restore *restore, unsigned id, struct fsnap_error *err)
 		return -1;
 	if (ghost->kind == 3 && ghost->seals && fcntl(fd, F_ADD_SEALS, ghost->seals) < 0 && errno != EPERM)
 		return fail(err, FSNAP_E_SYSTEM, errno, "%s: seals", ghost->name);
+	if (ghost->kind == 2 && reopen(&fd, err) < 0)
+		return error_context(err, "%s", ghost->name);
 	restore->ghost_fd[id] = workshop_keep(restore, steal_fd(&fd), err);
 	return restore->ghost_fd[id] < 0 ? -1 : 0;
 }

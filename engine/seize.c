@@ -90,6 +90,12 @@ static void drop_dead_tasks(struct process *process)
 	process->n_tasks = kept;
 }
 
+static enum trace_result stop_task(struct task *task, struct fsnap_error *err)
+{
+	enum trace_result result = trace_await_stop(task, err);
+	return result == TRACE_OK ? trace_hide_stop(task, err) : result;
+}
+
 /* Seizes and stops the threads that are new; *found counts them. */
 static int stop_threads(struct process *process, size_t *found, struct fsnap_error *err)
 {
@@ -110,7 +116,7 @@ static int stop_threads(struct process *process, size_t *found, struct fsnap_err
 			trace_interrupt(task);
 	}
 	for (size_t i = first_new; i < process->n_tasks; i++)
-		if (process->tasks[i]->seized && trace_await_stop(process->tasks[i], err) == TRACE_FAILED)
+		if (process->tasks[i]->seized && stop_task(process->tasks[i], err) == TRACE_FAILED)
 			return -1;
 	drop_dead_tasks(process);
 	*found += process->n_tasks - first_new;
@@ -250,12 +256,7 @@ int seize_tree(struct tree *tree, struct tree *known, struct fsnap_error *err)
 
 void seize_put_back(struct task *task)
 {
-	if (!task->stopped)
-		return;
-	if (task->away && trace_set_regs(task, &task->regs, NULL) == TRACE_OK)
-		task->away = false;
-	if (task->masked && trace_set_mask(task, task->image.sigmask, NULL) == TRACE_OK)
-		task->masked = false;
+	trace_bring_back(task);
 }
 
 void seize_release(struct tree *tree)
@@ -269,7 +270,7 @@ void seize_release(struct tree *tree)
 			/* PTRACE_DETACH needs a stopped tracee. */
 			if (!task->stopped && trace_interrupt(task) == TRACE_OK)
 				trace_await_stop(task, NULL);
-			seize_put_back(task);
+			trace_bring_back(task);
 			trace_detach(task);
 		}
 	}

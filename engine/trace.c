@@ -18,6 +18,8 @@
 /* Room for any XSAVE area that exists: AMX tiles make it 11 KiB. */
 #define XSTATE_MAX 16384
 
+#define SYSCALL_STOP (SIGTRAP | 0x80) /* with PTRACE_O_TRACESYSGOOD */
+
 /* Results only the kernel sees: include/linux/errno.h. */
 #define ERESTARTNOHAND 514
 
@@ -59,7 +61,7 @@ static enum trace_result seize_refused(struct task *task, struct fsnap_error *er
 
 enum trace_result trace_seize(struct task *task, bool kill_with_us, struct fsnap_error *err)
 {
-	long options = kill_with_us ? PTRACE_O_EXITKILL : 0;
+	long options = PTRACE_O_TRACESYSGOOD | (kill_with_us ? PTRACE_O_EXITKILL : 0);
 	/* With seccomp suspended the agent may use any system call. The option needs CAP_SYS_ADMIN;
 	 * without it, targets that use filters are refused later. */
 	if (ptrace(PTRACE_SEIZE, task->tid, 0, options | PTRACE_O_SUSPEND_SECCOMP) < 0 &&
@@ -129,6 +131,11 @@ enum trace_result trace_continue(struct task *task, struct fsnap_error *err)
 	return result;
 }
 
+void trace_let_live(struct task *task)
+{
+	ptrace(PTRACE_SETOPTIONS, task->tid, 0, 0);
+}
+
 void trace_detach(struct task *task)
 {
 	if (task->seized)
@@ -144,6 +151,17 @@ static void hide_interruption(struct user_regs_struct *regs)
 {
 	if ((int64_t)regs->orig_rax >= 0 && (int64_t)regs->rax == -EINTR)
 		regs->rax = (uint64_t)-ERESTARTNOHAND;
+}
+
+enum trace_result trace_hide_stop(struct task *task, struct fsnap_error *err)
+{
+	enum trace_result result = request(task, PTRACE_GETREGS, 0, (uintptr_t)&task->regs,
+					   "cannot read registers", err);
+	uint64_t seen = task->regs.rax;
+	if (result != TRACE_OK)
+		return result;
+	hide_interruption(&task->regs);
+	return task->regs.rax == seen ? TRACE_OK : trace_set_regs(task, &task->regs, err);
 }
 
 enum trace_result trace_get_state(struct task *task, struct fsnap_error *err)
@@ -195,8 +213,29 @@ enum trace_result trace_set_mask(struct task *task, uint64_t mask, struct fsnap_
 		       "cannot set the signal mask", err);
 }
 
-enum trace_result trace_call(struct task *task, uint64_t at, uint64_t stack, long nr,
-			     const uint64_t args[6], int64_t *result, struct fsnap_error *err)
+enum trace_result trace_send_away(struct task *task, const struct user_regs_struct *regs,
+				  struct fsnap_error *err)
+{
+	task->away = true;
+	enum trace_result result = trace_set_regs(task, regs, err);
+	if (result != TRACE_OK || task->masked)
+		return result;
+	task->masked = true;
+	return trace_set_mask(task, ~0ull, err);
+}
+
+void trace_bring_back(struct task *task)
+{
+	if (!task->stopped)
+		return;
+	if (task->masked && trace_set_mask(task, task->image.sigmask, NULL) == TRACE_OK)
+		task->masked = false;
+	if (task->away && trace_set_regs(task, &task->regs, NULL) == TRACE_OK)
+		task->away = false;
+}
+
+enum trace_result trace_call_begin(struct task *task, uint64_t at, uint64_t stack, long nr,
+				   const uint64_t args[6], struct fsnap_error *err)
 {
 	struct user_regs_struct regs = task->regs;
 	regs.rip = at;
@@ -211,28 +250,51 @@ enum trace_result trace_call(struct task *task, uint64_t at, uint64_t stack, lon
 	regs.r9 = args[5];
 	task->away = true;
 	enum trace_result step = trace_set_regs(task, &regs, err);
-	/* Stepping over `syscall` gives one stop, behind the call. */
+	/* Not PTRACE_SINGLESTEP, which would be one stop less: should we die, nobody clears the trap
+	 * flag it sets, and the next instruction of the target is its end (SIGTRAP). */
 	if (step == TRACE_OK)
-		step = request(task, PTRACE_SINGLESTEP, 0, 0, "cannot step", err);
-	if (step != TRACE_OK)
-		return step;
-	task->stopped = false;
+		step = request(task, PTRACE_SYSCALL, 0, 0, "cannot make a system call", err);
+	if (step == TRACE_OK) {
+		task->stopped = false;
+		task->calling = true;
+	}
+	return step;
+}
+
+bool trace_call_pending(const struct task *task)
+{
+	return task->calling;
+}
+
+/* Two stops: before the call and behind it. */
+enum trace_result trace_call_end(struct task *task, int64_t *result, struct fsnap_error *err)
+{
+	enum trace_result step;
 	int status;
-	for (;;) {
+	task->calling = false;
+	for (int stops = 0;;) {
 		step = await(task, &status, err);
 		if (step != TRACE_OK)
 			return step;
-		if (WSTOPSIG(status) == SIGTRAP && status >> 16 == 0)
+		if (WSTOPSIG(status) == SYSCALL_STOP && ++stops == 2)
 			break;
 		/* Everything that can be is blocked: this is SIGSTOP, which has to wait. */
-		if (status >> 16 == 0)
+		if (WSTOPSIG(status) != SYSCALL_STOP && status >> 16 == 0)
 			task->owed = WSTOPSIG(status);
-		if (ptrace(PTRACE_SINGLESTEP, task->tid, 0, 0) < 0)
+		if (ptrace(PTRACE_SYSCALL, task->tid, 0, 0) < 0)
 			return TRACE_DIED;
 	}
+	struct user_regs_struct regs;
 	step = request(task, PTRACE_GETREGS, 0, (uintptr_t)&regs, "cannot read registers", err);
 	*result = (int64_t)regs.rax;
 	return step;
+}
+
+enum trace_result trace_call(struct task *task, uint64_t at, uint64_t stack, long nr,
+			     const uint64_t args[6], int64_t *result, struct fsnap_error *err)
+{
+	enum trace_result begun = trace_call_begin(task, at, stack, nr, args, err);
+	return begun == TRACE_OK ? trace_call_end(task, result, err) : begun;
 }
 
 int trace_check(enum trace_result result, const struct task *task, struct fsnap_error *err)

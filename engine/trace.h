@@ -19,11 +19,18 @@ enum trace_result trace_seize(struct task *task, bool kill_with_us, struct fsnap
 enum trace_result trace_interrupt(struct task *task);
 enum trace_result trace_await_stop(struct task *task, struct fsnap_error *err);
 
+/* Being stopped must not show, even if we die the next moment: a call that the stop has ended
+ * is going to start again. */
+enum trace_result trace_hide_stop(struct task *task, struct fsnap_error *err);
+
 /* Lets a stopped task run on, traced. */
 enum trace_result trace_continue(struct task *task, struct fsnap_error *err);
 
 /* Waits until a task that was killed is gone. */
 void trace_await_end(struct task *task);
+
+/* Takes kill_with_us back from a stopped task. */
+void trace_let_live(struct task *task);
 
 /* Lets it go for good. */
 void trace_detach(struct task *task);
@@ -37,11 +44,25 @@ enum trace_result trace_set_xstate(struct task *task, const void *xstate, size_t
 enum trace_result trace_get_mask(struct task *task, uint64_t *mask, struct fsnap_error *err);
 enum trace_result trace_set_mask(struct task *task, uint64_t mask, struct fsnap_error *err);
 
+/* Gives a stopped task other registers, and a mask of all signals, which must not interfere with what it
+ * is going to do for us; and back. At every moment between, should this process die, the task runs
+ * with registers that lead home (engine/home.h) or its own, and a frame or the task itself has its
+ * mask: so registers go first on the way out, and last on the way back. */
+enum trace_result trace_send_away(struct task *task, const struct user_regs_struct *regs,
+				  struct fsnap_error *err);
+void trace_bring_back(struct task *task);
+
 /* One system call in a stopped task, on the `syscall` instruction at `at`, with `stack` as stack
  * pointer (0: its own). The registers are left changed: see away in tree.h. *result gets what the
  * call returned. */
 enum trace_result trace_call(struct task *task, uint64_t at, uint64_t stack, long nr,
 			     const uint64_t args[6], int64_t *result, struct fsnap_error *err);
+
+/* The same in two halves, so that several tasks can be at it: every call begun has to be ended. */
+enum trace_result trace_call_begin(struct task *task, uint64_t at, uint64_t stack, long nr,
+				   const uint64_t args[6], struct fsnap_error *err);
+bool trace_call_pending(const struct task *task);
+enum trace_result trace_call_end(struct task *task, int64_t *result, struct fsnap_error *err);
 
 /* Turns a result into -1 with an error that says the task ended. */
 int trace_check(enum trace_result result, const struct task *task, struct fsnap_error *err);

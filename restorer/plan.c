@@ -190,6 +190,11 @@ uint32_t plan_result(struct plans *plans)
 	return op->result - 1;
 }
 
+uint32_t plans_input(struct plans *plans)
+{
+	return plans ? plans->n_slots++ : 0;
+}
+
 void plan_copy(struct plans *plans, uint32_t task, struct arg to, struct arg from, uint64_t bytes)
 {
 	APPEND(plans, task, PLAN_COPY, to, from, IMM(bytes));

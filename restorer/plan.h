@@ -62,6 +62,9 @@ void plan_accept_equal(struct plans *plans, int64_t expected);
 void plan_accept_any(struct plans *plans);
 uint32_t plan_result(struct plans *plans); /* keep its result; returns the slot */
 
+/* A slot that the engine itself fills in control memory before the plan runs. */
+uint32_t plans_input(struct plans *plans);
+
 void plan_copy(struct plans *plans, uint32_t task, struct arg to, struct arg from, uint64_t bytes);
 void plan_post(struct plans *plans, uint32_t task, uint32_t barrier, uint32_t add);
 void plan_wait(struct plans *plans, uint32_t task, uint32_t barrier, uint32_t at_least);

@@ -180,6 +180,15 @@ static int add(int epoll, int file, const image_epoll_target *target)
 	return result;
 }
 
+static bool tied_to_caller(struct restore *restore, const image_epoll_target *target)
+{
+	const image_file *file;
+	for (size_t i = 0; restore_file_state(restore, kind_signalfd.name, i, &file); i++)
+		if (file->id == target->file)
+			return true;
+	return false;
+}
+
 static int epoll_connect(struct restore *restore, const image_file *file, const void *in, int fd,
 			 struct fsnap_error *err)
 {
@@ -187,7 +196,7 @@ static int epoll_connect(struct restore *restore, const image_file *file, const 
 	for (int fired = 1; fired >= 0; fired--) { /* those first: see silence() */
 		for (unsigned i = 0; i < state->targets.targets_len; i++) {
 			const image_epoll_target *target = &state->targets.targets_val[i];
-			if (has_fired(target) != (bool)fired)
+			if (has_fired(target) != (bool)fired || tied_to_caller(restore, target))
 				continue;
 			if (add(fd, restore_fd(restore, target->file), target) < 0)
 				return fail(err, FSNAP_E_RESTORE_STEP, errno,
@@ -198,6 +207,24 @@ static int epoll_connect(struct restore *restore, const image_file *file, const 
 	return 0;
 }
 
+/* A signalfd wakes whoever waits on the signal queue of the process that called epoll_ctl
+ * (fs/signalfd.c, signalfd_poll): that must be one of the program. */
+static void epoll_settle(struct restore *restore, const image_file *file, const void *in,
+			 struct plans *plans, uint32_t task, int fd)
+{
+	(void)file;
+	const image_file_epoll *state = in;
+	for (unsigned i = 0; i < state->targets.targets_len; i++) {
+		const image_epoll_target *target = &state->targets.targets_val[i];
+		if (!tied_to_caller(restore, target))
+			continue;
+		struct epoll_event event = { .events = target->events, .data.u64 = target->data };
+		plan_note(plans, "epoll: watch signalfd %d", target->fd);
+		plan_call(plans, task, SYS_epoll_ctl, IMM(fd), IMM(EPOLL_CTL_ADD), IMM(target->fd),
+			  DATA(plans_data(plans, &event, sizeof(event), 4)));
+	}
+}
+
 const struct file_kind kind_epoll = {
 	.name = "epoll",
 	.xdr = (xdrproc_t)xdr_image_file_epoll,
@@ -206,4 +233,5 @@ const struct file_kind kind_epoll = {
 	.save_links = epoll_save_links,
 	.make = epoll_make,
 	.connect = epoll_connect,
+	.settle = epoll_settle,
 };

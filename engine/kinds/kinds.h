@@ -19,6 +19,7 @@
 #include <sys/stat.h>
 
 #include "engine/tree.h"
+#include "restorer/plan.h"
 #include "store/store.h"
 
 struct dump;
@@ -74,6 +75,10 @@ struct file_kind {
 	 * table is the restore's own: numbers may be borrowed for a moment. */
 	int (*connect)(struct restore *restore, const image_file *file, const void *state, int fd,
 		       struct fsnap_error *err);
+	/* Operations that must run in a process that has it, as descriptor `fd`, when all descriptors of
+	 * that process are in place: what the kernel ties to the caller. Called for one of them. May be NULL. */
+	void (*settle)(struct restore *restore, const image_file *file, const void *state,
+		       struct plans *plans, uint32_t task, int fd);
 };
 
 extern const struct file_kind *const file_kinds[]; /* NULL-ended; the order is the order of matching */
