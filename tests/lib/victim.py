@@ -50,6 +50,11 @@ class Victim:
         new, self.harm_seen = lines[self.harm_seen:], len(lines)
         return new
 
+    def forget_harm(self):
+        """A restored one goes on writing where it was when it was saved."""
+        os.truncate(self.t.path("harm"), 0)
+        self.harm_seen = 0
+
     def stuck(self, patience=STILL):
         """(who has not gone on within `patience`, how long the last of them took)."""
         began, first = time.monotonic(), self.progress()
