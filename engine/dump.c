@@ -104,8 +104,9 @@ static int prepare_process(struct dump *dump, struct process *process, struct fs
 
 static void meet_children(struct dump *dump, struct process *parent)
 {
-	size_t count;
-	cleanup_free pid_t *children = procfs_children(parent->proc, &count, NULL);
+	size_t n, count;
+	cleanup_free pid_t *threads = procfs_threads(parent->proc, &n, NULL);
+	cleanup_free pid_t *children = threads ? procfs_children(parent->proc, threads, n, &count, NULL) : NULL;
 	for (size_t i = 0; children && i < count; i++)
 		seize_prepare(&dump->known, children[i], parent->pid, NULL);
 }
@@ -143,6 +144,14 @@ static const char *image_name_for(const struct dump *dump, char *buf, size_t siz
 	return buf;
 }
 
+static uint64_t estimate_pages(const struct dump *dump)
+{
+	uint64_t pages = pages_estimate(dump->tree.processes[0]);
+	for (size_t i = 0; i < dump->known.n_processes; i++)
+		pages += pages_estimate(dump->known.processes[i]);
+	return pages;
+}
+
 static int look_around(struct dump *dump, struct fsnap_error *err)
 {
 	char store_dir[4096], name[FSNAP_NAME_MAX + 1];
@@ -163,17 +172,17 @@ static int look_around(struct dump *dump, struct fsnap_error *err)
 		return -1;
 	}
 	dump->store = store_open(dir ? dir : store_dir, STORE_WRITE, err);
-	if (!dump->store)
+	if (!dump->store || prepare_tree(dump, err) < 0)
 		return -1;
 	const char *image = image_name_for(dump, name, sizeof(name));
 	if (store_check_name(image, err) < 0)
 		return -1;
 	snprintf(dump->report->image, sizeof(dump->report->image), "%s", image);
-	dump->writer = image_writer_open(dump->store, image, pages_estimate(root), err);
+	dump->writer = image_writer_open(dump->store, image, estimate_pages(dump), err);
 	if (!dump->writer)
 		return -1;
 	dump->report->recycled = image_writer_recycled(dump->writer);
-	return prepare_tree(dump, err);
+	return 0;
 }
 
 /* --- freeze and collect --------------------------------------------------------------- */
@@ -387,7 +396,7 @@ static int put_process(struct dump *dump, struct process *process, const image_t
 /* Of an ended process its name and owner are left, which its parent will be told. */
 static int put_zombie(struct dump *dump, struct process *process, struct fsnap_error *err)
 {
-	cleanup_free char *text = procfs_read(process->proc, "status", NULL, err);
+	cleanup_free char *text = procfs_read_once(process->proc, "status", NULL, err);
 	struct task_status status;
 	if (!text || status_parse(text, &status, err) < 0)
 		return -1;

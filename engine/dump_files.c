@@ -1,4 +1,3 @@
-#include <ctype.h>
 #include <fcntl.h>
 #include <linux/kcmp.h>
 #include <stdarg.h>
@@ -203,7 +202,7 @@ static int view_fd(struct dump *dump, struct process *process, int number, struc
 		return fail(err, FSNAP_E_PERMISSION, errno, "process %d (%s): descriptor %d (%s)",
 			    process->pid, process->comm, number, link);
 	snprintf(name, sizeof(name), "fdinfo/%d", number);
-	cleanup_free char *info = procfs_read(process->proc, name, NULL, err);
+	cleanup_free char *info = procfs_read_once(process->proc, name, NULL, err);
 	struct fd_view view = { .dump = dump, .process = process, .fd = number, .dup = dup, .link = link,
 				.info = info };
 	uint64_t flags;
@@ -219,14 +218,12 @@ static int view_fd(struct dump *dump, struct process *process, int number, struc
 
 int files_collect(struct dump *dump, struct process *process, struct fsnap_error *err)
 {
-	int fd = openat(process->proc, "fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	cleanup_dir DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
-	if (!dir)
-		return fail(err, FSNAP_E_PERMISSION, errno, "process %d (%s): its descriptors", process->pid,
-			    process->comm);
-	for (struct dirent *entry; (entry = readdir(dir));)
-		if (isdigit((unsigned char)entry->d_name[0]) &&
-		    view_fd(dump, process, atoi(entry->d_name), err) < 0)
+	size_t n;
+	cleanup_free int *fds = procfs_numbers(process->proc, "fd", &n, err);
+	if (!fds)
+		return error_context(err, "process %d (%s)", process->pid, process->comm);
+	for (size_t i = 0; i < n; i++)
+		if (view_fd(dump, process, fds[i], err) < 0)
 			return -1;
 	return 0;
 }

@@ -126,6 +126,16 @@ static unsigned parse_flags(const char *codes)
 	return advice;
 }
 
+/* Pss_Dirty (Linux 6.0), else Private_Dirty: for an estimate. */
+static uint64_t sum_dirty(const char *smaps)
+{
+	const char *key = strstr(smaps, "Pss_Dirty:") ? "Pss_Dirty:" : "Private_Dirty:";
+	uint64_t kib = 0;
+	for (const char *at = smaps; (at = strstr(at, key));)
+		kib += strtoul(at += strlen(key), NULL, 10);
+	return kib;
+}
+
 int maps_survey(struct process *process, struct fsnap_error *err)
 {
 	cleanup_free char *text = procfs_read(process->proc, "smaps", NULL, err);
@@ -134,6 +144,7 @@ int maps_survey(struct process *process, struct fsnap_error *err)
 	free(process->advice);
 	process->advice = NULL;
 	process->n_advice = 0;
+	process->dirty = sum_dirty(text) * 1024;
 	char *line = text;
 	for (char *codes; (codes = strstr(line, "\nVmFlags: "));) {
 		struct advice *array = grow(process->advice, process->n_advice, sizeof(*array), err);
@@ -281,45 +292,58 @@ static int collect_exe(struct dump *dump, struct process *process, struct fsnap_
 	return mapped ? 0 : -1;
 }
 
-static int collect_fields(struct process *process, struct fsnap_error *err)
+/* exec(2) lays a new stack; without one, executable and auxiliary vector are what they were when the
+ * process was looked at before the freeze. */
+static bool same_program(const image_mm *mm, const struct procfs_stat *stat)
 {
-	struct procfs_stat stat;
-	if (procfs_stat(process->proc, "stat", &stat, err) < 0)
-		return -1;
-	image_mm *mm = &process->mm;
-	mm->start_code = stat.start_code;
-	mm->end_code = stat.end_code;
-	mm->start_data = stat.start_data;
-	mm->end_data = stat.end_data;
-	mm->start_brk = stat.start_brk;
-	mm->start_stack = stat.start_stack;
-	mm->arg_start = stat.arg_start;
-	mm->arg_end = stat.arg_end;
-	mm->env_start = stat.env_start;
-	mm->env_end = stat.env_end;
-	image_process *image = &process->image;
-	image->pid = process->pid;
-	image->pgid = stat.pgid;
-	image->sid = stat.sid;
-	image->exit_signal = stat.exit_signal;
+	return mm->auxv.auxv_val && mm->exe && mm->start_stack == stat->start_stack &&
+	       mm->start_code == stat->start_code && mm->arg_start == stat->arg_start &&
+	       mm->env_end == stat->env_end;
+}
+
+static int collect_auxv(image_mm *mm, int proc, struct fsnap_error *err)
+{
 	size_t size;
 	free(mm->auxv.auxv_val);
-	mm->auxv.auxv_val = procfs_read(process->proc, "auxv", &size, err);
+	mm->auxv.auxv_val = procfs_read(proc, "auxv", &size, err);
 	mm->auxv.auxv_len = (u_int)size;
 	return mm->auxv.auxv_val ? 0 : -1;
 }
 
+static void note_fields(image_mm *mm, const struct procfs_stat *stat)
+{
+	mm->start_code = stat->start_code;
+	mm->end_code = stat->end_code;
+	mm->start_data = stat->start_data;
+	mm->end_data = stat->end_data;
+	mm->start_brk = stat->start_brk;
+	mm->start_stack = stat->start_stack;
+	mm->arg_start = stat->arg_start;
+	mm->arg_end = stat->arg_end;
+	mm->env_start = stat->env_start;
+	mm->env_end = stat->env_end;
+}
+
 int maps_collect(struct dump *dump, struct process *process, struct fsnap_error *err)
 {
-	forget_vmas(&process->mm);
-	if (collect_fields(process, err) < 0)
+	image_mm *mm = &process->mm;
+	struct procfs_stat stat;
+	if (procfs_stat(process->proc, "stat", &stat, err) < 0)
 		return -1;
+	bool same = same_program(mm, &stat);
+	note_fields(mm, &stat);
+	process->image.pgid = stat.pgid;
+	process->image.sid = stat.sid;
+	process->image.exit_signal = stat.exit_signal;
 	cleanup_free char *text = procfs_read(process->proc, "maps", NULL, err);
 	if (!text)
 		return -1;
+	forget_vmas(mm);
 	struct procfs_map map;
 	for (char *cursor = text; procfs_next_map(&cursor, &map);)
 		if (strcmp(map.path, "[vsyscall]") != 0 && add_vma(dump, process, &map, err) < 0)
 			return -1;
-	return collect_exe(dump, process, err);
+	if (same)
+		return 0;
+	return collect_auxv(mm, process->proc, err) < 0 ? -1 : collect_exe(dump, process, err);
 }

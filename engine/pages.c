@@ -271,9 +271,6 @@ int pages_find(struct dump *dump, struct process *process, struct fsnap_error *e
 
 uint64_t pages_estimate(const struct process *process)
 {
-	cleanup_free char *text = procfs_read(process->proc, "statm", NULL, NULL);
-	unsigned long size = 0, resident = 0, shared = 0;
-	if (text)
-		sscanf(text, "%lu %lu %lu", &size, &resident, &shared);
-	return (resident > shared ? resident - shared : 0) + 32;
+	/* What it dirties until it is frozen comes on top: an eighth, and something for small ones. */
+	return process->dirty / STORE_PAGE * 9 / 8 + 32;
 }

@@ -1,7 +1,9 @@
 #include "engine/procfs.h"
 
 #include <ctype.h>
+#include <dirent.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -30,14 +32,16 @@ static int read_failed(const char *name, struct fsnap_error *err)
 	return fail(err, code, errno, "cannot read /proc/PID/%s", name);
 }
 
-char *procfs_read(int dir, const char *name, size_t *size, struct fsnap_error *err)
+#define FIRST_ROOM 8192
+
+static char *read_all(int dir, const char *name, bool once, size_t *size, struct fsnap_error *err)
 {
 	cleanup_fd int fd = openat(dir, name, O_RDONLY | O_CLOEXEC);
 	if (fd < 0) {
 		read_failed(name, err);
 		return NULL;
 	}
-	size_t room = 8192, used = 0;
+	size_t room = FIRST_ROOM, used = 0;
 	cleanup_free char *text = malloc(room);
 	while (text) {
 		ssize_t n = read(fd, text + used, room - used - 1);
@@ -47,12 +51,14 @@ char *procfs_read(int dir, const char *name, size_t *size, struct fsnap_error *e
 		}
 		used += (size_t)n;
 		/* seq_file hands out at most a page or so a read: only 0 is the end. */
-		if (n == 0)
+		if (n == 0 || (once && used < room - 1))
 			break;
 		if (room - used < 4096 + 1) {
 			char *more = realloc(text, room *= 2);
-			if (!more)
+			if (!more) {
+				free(steal(&text));
 				break;
+			}
 			text = more;
 		}
 	}
@@ -66,9 +72,27 @@ char *procfs_read(int dir, const char *name, size_t *size, struct fsnap_error *e
 	return steal(&text);
 }
 
+char *procfs_read(int dir, const char *name, size_t *size, struct fsnap_error *err)
+{
+	return read_all(dir, name, false, size, err);
+}
+
+char *procfs_read_once(int dir, const char *name, size_t *size, struct fsnap_error *err)
+{
+	return read_all(dir, name, true, size, err);
+}
+
+pid_t procfs_parent(pid_t pid)
+{
+	char path[32];
+	struct procfs_stat stat;
+	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+	return procfs_stat(AT_FDCWD, path, &stat, NULL) < 0 ? 0 : stat.ppid;
+}
+
 int procfs_stat(int dir, const char *name, struct procfs_stat *stat, struct fsnap_error *err)
 {
-	cleanup_free char *text = procfs_read(dir, name, NULL, err);
+	cleanup_free char *text = procfs_read_once(dir, name, NULL, err);
 	if (!text)
 		return -1;
 	/* comm may hold anything, ')' and spaces too: its end is the last ')'. */
@@ -131,36 +155,46 @@ static int pids_add(struct pids *list, pid_t pid, struct fsnap_error *err)
 	return 0;
 }
 
-pid_t *procfs_threads(int dir, size_t *count, struct fsnap_error *err)
+/* getdents64(2) itself: what readdir(3) adds are system calls. */
+int *procfs_numbers(int dir, const char *name, size_t *count, struct fsnap_error *err)
 {
 	*count = 0;
-	int fd = openat(dir, "task", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	cleanup_dir DIR *tasks = fd >= 0 ? fdopendir(fd) : NULL;
-	if (!tasks) {
-		read_failed("task", err);
-		return NULL;
-	}
+	cleanup_fd int fd = openat(dir, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	char buf[8192] __attribute__((aligned(8)));
 	struct pids list = { 0 };
-	/* The kernel lists the leader first, then threads in order of creation. */
-	for (struct dirent *entry; (entry = readdir(tasks));)
-		if (isdigit((unsigned char)entry->d_name[0]) &&
-		    pids_add(&list, atoi(entry->d_name), err) < 0) {
-			free(list.pid);
-			return NULL;
+	ssize_t n = -1;
+	if (fd < 0 || pids_add(&list, 0, err) < 0) /* so that an empty list is not NULL */
+		read_failed(name, err);
+	while (list.pid && (n = getdents64(fd, buf, sizeof(buf))) > 0)
+		for (ssize_t at = 0; list.pid && at < n;) {
+			const struct dirent64 *entry = (const struct dirent64 *)(buf + at);
+			at += entry->d_reclen;
+			if (isdigit((unsigned char)entry->d_name[0]) &&
+			    pids_add(&list, atoi(entry->d_name), err) < 0) {
+				free(list.pid);
+				list.pid = NULL;
+			}
 		}
-	if (list.count == 0)
-		fail(err, FSNAP_E_TARGET_DIED, 0, "the process has no threads any more");
+	if (!list.pid)
+		return NULL;
+	memmove(list.pid, list.pid + 1, --list.count * sizeof(pid_t));
 	*count = list.count;
 	return list.pid;
 }
 
-pid_t *procfs_children(int dir, size_t *count, struct fsnap_error *err)
+pid_t *procfs_threads(int dir, size_t *count, struct fsnap_error *err)
+{
+	pid_t *threads = procfs_numbers(dir, "task", count, err);
+	if (!threads || *count > 0)
+		return threads;
+	fail(err, FSNAP_E_TARGET_DIED, 0, "the process has no threads any more");
+	free(threads);
+	return NULL;
+}
+
+pid_t *procfs_children(int dir, const pid_t *threads, size_t n, size_t *count, struct fsnap_error *err)
 {
 	*count = 0;
-	size_t n = 0;
-	cleanup_free pid_t *threads = procfs_threads(dir, &n, err);
-	if (!threads)
-		return NULL;
 	struct pids list = { 0 };
 	pids_add(&list, 0, err); /* so that an empty list is not NULL */
 	for (size_t i = 0; i < n && list.pid; i++) {

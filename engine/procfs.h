@@ -17,6 +17,13 @@ int procfs_open(pid_t pid, struct fsnap_error *err);
 /* Reads a whole file into a malloc'ed, NUL-ended buffer; *size (may be NULL) without the NUL. */
 char *procfs_read(int dir, const char *name, size_t *size, struct fsnap_error *err);
 
+/* The same for a file that the kernel writes in one go (stat, status, fdinfo/N, ...: seq_file(9),
+ * single_open()): one read, and no second one to see the end. */
+char *procfs_read_once(int dir, const char *name, size_t *size, struct fsnap_error *err);
+
+/* The parent of a process; 0: it has none, or does not exist. */
+pid_t procfs_parent(pid_t pid);
+
 /* The fields of /proc/PID/stat that fsnap uses (proc(5) numbers them). */
 struct procfs_stat {
 	char comm[32];
@@ -33,8 +40,12 @@ int procfs_stat(int dir, const char *name, struct procfs_stat *stat, struct fsna
 /* The value behind "Key:" in /proc/PID/status, as a number; -1 where it is not there. */
 long procfs_status_number(const char *status, const char *key);
 
-/* Children of every thread of the process, malloc'ed; *count of them. */
-pid_t *procfs_children(int dir, size_t *count, struct fsnap_error *err);
+/* Children of the n threads of a process, malloc'ed; *count of them. */
+pid_t *procfs_children(int dir, const pid_t *threads, size_t n, size_t *count, struct fsnap_error *err);
+
+/* The names in a directory that are numbers, in the kernel's order (of task: the leader first);
+ * malloc'ed, *count of them. */
+int *procfs_numbers(int dir, const char *name, size_t *count, struct fsnap_error *err);
 
 /* Thread IDs, the leader first. */
 pid_t *procfs_threads(int dir, size_t *count, struct fsnap_error *err);

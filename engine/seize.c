@@ -19,18 +19,12 @@
 /* Saving whoever waits for us would freeze ourselves. */
 int seize_refuse_self(pid_t pid, struct fsnap_error *err)
 {
-	for (pid_t up = getpid(); up > 0;) {
+	for (pid_t up = getpid(); up > 0; up = procfs_parent(up))
 		if (up == pid) {
 			fail(err, FSNAP_E_SELF, 0, "process %d is fsnap itself or one of its parents", pid);
 			return error_hint(err, "start fsnap from outside the tree, for example from another "
 					       "terminal");
 		}
-		cleanup_fd int dir = procfs_open(up, NULL);
-		struct procfs_stat stat;
-		if (dir < 0 || procfs_stat(dir, "stat", &stat, NULL) < 0)
-			return 0;
-		up = stat.ppid;
-	}
 	return 0;
 }
 
@@ -96,13 +90,10 @@ static enum trace_result stop_task(struct task *task, struct fsnap_error *err)
 	return result == TRACE_OK ? trace_hide_stop(task, err) : result;
 }
 
-/* Seizes and stops the threads that are new; *found counts them. */
-static int stop_threads(struct process *process, size_t *found, struct fsnap_error *err)
+/* Seizes and stops those of the threads that are new; *found counts them. */
+static int stop_listed(struct process *process, const pid_t *tids, size_t count, size_t *found,
+		       struct fsnap_error *err)
 {
-	size_t count;
-	cleanup_free pid_t *tids = procfs_threads(process->proc, &count, err);
-	if (!tids)
-		return -1;
 	size_t first_new = process->n_tasks;
 	for (size_t i = 0; i < count; i++) {
 		if (process_has(process, tids[i]))
@@ -123,6 +114,26 @@ static int stop_threads(struct process *process, size_t *found, struct fsnap_err
 	return 0;
 }
 
+/* The task directory's link count tells the number of threads without listing them. */
+static bool threads_are_known(const struct process *process)
+{
+	struct stat stat;
+	return process->n_tasks > 0 && fstatat(process->proc, "task", &stat, 0) == 0 &&
+	       stat.st_nlink == process->n_tasks + 2;
+}
+
+/* Most processes have one thread: it is stopped first, and only if there are others they are listed. */
+static int stop_threads(struct process *process, size_t *found, struct fsnap_error *err)
+{
+	if (process->n_tasks == 0 && stop_listed(process, &process->pid, 1, found, err) < 0)
+		return -1;
+	if (threads_are_known(process))
+		return 0;
+	size_t count;
+	cleanup_free pid_t *tids = procfs_threads(process->proc, &count, err);
+	return tids ? stop_listed(process, tids, count, found, err) : -1;
+}
+
 /* A leader that called pthread_exit() while its threads go on cannot be stopped, only waited for. */
 static int check_leader(struct process *process, struct fsnap_error *err)
 {
@@ -136,14 +147,6 @@ static int check_leader(struct process *process, struct fsnap_error *err)
 	     "process %d (%s): its main thread has ended while %zu others go on", process->pid,
 	     process->comm, count - 1);
 	return error_hint(err, "let the main thread wait for the others (pthread_join)");
-}
-
-/* The task directory's link count tells the number of threads without listing them. */
-static bool threads_are_known(const struct process *process)
-{
-	struct stat stat;
-	return process->n_tasks > 0 && fstatat(process->proc, "task", &stat, 0) == 0 &&
-	       stat.st_nlink == process->n_tasks + 2;
 }
 
 /* Between losing its memory and being a zombie a process is neither; it does not last. */
@@ -204,7 +207,11 @@ static int find_children(struct tree *tree, struct tree *known, struct process *
 	if (parent->image.zombie)
 		return 0;
 	size_t count;
-	cleanup_free pid_t *pids = procfs_children(parent->proc, &count, err);
+	cleanup_free pid_t *tids = calloc(parent->n_tasks + 1, sizeof(*tids));
+	for (size_t i = 0; tids && i < parent->n_tasks; i++)
+		tids[i] = parent->tasks[i]->tid;
+	cleanup_free pid_t *pids = tids ? procfs_children(parent->proc, tids, parent->n_tasks, &count, err) :
+					  NULL;
 	if (!pids)
 		return -1;
 	for (size_t i = 0; i < count; i++) {

@@ -76,24 +76,29 @@ enum trace_result trace_interrupt(struct task *task)
 	return ptrace(PTRACE_INTERRUPT, task->tid, 0, 0) < 0 ? TRACE_DIED : TRACE_OK;
 }
 
-/* Waits for any stop; the one place where fsnap waits for a tracee. */
+/* Waits for any stop; the one place where fsnap waits for a tracee. WNOWAIT leaves the stop as it is:
+ * a signal that was taken from the kernel is lost should we die before it is handed back. */
 static enum trace_result await(struct task *task, int *status, struct fsnap_error *err)
 {
-	for (;;) {
-		pid_t got = waitpid(task->tid, status, __WALL);
-		if (got < 0 && errno == EINTR)
+	siginfo_t info = { 0 };
+	while (waitid(P_PID, (id_t)task->tid, &info, WEXITED | WSTOPPED | __WALL | WNOWAIT) < 0) {
+		if (errno == EINTR)
 			continue;
-		if (got < 0 && errno != ECHILD) {
+		if (errno != ECHILD) {
 			fail(err, FSNAP_E_SYSTEM, errno, "waiting for thread %d", task->tid);
 			return TRACE_FAILED;
 		}
-		if (got < 0 || !WIFSTOPPED(*status)) {
-			task->seized = false;
-			return TRACE_DIED;
-		}
-		task->stopped = true;
-		return TRACE_OK;
+		task->seized = false;
+		return TRACE_DIED;
 	}
+	if (info.si_code != CLD_TRAPPED && info.si_code != CLD_STOPPED) {
+		waitpid(task->tid, status, __WALL);
+		task->seized = false;
+		return TRACE_DIED;
+	}
+	*status = info.si_status << 8 | 0x7f; /* as waitpid(2) has it */
+	task->stopped = true;
+	return TRACE_OK;
 }
 
 enum trace_result trace_await_stop(struct task *task, struct fsnap_error *err)

@@ -52,6 +52,7 @@ struct process {
 	struct text_gadgets text; /* instructions of its own that fsnap can use */
 	struct advice *advice;	  /* by address, as seen last */
 	size_t n_advice;
+	uint64_t dirty;		  /* bytes of its own, its part of shared ones included, as seen last */
 	bool prepared;		  /* what can be had before the freeze was had */
 };
 

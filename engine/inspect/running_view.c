@@ -279,7 +279,10 @@ static int find_descendants(struct tree *tree, struct fsnap_error *err)
 	for (size_t i = 0; i < tree->n_processes; i++) {
 		struct process *parent = tree->processes[i];
 		size_t count;
-		cleanup_free pid_t *children = procfs_children(parent->proc, &count, NULL);
+		size_t n_threads;
+		cleanup_free pid_t *threads = procfs_threads(parent->proc, &n_threads, NULL);
+		cleanup_free pid_t *children = threads ?
+			procfs_children(parent->proc, threads, n_threads, &count, NULL) : NULL;
 
 		for (size_t j = 0; children && j < count; j++) {
 			struct fsnap_error why = { 0 };

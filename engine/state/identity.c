@@ -21,7 +21,7 @@
 
 static int read_number(int proc, const char *name, int base, long *value, struct fsnap_error *err)
 {
-	cleanup_free char *text = procfs_read(proc, name, NULL, err);
+	cleanup_free char *text = procfs_read_once(proc, name, NULL, err);
 	if (!text)
 		return -1;
 	*value = strtol(text, NULL, base);

@@ -37,7 +37,7 @@ static int read_status(struct task_survey *survey, struct fsnap_error *err)
 	const struct process *process = survey->task->process;
 	char name[48];
 	snprintf(name, sizeof(name), "task/%d/status", survey->task->tid);
-	cleanup_free char *text = procfs_read(process->proc, name, NULL, err);
+	cleanup_free char *text = procfs_read_once(process->proc, name, NULL, err);
 	if (!text || status_parse(text, &survey->status, err) < 0)
 		return error_context(err, "process %d", process->pid);
 	return 0;
