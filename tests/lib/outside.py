@@ -148,15 +148,29 @@ def differences(before, after):
             yield what
 
 
-def settled(look, timeout=1.0):
-    """What look() gives twice in a row: a target may still be on its way into its call."""
-    deadline, last = time.monotonic() + timeout, look()
+def runnable(pids):
+    """Whether a task of these runs, or would if it were its turn."""
+    for pid in pids:
+        try:
+            tids = os.listdir(f"/proc/{pid}/task")
+        except OSError:
+            continue
+        if any(read(f"/proc/{pid}/task/{tid}/stat").rpartition(")")[2][:2] == " R" for tid in tids):
+            return True
+    return False
+
+
+def settled(look, pids, timeout=1.0, patience=0.1):
+    """What look() gives twice in a row, with all asleep: a target may still be on its way into
+    its call. One that computes all the time is waited for no longer than `patience`."""
+    began, last = time.monotonic(), None
     while True:
-        time.sleep(0.003)
-        now = look()
-        if now == last or time.monotonic() > deadline:
+        busy, now = runnable(pids), look()
+        waited = time.monotonic() - began
+        if (now == last and (not busy or waited > patience)) or waited > timeout:
             return now
         last = now
+        time.sleep(0.003)
 
 
 def lasting_differences(before, look, timeout=0.5):

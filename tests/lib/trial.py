@@ -143,7 +143,7 @@ class Trial:
     # --- unharmed ---
 
     def settled(self, pid):
-        return outside.settled(lambda: self.look(pid))
+        return outside.settled(lambda: self.look(pid), children.tree(pid))
 
     def look(self, pid):
         return outside.look(children.tree(pid), ["^task .* PPid"])
