@@ -160,7 +160,7 @@ def runnable(pids):
     return False
 
 
-def settled(look, pids, timeout=1.0, patience=0.1):
+def settled(look, pids=(), timeout=1.0, patience=0.1):
     """What look() gives twice in a row, with all asleep: a target may still be on its way into
     its call. One that computes all the time is waited for no longer than `patience`."""
     began, last = time.monotonic(), None
