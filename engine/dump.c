@@ -90,7 +90,8 @@ static int prepare_process(struct dump *dump, struct process *process, struct fs
 	    text_find(process->pid, process->mm.vmas.vmas_val, process->mm.vmas.vmas_len, &process->text,
 		      &dump->texts, err) < 0)
 		return explain_permission(process, err);
-	process->mem = openat(process->proc, "mem", O_RDWR | O_CLOEXEC);
+	if (process->mem < 0)
+		process->mem = openat(process->proc, "mem", O_RDWR | O_CLOEXEC);
 	if (process->mem < 0) {
 		fail(err, FSNAP_E_PERMISSION, errno, "its memory");
 		return explain_permission(process, err);
@@ -100,6 +101,17 @@ static int prepare_process(struct dump *dump, struct process *process, struct fs
 		return 0;
 	return fail(err, FSNAP_E_UNSUPPORTED, 0, "process %d (%s): no system call instruction in its text",
 		    process->pid, process->comm);
+}
+
+/* Since then it may have unmapped what we are going to run on, or executed another program: its old
+ * memory is then gone, or, behind vfork(2), its parent's. */
+static void doubt_preparation(struct process *process)
+{
+	if (!process->prepared)
+		return;
+	close(process->mem);
+	process->mem = openat(process->proc, "mem", O_RDWR | O_CLOEXEC);
+	process->prepared = process->mem >= 0 && text_is_there(&process->text, process->mem);
 }
 
 static void meet_children(struct dump *dump, struct process *parent)
@@ -222,6 +234,19 @@ static int collect_cwd(struct dump *dump, struct process *process, const char *n
 	return dump_identity(dump, process, fd, path, identity, err);
 }
 
+/* Of an ended process its name and owner are left, which its parent will be told. */
+static int collect_zombie(struct process *process, struct fsnap_error *err)
+{
+	cleanup_free char *text = procfs_read_once(process->proc, "status", NULL, err);
+	struct task *task = process_add_task(process, process->pid);
+	struct task_status status;
+	if (!text || !task || status_parse(text, &status, err) < 0)
+		return fail(err, FSNAP_E_NOMEM, ENOMEM, "process %d", process->pid);
+	task->image = (image_thread){ .tid = process->pid, .comm = strdup(process->comm),
+				      .creds = status.creds };
+	return task->image.comm ? 0 : fail(err, FSNAP_E_NOMEM, ENOMEM, "process %d", process->pid);
+}
+
 /* What a process is asked from inside, and what came of it. */
 struct inquiry {
 	struct survey *survey;
@@ -322,6 +347,7 @@ static int collect(struct dump *dump, struct fsnap_error *err)
 		process->image.ppid = process->ppid;
 		dump->report->processes++;
 		dump->report->threads += (unsigned)process->n_tasks;
+		doubt_preparation(process);
 		if (prepare_process(dump, process, err) < 0)
 			return -1;
 		if (!process->image.zombie)
@@ -371,39 +397,22 @@ static int put_tree(struct dump *dump, image_tree *tree, struct fsnap_error *err
 	return result;
 }
 
-/* XDR cannot write NULL strings: a zombie's record is mostly empty, but well-formed. `epitaph` is what
- * is left of its main thread. */
-static int put_process(struct dump *dump, struct process *process, const image_thread *epitaph,
-		       struct fsnap_error *err)
+/* XDR cannot write NULL strings: a zombie's record is mostly empty, but well-formed. */
+static int put_process(struct dump *dump, struct process *process, struct fsnap_error *err)
 {
 	image_process record = process->image;
 	if (!record.cwd.path)
 		record.cwd.path = (char *)"";
 	if (!record.root.path)
 		record.root.path = (char *)"";
-	cleanup_free image_thread *threads = calloc(process->n_tasks + 1, sizeof(*threads));
+	cleanup_free image_thread *threads = calloc(process->n_tasks, sizeof(*threads));
 	if (!threads)
 		return fail(err, FSNAP_E_NOMEM, ENOMEM, "threads");
 	for (size_t i = 0; i < process->n_tasks; i++)
 		threads[i] = process->tasks[i]->image;
-	if (process->image.zombie)
-		threads[0] = *epitaph;
 	record.threads.threads_val = threads;
-	record.threads.threads_len = process->image.zombie ? 1 : (u_int)process->n_tasks;
+	record.threads.threads_len = (u_int)process->n_tasks;
 	return put(dump, IMAGE_PROCESS, "process", (xdrproc_t)xdr_image_process, &record, err);
-}
-
-/* Of an ended process its name and owner are left, which its parent will be told. */
-static int put_zombie(struct dump *dump, struct process *process, struct fsnap_error *err)
-{
-	cleanup_free char *text = procfs_read_once(process->proc, "status", NULL, err);
-	struct task_status status;
-	if (!text || status_parse(text, &status, err) < 0)
-		return -1;
-	image_thread epitaph = { .tid = process->pid, .comm = process->comm, .creds = status.creds };
-	int result = put_process(dump, process, &epitaph, err);
-	free(status.creds.groups.groups_val);
-	return result;
 }
 
 static int put_records(struct dump *dump, image_tree *tree, struct fsnap_error *err)
@@ -423,12 +432,9 @@ static int put_records(struct dump *dump, image_tree *tree, struct fsnap_error *
 			return -1;
 	if (files_put(dump, err) < 0)
 		return -1;
-	for (size_t i = 0; i < dump->tree.n_processes; i++) {
-		struct process *process = dump->tree.processes[i];
-		if ((process->image.zombie ? put_zombie(dump, process, err) :
-					     put_process(dump, process, NULL, err)) < 0)
+	for (size_t i = 0; i < dump->tree.n_processes; i++)
+		if (put_process(dump, dump->tree.processes[i], err) < 0)
 			return -1;
-	}
 	for (size_t i = 0; i < dump->n_runs; i++)
 		if (image_writer_add_run(dump->writer, &dump->runs[i], err) < 0)
 			return -1;

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -15,6 +16,9 @@
 /* A fork bomb outruns anybody; a compile job settles within a few rounds. */
 #define SEIZE_ROUNDS 1000
 #define EXIT_PATIENCE_MS 1000
+/* Threads stop within microseconds; not those in the midst of an uninterruptible call. */
+#define YIELDS 200
+#define NAP_US 100
 
 /* Saving whoever waits for us would freeze ourselves. */
 int seize_refuse_self(pid_t pid, struct fsnap_error *err)
@@ -90,6 +94,30 @@ static enum trace_result stop_task(struct task *task, struct fsnap_error *err)
 	return result == TRACE_OK ? trace_hide_stop(task, err) : result;
 }
 
+/* In whatever order they come: a thread that executes another program cannot stop before all others
+ * are dead and buried, and it is us they report to. */
+static int await_stops(struct process *process, size_t first, struct fsnap_error *err)
+{
+	bool alone = first + 1 == process->n_tasks;
+	for (size_t left = 1, rounds = 0; left > 0; rounds++) {
+		left = 0;
+		for (size_t i = first; i < process->n_tasks; i++) {
+			struct task *task = process->tasks[i];
+			if (!task->seized || task->stopped)
+				continue;
+			if (!alone && !trace_has_news(task))
+				left++;
+			else if (stop_task(task, err) == TRACE_FAILED)
+				return -1;
+		}
+		if (left > 0 && rounds < YIELDS)
+			sched_yield();
+		else if (left > 0)
+			usleep(NAP_US);
+	}
+	return 0;
+}
+
 /* Seizes and stops those of the threads that are new; *found counts them. */
 static int stop_listed(struct process *process, const pid_t *tids, size_t count, size_t *found,
 		       struct fsnap_error *err)
@@ -106,9 +134,8 @@ static int stop_listed(struct process *process, const pid_t *tids, size_t count,
 		if (task->seized)
 			trace_interrupt(task);
 	}
-	for (size_t i = first_new; i < process->n_tasks; i++)
-		if (process->tasks[i]->seized && stop_task(process->tasks[i], err) == TRACE_FAILED)
-			return -1;
+	if (await_stops(process, first_new, err) < 0)
+		return -1;
 	drop_dead_tasks(process);
 	*found += process->n_tasks - first_new;
 	return 0;

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/uio.h>
+#include <unistd.h>
 
 #define CHUNK (64u << 10)
 #define LONGEST 9u /* bytes of the longest sequence: mov $15, %rax; syscall */
@@ -273,6 +274,21 @@ int text_find(pid_t pid, const image_vma *vmas, size_t n, struct text_gadgets *o
 	out->sigreturn = search.found[SIGRETURN];
 	out->syscall_any = search.found[SYSCALL_ANY];
 	return 0;
+}
+
+bool text_is_there(const struct text_gadgets *text, int mem)
+{
+	uint8_t seen[LONGEST];
+	uint64_t call = text->syscall_ret ? text->syscall_ret : text->syscall_any;
+	size_t length = text->syscall_ret ? 3 : 2;
+
+	if (pread(mem, seen, length, (off_t)call) != (ssize_t)length ||
+	    memcmp(seen, "\x0f\x05\xc3", length))
+		return false;
+	if (!text->sigreturn)
+		return true;
+	return pread(mem, seen, LONGEST, (off_t)text->sigreturn) == LONGEST &&
+	       (mov_15_before(seen, LONGEST - 2) || mov_15_before(seen, LONGEST - 4));
 }
 
 size_t text_instruction(struct text_cache *cache, const uint8_t *bytes, size_t n,

@@ -50,6 +50,9 @@ void text_cache_free(struct text_cache *cache);
 int text_find(pid_t pid, const image_vma *vmas, size_t n, struct text_gadgets *out,
 	      struct text_cache *cache, struct fsnap_error *err);
 
+/* Are they still at their addresses? `mem` is the process' /proc/PID/mem. */
+bool text_is_there(const struct text_gadgets *text, int mem);
+
 /* Writes the first instruction of bytes[0..n), at `address`, as text ("mov eax, 0xe7") into buf.
  * Returns its length in bytes; 0, and "(bad)" in buf, where the bytes are no instruction. */
 size_t text_instruction(struct text_cache *cache, const uint8_t *bytes, size_t n,

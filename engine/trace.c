@@ -101,6 +101,13 @@ static enum trace_result await(struct task *task, int *status, struct fsnap_erro
 	return TRACE_OK;
 }
 
+bool trace_has_news(const struct task *task)
+{
+	siginfo_t info = { 0 };
+	return waitid(P_PID, (id_t)task->tid, &info, WEXITED | WSTOPPED | __WALL | WNOWAIT | WNOHANG) < 0 ||
+	       info.si_pid != 0;
+}
+
 enum trace_result trace_await_stop(struct task *task, struct fsnap_error *err)
 {
 	for (;;) {

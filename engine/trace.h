@@ -19,6 +19,9 @@ enum trace_result trace_seize(struct task *task, bool kill_with_us, struct fsnap
 enum trace_result trace_interrupt(struct task *task);
 enum trace_result trace_await_stop(struct task *task, struct fsnap_error *err);
 
+/* Would waiting for it return at once? */
+bool trace_has_news(const struct task *task);
+
 /* Being stopped must not show, even if we die the next moment: a call that the stop has ended
  * is going to start again. */
 enum trace_result trace_hide_stop(struct task *task, struct fsnap_error *err);
