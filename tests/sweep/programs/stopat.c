@@ -1,5 +1,7 @@
 /*
  * stopat N MS FILE COMMAND... - runs COMMAND and ends it at its N-th system call stop.
+ * stopat N fault FILE COMMAND... - lets the first call from there on fail that can fail in real life:
+ * no memory, no descriptor, no space, or an input/output error, whatever suits the call.
  *
  * Every entry into and every return from a system call counts, in all its threads; children are
  * left alone.  At the N-th the command stands still for MS milliseconds, as after SIGSTOP, and then
@@ -13,12 +15,40 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <linux/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/user.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 static long stops;
+static pid_t failing; /* the thread in the call that is going to fail */
+static int failure;
+
+/* 0: the call fails only where fsnap or the kernel has gone mad, or its failure is not the point. */
+static int likely_errno(long nr)
+{
+	switch (nr) {
+	case SYS_mmap: case SYS_mremap: case SYS_mprotect: case SYS_madvise: case SYS_clone3:
+	case SYS_clone:
+		return ENOMEM;
+	case SYS_openat: case SYS_open: case SYS_memfd_create: case SYS_pidfd_open: case SYS_pidfd_getfd:
+	case SYS_pipe2: case SYS_socket: case SYS_socketpair: case SYS_dup: case SYS_eventfd2:
+	case SYS_epoll_create1: case SYS_io_uring_setup: case SYS_timerfd_create: case SYS_signalfd4:
+		return EMFILE;
+	case SYS_write: case SYS_pwrite64: case SYS_fallocate: case SYS_ftruncate: case SYS_mkdirat:
+	case SYS_renameat: case SYS_renameat2: case SYS_linkat:
+		return ENOSPC;
+	case SYS_read: case SYS_pread64: case SYS_readlinkat: case SYS_readlink: case SYS_newfstatat:
+	case SYS_fstat: case SYS_statx: case SYS_getdents64: case SYS_msync: case SYS_fsync:
+	case SYS_fdatasync: case SYS_lseek: case SYS_ioctl: case SYS_fcntl: case SYS_flock: case SYS_statfs:
+	case SYS_fstatfs: case SYS_unlinkat: case SYS_sendto: case SYS_recvfrom: case SYS_process_vm_readv:
+	case SYS_kcmp: case SYS_prlimit64: case SYS_sched_getattr: case SYS_sched_getaffinity:
+	case SYS_setsockopt: case SYS_getsockopt: case SYS_bind: case SYS_listen: case SYS_epoll_ctl:
+		return EIO;
+	}
+	return 0;
+}
 
 static void tell(const char *path, const char *what, pid_t tid)
 {
@@ -34,6 +64,33 @@ static void tell(const char *path, const char *what, pid_t tid)
 			regs.rsi, regs.rdx, regs.r10, regs.rax);
 	fprintf(file, "\n");
 	fclose(file);
+}
+
+/* Is this thread before its call (true) or behind it? */
+static int before_call(pid_t tid)
+{
+	struct ptrace_syscall_info info = { 0 };
+	ptrace(PTRACE_GET_SYSCALL_INFO, tid, sizeof(info), &info);
+	return info.op == PTRACE_SYSCALL_INFO_ENTRY;
+}
+
+static void let_fail(long last, const char *path, pid_t tid)
+{
+	struct user_regs_struct regs;
+	if (failing == tid || (!failing && stops >= last && before_call(tid)))
+		ptrace(PTRACE_GETREGS, tid, 0, &regs);
+	if (failing == tid) {
+		regs.rax = (unsigned long long)-failure;
+		failing = -1;
+	} else if (!failing && stops >= last && before_call(tid) &&
+		   (failure = likely_errno((long)regs.orig_rax))) {
+		tell(path, strerror(failure), tid);
+		regs.orig_rax = (unsigned long long)-1;
+		failing = tid;
+	} else {
+		return;
+	}
+	ptrace(PTRACE_SETREGS, tid, 0, &regs);
 }
 
 static pid_t start(char **argv)
@@ -59,6 +116,7 @@ int main(int argc, char **argv)
 	if (argc < 5)
 		return 2;
 	long last = atol(argv[1]), ms = atol(argv[2]);
+	int fault = !strcmp(argv[2], "fault");
 	pid_t pid = start(argv + 4);
 	int begun = 0, killed = 0;
 	for (;;) {
@@ -69,13 +127,15 @@ int main(int argc, char **argv)
 		if (!WIFSTOPPED(status)) {
 			if (tid != pid)
 				continue;
-			if (!killed)
+			if (!killed && !failing)
 				tell(argv[3], "ended", 0);
 			return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 		}
 		int event = status >> 16, number = WSTOPSIG(status), deliver = 0;
 		if (event == PTRACE_EVENT_EXEC)
 			begun = 1; /* from here on it is the command's own */
+		else if (number == (SIGTRAP | 0x80) && begun && fault)
+			stops++, let_fail(last, argv[3], tid);
 		else if (number == (SIGTRAP | 0x80) && begun && ++stops == last) {
 			usleep((useconds_t)ms * 1000);
 			tell(argv[3], "killed", tid);
