@@ -24,8 +24,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "engine/restore.h"
 #include "engine/machine.h"
+#include "engine/record_locks.h"
+#include "engine/restore.h"
 #include "store/scope.h"
 
 enum { BARRIER_GROUPS, BARRIER_PRIVILEGES, BARRIER_BORN };
@@ -218,6 +219,7 @@ static void build_descriptors(struct restore *restore, const image_process *proc
 	plan_call(plans, task, SYS_fchdir, IMM(restore->cwd_fd[index]));
 	plan_note(plans, "close the workshop");
 	close_numbers(plans, task, next, ~0u);
+	record_locks_rebuild(process, plans, task);
 }
 
 /* --- a process, a thread ------------------------------------------------------------------ */
@@ -293,6 +295,9 @@ static int compile_process(struct restore *restore, const image_process *process
 	const image_mm *mm = model_mm(&restore->model, process->mm);
 	plan_note(plans, "end if the restore is given up");
 	plan_call(plans, task, SYS_prctl, IMM(PR_SET_PDEATHSIG), IMM(SIGKILL));
+	/* A parent that died before that does not count. */
+	plan_call(plans, task, SYS_getppid);
+	plan_accept_equal(plans, process->ppid ? process->ppid : getpid());
 	rebuild_first(&r);
 	if (process->ppid == 0)
 		memory_clear(plans, task, &restore->source);

@@ -348,7 +348,8 @@ static int collect(struct dump *dump, struct fsnap_error *err)
 		dump->report->processes++;
 		dump->report->threads += (unsigned)process->n_tasks;
 		doubt_preparation(process);
-		if (prepare_process(dump, process, err) < 0)
+		if ((process->image.zombie ? collect_zombie(process, err) :
+					     prepare_process(dump, process, err)) < 0)
 			return -1;
 		if (!process->image.zombie)
 			batch[n++] = process;

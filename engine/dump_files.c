@@ -8,6 +8,7 @@
 
 #include "engine/dump.h"
 #include "engine/procfs.h"
+#include "engine/record_locks.h"
 #include "store/scope.h"
 
 #define DELETED " (deleted)"
@@ -213,7 +214,7 @@ static int view_fd(struct dump *dump, struct process *process, int number, struc
 	/* The number's close-on-exec flag is shown among the description's. */
 	bool cloexec = flags & O_CLOEXEC;
 	view.flags = (unsigned)flags & ~(unsigned)O_CLOEXEC;
-	return add_fd(&view, cloexec, err);
+	return add_fd(&view, cloexec, err) < 0 ? -1 : record_locks_collect(&view, err);
 }
 
 int files_collect(struct dump *dump, struct process *process, struct fsnap_error *err)

@@ -85,6 +85,9 @@ static int run_stage(struct placement *all, size_t n, const struct stage *stage,
 			result = -1;
 	}
 	for (size_t i = 0; i < n; i++)
+		if (trace_call_enter(leader(all[i].placed), err) != TRACE_OK)
+			result = -1;
+	for (size_t i = 0; i < n; i++)
 		if (trace_call_pending(leader(all[i].placed)) && end_call(all[i].placed, stage, err) < 0)
 			result = -1;
 	return result;

@@ -268,37 +268,55 @@ enum trace_result trace_call_begin(struct task *task, uint64_t at, uint64_t stac
 		step = request(task, PTRACE_SYSCALL, 0, 0, "cannot make a system call", err);
 	if (step == TRACE_OK) {
 		task->stopped = false;
-		task->calling = true;
+		task->calling = BEFORE_CALL;
 	}
 	return step;
 }
 
 bool trace_call_pending(const struct task *task)
 {
-	return task->calling;
+	return task->calling != NO_CALL;
 }
 
-/* Two stops: before the call and behind it. */
-enum trace_result trace_call_end(struct task *task, int64_t *result, struct fsnap_error *err)
+/* Waits for the next of the two stops, before the call and behind it. */
+static enum trace_result await_call_stop(struct task *task, struct fsnap_error *err)
 {
-	enum trace_result step;
-	int status;
-	task->calling = false;
-	for (int stops = 0;;) {
-		step = await(task, &status, err);
-		if (step != TRACE_OK)
+	for (;;) {
+		int status;
+		enum trace_result step = await(task, &status, err);
+		if (step != TRACE_OK || WSTOPSIG(status) == SYSCALL_STOP)
 			return step;
-		if (WSTOPSIG(status) == SYSCALL_STOP && ++stops == 2)
-			break;
 		/* Everything that can be is blocked: this is SIGSTOP, which has to wait. */
-		if (WSTOPSIG(status) != SYSCALL_STOP && status >> 16 == 0)
+		if (status >> 16 == 0)
 			task->owed = WSTOPSIG(status);
 		if (ptrace(PTRACE_SYSCALL, task->tid, 0, 0) < 0)
 			return TRACE_DIED;
 	}
+}
+
+enum trace_result trace_call_enter(struct task *task, struct fsnap_error *err)
+{
+	if (task->calling != BEFORE_CALL)
+		return TRACE_OK;
+	enum trace_result step = await_call_stop(task, err);
+	if (step == TRACE_OK)
+		step = request(task, PTRACE_SYSCALL, 0, 0, "cannot make a system call", err);
+	task->calling = step == TRACE_OK ? IN_CALL : NO_CALL;
+	task->stopped = task->stopped && step != TRACE_OK;
+	return step;
+}
+
+enum trace_result trace_call_end(struct task *task, int64_t *result, struct fsnap_error *err)
+{
 	struct user_regs_struct regs;
-	step = request(task, PTRACE_GETREGS, 0, (uintptr_t)&regs, "cannot read registers", err);
-	*result = (int64_t)regs.rax;
+	enum trace_result step = trace_call_enter(task, err);
+	if (step == TRACE_OK)
+		step = await_call_stop(task, err);
+	task->calling = NO_CALL;
+	if (step == TRACE_OK)
+		step = request(task, PTRACE_GETREGS, 0, (uintptr_t)&regs, "cannot read registers", err);
+	if (step == TRACE_OK)
+		*result = (int64_t)regs.rax;
 	return step;
 }
 

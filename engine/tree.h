@@ -27,7 +27,7 @@ struct task { /* a thread */
 	int group_stop;	/* signal of the job-control stop it was found in; 0: none */
 	bool masked;	/* its signal mask was changed for remote work: image.sigmask holds the real one */
 	bool away;	/* its registers were changed: regs holds the real ones */
-	bool calling;	/* a call was begun in it: trace_call_begin() */
+	enum { NO_CALL, BEFORE_CALL, IN_CALL } calling; /* trace_call_begin() */
 	int owed;	/* a signal that was held back; delivered when the task is let go */
 	struct user_regs_struct regs;
 	image_thread image;

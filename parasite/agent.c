@@ -342,7 +342,10 @@ void agent_start(struct ctl *ctl, uint32_t number)
 {
 	struct run run = {.ctl = ctl, .task = ctl_task(ctl, number), .watch = -1};
 	run.task->tid = (int32_t)SYSCALL(__NR_gettid);
-	run_plan(&run);
+	/* A process that a plan has begun and cannot go on with has nobody to wait for it: the engine
+	 * may be dead. One that was borrowed waits to be taken home. */
+	if (run_plan(&run) == TASK_FAILED && !run.task->home_frame)
+		SYSCALL(__NR_exit_group, 1);
 	rest(&run);
 }
 

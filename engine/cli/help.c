@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "engine/cli/cli.h"
+#include "engine/kinds/kinds.h"
 
 static const char dump_help[] =
 	"The tree is stopped for as short as possible (the report says how long), and goes on\n"
@@ -76,7 +77,8 @@ static const char help_help[] =
 	"Examples:\n"
 	"  fsnap help                           the commands\n"
 	"  fsnap help dump                      one of them, like `fsnap dump --help`\n"
-	"  fsnap help exit                      what exit statuses mean\n";
+	"  fsnap help exit                      what exit statuses mean\n"
+	"  fsnap help kinds                     which open files are kept, and what is refused\n";
 
 const struct command commands[] = {
 	{ "dump", "-t PID", 0, 0, cli_dump, "save a running process tree into an image", dump_help },
@@ -130,7 +132,9 @@ void help_overview(FILE *out)
 	if (fsnap_default_store(store, sizeof(store), NULL))
 		snprintf(store, sizeof(store), "~/.local/share/fsnap");
 	fprintf(out, "the user's own, which now is %s.\n", store);
-	fputs("`fsnap help COMMAND` explains a command, `fsnap help exit` the exit statuses.\n", out);
+	fputs("`fsnap help COMMAND` explains a command, `fsnap help exit` the exit statuses, `fsnap help\n"
+	      "kinds` what is kept of open files, and what is refused.\n",
+	      out);
 }
 
 void help_command(FILE *out, const struct command *command)
@@ -142,6 +146,37 @@ void help_command(FILE *out, const struct command *command)
 	options_print(out, command);
 }
 
+#define KIND_WIDTH 96
+
+/* "  kept      words of the text, wrapped", or nothing where there is no text. */
+static void print_kind_line(FILE *out, const char *label, const char *text)
+{
+	if (!text)
+		return;
+	int column = fprintf(out, "  %-9s", label);
+	while (*text) {
+		int length = (int)strcspn(text, " ");
+
+		if (column + 1 + length > KIND_WIDTH)
+			column = fprintf(out, "\n%11s", "");
+		column += fprintf(out, " %.*s", length, text);
+		text += length + (text[length] == ' ');
+	}
+	fputc('\n', out);
+}
+
+/* engine/README.md shows the same; tests/cli/kinds.py compares. */
+static void help_kinds(FILE *out)
+{
+	fputs("Kinds of open files, in the order in which they are asked:\n", out);
+	for (const struct file_kind *const *kind = file_kinds; *kind; kind++) {
+		fprintf(out, "\n%s\n", (*kind)->name);
+		print_kind_line(out, "kept", (*kind)->keeps);
+		print_kind_line(out, "refused", (*kind)->refuses);
+		print_kind_line(out, "shown by", (*kind)->shown_by);
+	}
+}
+
 int cli_help(const struct cli *cli, struct fsnap_error *err)
 {
 	const struct command *command;
@@ -150,6 +185,8 @@ int cli_help(const struct cli *cli, struct fsnap_error *err)
 		help_overview(stdout);
 	} else if (!strcmp(cli->words[0], "exit")) {
 		fputs(exit_help, stdout);
+	} else if (!strcmp(cli->words[0], "kinds")) {
+		help_kinds(stdout);
 	} else if ((command = command_find(cli->words[0]))) {
 		help_command(stdout, command);
 	} else {

@@ -53,6 +53,8 @@ static int device_make(struct restore *restore, const image_file *file, const vo
 
 const struct file_kind kind_device = {
 	.name = "device",
+	.keeps = "/dev/null, zero, full, random, urandom",
+	.shown_by = "file_devices",
 	.xdr = (xdrproc_t)xdr_image_file_device,
 	.matches = device_matches,
 	.save = device_save,

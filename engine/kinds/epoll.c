@@ -227,6 +227,9 @@ static void epoll_settle(struct restore *restore, const image_file *file, const 
 
 const struct file_kind kind_epoll = {
 	.name = "epoll",
+	.keeps = "what is watched, under which number, for what; one-shot and edge-triggered",
+	.refuses = "watches of closed descriptors that only a process outside the tree still has",
+	.shown_by = "event_epoll*",
 	.xdr = (xdrproc_t)xdr_image_file_epoll,
 	.matches = epoll_matches,
 	.save = epoll_save,

@@ -47,6 +47,8 @@ static int eventfd_make(struct restore *restore, const image_file *file, const v
 
 const struct file_kind kind_eventfd = {
 	.name = "eventfd",
+	.keeps = "counter, semaphore mode",
+	.shown_by = "event_fd",
 	.xdr = (xdrproc_t)xdr_image_file_eventfd,
 	.matches = eventfd_matches,
 	.save = eventfd_save,

@@ -264,6 +264,9 @@ static int inet_make(struct restore *restore, const image_file *file, const void
 
 const struct file_kind kind_inet = {
 	.name = "inet",
+	.keeps = "TCP listeners, UDP sockets, options; a TCP connection comes back as reset",
+	.refuses = "eBPF filters, sockets of another network namespace",
+	.shown_by = "socket_tcp_* socket_udp",
 	.xdr = (xdrproc_t)xdr_image_file_inet,
 	.matches = inet_matches,
 	.save = inet_save,

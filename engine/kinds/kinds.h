@@ -55,6 +55,9 @@ union file_state {
 
 struct file_kind {
 	const char *name; /* image_file.kind */
+	/* For people (`fsnap help kinds`; engine/README.md shows the same). NULL: nothing. */
+	const char *keeps, *refuses;
+	const char *shown_by; /* the tests that show it: names or shell patterns, blanks between */
 	xdrproc_t xdr;	  /* of its state struct */
 	bool own_flags;	  /* make() leaves position and flags as they must be: the engine sets none */
 	bool (*matches)(const struct fd_view *fd);

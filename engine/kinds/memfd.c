@@ -43,6 +43,9 @@ static int memfd_make(struct restore *restore, const image_file *file, const voi
 
 const struct file_kind kind_memfd = {
 	.name = "memfd",
+	.keeps = "content, name, seals, sharing",
+	.refuses = "memory of huge pages",
+	.shown_by = "file_memfd",
 	.xdr = (xdrproc_t)xdr_image_file_memfd,
 	.matches = memfd_matches,
 	.save = memfd_save,

@@ -276,6 +276,9 @@ static int pipe_make(struct restore *restore, const image_file *file, const void
 
 const struct file_kind kind_pipe = {
 	.name = "pipe",
+	.keeps = "content, capacity, packet mode, FIFOs by path, closed ends",
+	.refuses = "an end held outside the tree, packets not read yet",
+	.shown_by = "pipe_*",
 	.xdr = (xdrproc_t)xdr_image_file_pipe,
 	.matches = pipe_matches,
 	.save = pipe_save,

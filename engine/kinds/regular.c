@@ -3,8 +3,8 @@
  * path, or from the ghost that holds what no path leads to any more.
  *
  * Locks that belong to the open file description (flock, F_OFD_SETLK) come with
- * it.  Those of fcntl(F_SETLK) belong to a process and cannot be taken by another
- * on its behalf, leases are a contract with the kernel: both are refused.
+ * it.  Those of fcntl(F_SETLK) belong to a process, which has to take them itself
+ * (engine/record_locks.c); leases are a contract with the kernel and refused.
  */
 #include <fcntl.h>
 #include <inttypes.h>
@@ -51,12 +51,11 @@ static int save_lock(const struct fd_view *fd, const char *line, image_file_regu
 		return refuse_fd(fd, err, "Let the process release the lock first.",
 				 "a lock this version cannot read");
 	bool flock = !strcmp(type, "FLOCK"), ofd = !strcmp(type, "OFDLCK");
+	if (!strcmp(type, "POSIX"))
+		return 0; /* the process's: engine/record_locks.c */
 	if (!flock && !ofd)
-		return refuse_fd(fd, err,
-				 "Dump at a moment when the process holds no such lock, or let it "
-				 "use flock(2) or F_OFD_SETLK, which can be saved.",
-				 "%s", !strcmp(type, "POSIX") ? "a record lock (fcntl F_SETLK)" :
-								"a file lease");
+		return refuse_fd(fd, err, "Let the process release the lease first (F_UNLCK).",
+				 "a file lease");
 	image_lock *lock = append(state->locks, locks);
 	if (!lock)
 		return no_memory(err);
@@ -129,6 +128,9 @@ static int regular_make(struct restore *restore, const image_file *file, const v
 
 const struct file_kind kind_regular = {
 	.name = "regular",
+	.keeps = "path, position, flags, locks; a deleted file's content; directories; O_PATH",
+	.refuses = "leases, removed directories",
+	.shown_by = "file_*",
 	.xdr = (xdrproc_t)xdr_image_file_regular,
 	.matches = regular_matches,
 	.save = regular_save,

@@ -40,6 +40,8 @@ static int signalfd_make(struct restore *restore, const image_file *file, const 
 
 const struct file_kind kind_signalfd = {
 	.name = "signalfd",
+	.keeps = "signals; what waits is pending in its process",
+	.shown_by = "event_signalfd",
 	.xdr = (xdrproc_t)xdr_image_file_signalfd,
 	.matches = signalfd_matches,
 	.save = signalfd_save,

@@ -124,6 +124,8 @@ static int timerfd_make(struct restore *restore, const image_file *file, const v
 
 const struct file_kind kind_timerfd = {
 	.name = "timerfd",
+	.keeps = "clock, remaining time, interval, expirations not read yet",
+	.shown_by = "event_timerfd",
 	.xdr = (xdrproc_t)xdr_image_file_timerfd,
 	.matches = timerfd_matches,
 	.save = timerfd_save,

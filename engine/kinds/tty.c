@@ -144,6 +144,8 @@ static int stdio_make(struct restore *restore, const image_file *file, const voi
 
 const struct file_kind kind_stdio = {
 	.name = "stdio",
+	.keeps = "the place of the root's standard streams; terminal settings, O_NONBLOCK",
+	.shown_by = "terminal",
 	.xdr = (xdrproc_t)xdr_image_file_stdio,
 	.own_flags = true,
 	.matches = is_terminal,

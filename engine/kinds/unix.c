@@ -381,6 +381,10 @@ static int unix_connect_file(struct restore *restore, const image_file *file, co
 
 const struct file_kind kind_unix = {
 	.name = "unix",
+	.keeps = "pairs and connections within the tree with what waits in them, "
+		 "listeners, datagram sockets, options",
+	.refuses = "an end outside the tree, descriptors under way, data before accept",
+	.shown_by = "socket_pair* socket_unix_listen",
 	.xdr = (xdrproc_t)xdr_image_file_unix,
 	.matches = unix_matches,
 	.save = unix_save,

@@ -165,6 +165,9 @@ static int unsupported_make(struct restore *restore, const image_file *file, con
 
 const struct file_kind kind_unsupported = {
 	.name = "unsupported",
+	.refuses = "inotify, fanotify, io_uring, pidfds, userfaultfd, BPF, perf, netlink, raw IP, masters of "
+		   "terminals, message queues, namespaces, secret memory, other devices and whatever is new",
+	.shown_by = "kinds",
 	.xdr = (xdrproc_t)xdr_nothing,
 	.matches = unsupported_matches,
 	.save = unsupported_save,

@@ -54,6 +54,8 @@ def dumps(t, pid):
     for i in range(TIMES):
         interrupted += kill_midway(t, longest, "dump", "-t", pid, "--name", f"try{i}") == -9
         found = outside.lasting_differences(before, lambda: t.look(pid), 7)
+        # Window W2 of engine/place.h: a control memory that nobody came to use stays behind.
+        found = [line for line in found if "memfd: (deleted)" not in line]
         if not t.expect(f"differences after death {i}", [], found[:6]):
             break
         holder.expect_well(t, pid, f"death {i}")
