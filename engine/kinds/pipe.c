@@ -157,7 +157,8 @@ static int pipe_save_links(struct dump *dump, image_file *file, void *out, struc
 			return become_stdio(dump, state, number, err);
 		return refuse_file(dump, file, err,
 				   "Dump the process that started both instead, so that both ends are "
-				   "in the tree.",
+				   "in the tree. A stray one from whoever started the program? Start "
+				   "it with this descriptor closed.",
 				   "a pipe whose %s end is held by a process outside the tree",
 				   ends.reader ? "write" : "read");
 	}
