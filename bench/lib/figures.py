@@ -12,7 +12,8 @@ class Samples:
 
     def add_ns(self, ns, amount=GIB):
         """A time in ns: kept in the unit, or as the speed at which `amount` bytes were moved."""
-        self.values.append(amount / GIB / (ns / 1e9) if self.unit == "GiB/s" else ns / UNITS[self.unit])
+        speed = self.unit == "GiB/s"
+        self.values.append(amount / GIB / (ns / 1e9) if speed else ns / UNITS[self.unit])
 
     @property
     def median(self):
@@ -91,6 +92,7 @@ def ratio_text(ratio, limit):
 
 def table(works):
     """Lines of text, one per figure, limits among them."""
+    notes = {}  # what stands below a work, by the number of its next row
     rows = [("work", "median", "min-max", "ratio", "of", "goal", "")]
     for work in works:
         for figure in work.figures:
@@ -102,10 +104,20 @@ def table(works):
                          limit.name if limit else "", goal.text(limit) if goal else "",
                          ("met" if goal.met(figure) else "MISSED") if goal else ""))
         for limit in work.limits:
-            rows.append((f"  limit: {limit.name}", limit.samples.text(), limit.samples.range(),
-                         "", "", "", ""))
+            if limit.samples.values:
+                rows.append((f"  limit: {limit.name}", limit.samples.text(),
+                             limit.samples.range(), "", "", "", ""))
+        if work.phases:
+            notes[len(rows)] = "    of which: " + ", ".join(
+                f"{name} {x.text()}" for name, x in work.phases.items())
+        if work.busy > 0.1:
+            notes[len(rows)] = (notes.get(len(rows), "   ") +
+                                f" (others used {work.busy:.0%} of the machine)")
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     right = (1, 2, 3)
-    return ["  ".join(cell.rjust(width) if i in right else cell.ljust(width)
-                      for i, (cell, width) in enumerate(zip(row, widths))).rstrip()
-            for row in rows]
+    lines = []
+    for n, row in enumerate(rows + [()]):
+        lines += [notes[n]] if n in notes else []
+        lines.append("  ".join(cell.rjust(width) if i in right else cell.ljust(width)
+                               for i, (cell, width) in enumerate(zip(row, widths))).rstrip())
+    return lines[:-1]

@@ -59,14 +59,16 @@ class Fsnap(Tool):
         return timing
 
     def dump(self, pid, kill=False):
-        return self.reported("dump", "-t", str(pid), "--name", "bench", *(["--kill"] if kill else []))
+        return self.reported("dump", "-t", str(pid), "--name", "bench",
+                             *(["--kill"] if kill else []))
 
     def restore(self):
         return self.reported("restore", "bench", "-d")
 
     def remove(self, trim=False):
         """Without `trim` the space stays for the next dump."""
-        self.time(self.command, "rm", "--all", *(["--trim"] if trim else []), "--store", self.store)
+        self.time(self.command, "rm", "--all", *(["--trim"] if trim else []),
+                  "--store", self.store)
 
     @property
     def image(self):
@@ -110,15 +112,17 @@ class Dmtcp(Tool):
     def start(self, argv):
         if os.path.exists(self.port_file):
             os.unlink(self.port_file)
-        pid = processes.spawn([self.command("dmtcp_launch"), "--new-coordinator", "--coord-port", "0",
-                               "--port-file", self.port_file, "--ckptdir", self.images, *argv])
+        pid = processes.spawn([self.command("dmtcp_launch"), "--new-coordinator",
+                               "--coord-port", "0", "--port-file", self.port_file,
+                               "--ckptdir", self.images, *argv])
         processes.wait_until(lambda: os.path.exists(self.port_file), "dmtcp's coordinator")
         with open(self.port_file, encoding="ascii") as f:
             self.port = f.read().strip()
         return pid
 
     def dump(self, _pid, kill=False):
-        timing = self.time(self.command("dmtcp_command"), "--coord-port", self.port, "--bcheckpoint")
+        timing = self.time(self.command("dmtcp_command"), "--coord-port", self.port,
+                           "--bcheckpoint")
         if kill:
             processes.end_all()
         return timing

@@ -6,7 +6,7 @@ import shutil
 import time
 
 import processes
-from figures import Figure, Limit, at_least, at_most
+from figures import Figure, Limit, Samples, at_least, at_most
 from page import Page
 
 MEMORY = 1 << 30
@@ -28,7 +28,8 @@ class Work:
             self.name, self.title = self.name + "-dynamic", self.title + ", dynamic"
         if tool.name != "fsnap":
             self.name, self.title = f"{tool.name}-{self.name}", f"{tool.name}: {self.title}"
-        self.figures, self.limits = [], []
+        self.figures, self.limits, self.phases = [], [], {}
+        self.busy = 0  # what part of the machine others used just before
         self.declare()
 
     def figure(self, *arguments, **named):
@@ -38,6 +39,13 @@ class Work:
     def limit(self, name, unit):
         self.limits.append(Limit(name, unit))
         return self.limits[-1]
+
+    def note_phases(self, timing):
+        """What the tool says its own time went into."""
+        for key, value in (timing.report or {}).items():
+            phase = key.removesuffix("_us")
+            if phase != key and phase not in ("total", "frozen", "first_instruction"):
+                self.phases.setdefault(phase, Samples("ms")).add_ns(value * 1000)
 
     def goal(self, goal):
         """Promises are fsnap's, not its peers'."""
@@ -66,6 +74,12 @@ class Work:
         processes.end_all()
         self.tool.remove(trim=True)
 
+    def json(self):
+        return {"name": self.name, "others_busy": self.busy,
+                "figures": [x.json() for x in self.figures if x.samples.values],
+                "limits": [x.json() for x in self.limits if x.samples.values],
+                "phases": {name: x.json() for name, x in self.phases.items()}}
+
     # --- limits: each adds samples to a Limit ---
 
     def measure_spawn(self, limit):
@@ -92,6 +106,7 @@ class DumpTiny(Work):
         self.tool.remove()
         if not count:
             return
+        self.note_phases(timing)
         self.measure_spawn(self.spawn)
         self.command.add_ns(timing.ns)
         if timing.report:
@@ -113,6 +128,7 @@ class Frozen(Work):
         self.tool.remove()
         if not count:
             return
+        self.note_phases(timing)
         time.sleep(0.005)  # let go by fsnap, it may still wait for a processor
         self.seen.add_ns(self.page.longest_gap(timing.start, timing.end))
         if timing.report:
@@ -148,6 +164,7 @@ class RestoreTiny(Restore):
         timing, first = self.restore()
         if not count:
             return
+        self.note_phases(timing)
         self.measure_spawn(self.spawn)
         self.first.add_ns(first)
         if timing.end:
@@ -173,6 +190,7 @@ class DumpMemory(Work):
         self.tool.remove(trim=not self.recycle)
         if not count:
             return
+        self.note_phases(timing)
         self.measure_memory(self.copy, "copy-warm", MEMORY, 2)
         self.command.add_ns(timing.ns, MEMORY)
         if timing.report:
@@ -205,6 +223,7 @@ class RestoreMemory(Restore):
         timing, first = self.restore()
         if not count:
             return
+        self.note_phases(timing)
         self.measure_memory(self.copy, "copy-fresh", MEMORY, 2)
         if hasattr(self.tool, "image"):
             self.measure_memory(self.read, "read", self.tool.image, 1)
@@ -228,6 +247,7 @@ class DumpTree(Work):
         self.tool.remove()
         if not count:
             return
+        self.note_phases(timing)
         self.command.add_ns(timing.ns)
         if timing.report:
             if timing.report["processes"] != CHILDREN + 1:
@@ -249,6 +269,7 @@ class RestoreTree(Restore):
         timing, first = self.restore()
         if not count:
             return
+        self.note_phases(timing)
         self.first.add_ns(first)
         if timing.end:
             self.command.add_ns(timing.ns)
