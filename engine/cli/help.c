@@ -14,7 +14,7 @@ static const char dump_help[] =
 	"\n"
 	"Examples:\n"
 	"  fsnap dump -t 1234                   save process 1234 and all its descendants\n"
-	"  fsnap dump -t $(pgrep -o postgres) --name filled\n"
+	"  fsnap dump -t $(pgrep -o redis-server) --name filled\n"
 	"                                       a database with its data, to start from again\n"
 	"  fsnap dump -t 1234 --kill            move it away: save, then end it\n"
 	"  fsnap dump -t 1234 --json | jq .frozen_us\n";
