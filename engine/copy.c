@@ -100,6 +100,15 @@ static int copy_range(struct dump *dump, uint64_t at, uint64_t end, struct fsnap
 	return 0;
 }
 
+/* Of large dumps, while the pages are still in the cache: twice as fast as later. Small ones are better
+ * let go first; and the last block, where it is not full, is the writer's business. */
+static void checksum(struct crew *crew, uint64_t at, uint64_t end)
+{
+	if (crew->end >= ALONE_BELOW)
+		image_writer_checksum(crew->dump->writer, at / STORE_BLOCK_PAGES,
+				      (end - at) / STORE_BLOCK_PAGES);
+}
+
 static void *work(void *argument)
 {
 	struct crew *crew = argument;
@@ -115,6 +124,7 @@ static void *work(void *argument)
 				crew->error = error;
 			return NULL;
 		}
+		checksum(crew, at, end);
 	}
 }
 

@@ -366,7 +366,7 @@ static int copy(struct dump *dump, struct fsnap_error *err)
 	if (image_writer_reserve(dump->writer, dump->taken, err) < 0)
 		return -1;
 	image_writer_take(dump->writer, dump->taken);
-	return copy_pages(dump, err) < 0 ? -1 : ghost_copy_all(dump, err);
+	return ghost_copy_all(dump, err) < 0 ? -1 : copy_pages(dump, err);
 }
 
 /* --- commit ------------------------------------------------------------------------------ */

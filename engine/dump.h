@@ -85,7 +85,7 @@ uint64_t pages_take(struct dump *dump, uint64_t n); /* the next n pages of the i
 int pages_add_run(struct dump *dump, const struct page_run *run, struct fsnap_error *err);
 uint64_t pages_estimate(const struct process *process); /* before the freeze, generously */
 
-/* copy.c: copies all jobs. */
+/* copy.c: copies all jobs; ghosts come before, because blocks are checksummed as soon as they are full. */
 int copy_pages(struct dump *dump, struct fsnap_error *err);
 
 /* ghost.c: notes that the content behind fd (any way to open it will do) is wanted, once; returns

@@ -25,6 +25,7 @@ struct scan_argument {
 #define IS_SWAPPED (1ull << 4)
 #define IS_ZERO (1ull << 5)
 #define REGIONS 512
+#define LARGE (4ull << 20)
 #define ADDRESS_END 0x7ffffffff000ull
 
 /* Bits of /proc/PID/pagemap. */
@@ -192,24 +193,28 @@ static int store_pages(struct dump *dump, struct process *process, int pagemap, 
 	return store_range(dump, process, page, n, err);
 }
 
-/* One walk over the whole address space for all pages that are anonymous and not the zero page.
- * Returns 1 where the kernel cannot do it. */
-static int scan(struct dump *dump, struct process *process, int pagemap, struct fsnap_error *err)
+/* Stores what [start, end) holds that is no file's and not the zero page. Telling files' pages apart costs
+ * a look at each page's descriptor (24 ms per GiB, against 5), which large anonymous mappings need not
+ * have. Returns 1 where the kernel cannot scan. */
+static int scan_range(struct dump *dump, struct process *process, int pagemap, uint64_t start,
+		      uint64_t end, bool files, struct fsnap_error *err)
 {
 	struct scan_region regions[REGIONS];
+	uint64_t unwanted = IS_ZERO | (files ? IS_FILE : 0);
 	struct scan_argument argument = {
 		.size = sizeof(argument),
-		.end = ADDRESS_END,
+		.start = start,
+		.end = end,
 		.vec = (uintptr_t)regions,
 		.vec_len = REGIONS,
-		.category_inverted = IS_FILE | IS_ZERO,
-		.category_mask = IS_FILE | IS_ZERO,
+		.category_inverted = unwanted,
+		.category_mask = unwanted,
 		.category_anyof_mask = IS_PRESENT | IS_SWAPPED,
-		.return_mask = IS_FILE,
+		.return_mask = IS_ZERO, /* never set in what is wanted: neighbours make one region */
 	};
-	while (argument.start < ADDRESS_END) {
+	while (argument.start < end) {
 		int n = ioctl(pagemap, SCAN, &argument);
-		if (n < 0 && (errno == ENOTTY || errno == EINVAL) && argument.start == 0)
+		if (n < 0 && (errno == ENOTTY || errno == EINVAL) && argument.start == start)
 			return 1;
 		if (n < 0)
 			return fail(err, FSNAP_E_SYSTEM, errno, "process %d (%s): PAGEMAP_SCAN",
@@ -220,6 +225,23 @@ static int scan(struct dump *dump, struct process *process, int pagemap, struct 
 		argument.start = argument.walk_end;
 	}
 	return 0;
+}
+
+/* The whole address space: large anonymous mappings one by one, what lies between in one go. */
+static int scan(struct dump *dump, struct process *process, int pagemap, struct fsnap_error *err)
+{
+	uint64_t from = 0;
+	int result = 0;
+	for (u_int i = 0; i < process->mm.vmas.vmas_len && result == 0; i++) {
+		const image_vma *vma = &process->mm.vmas.vmas_val[i];
+		if (vma->kind != VMA_ANON || vma->end - vma->start < LARGE)
+			continue;
+		result = scan_range(dump, process, pagemap, from, vma->start, true, err);
+		if (result == 0)
+			result = scan_range(dump, process, pagemap, vma->start, vma->end, false, err);
+		from = vma->end;
+	}
+	return result ? result : scan_range(dump, process, pagemap, from, ADDRESS_END, true, err);
 }
 
 /* The same from /proc/PID/pagemap, mapping by mapping, for kernels before 6.7. */
