@@ -63,11 +63,25 @@ static int begin_call(struct placed *placed, const struct stage *stage, struct f
 			   leader(placed), err);
 }
 
+/* The agent needs three descriptors and some pages within the target's own limits. */
+static int no_room(const struct placed *placed, int sys, struct fsnap_error *err)
+{
+	bool files = sys == EMFILE;
+	fail(err, FSNAP_E_UNSUPPORTED, sys, "it has no %s left, and needs some while it is being saved",
+	     files ? "descriptors" : "memory");
+	return error_hint(err, "raise its limit: prlimit --pid %d --%s=...", placed->process->pid,
+			  files ? "nofile" : "as");
+}
+
 static int end_call(struct placed *placed, const struct stage *stage, struct fsnap_error *err)
 {
 	int64_t result;
 	if (trace_check(trace_call_end(leader(placed), &result, err), leader(placed), err) < 0)
 		return -1;
+	if (result == -EMFILE || result == -ENOMEM) {
+		no_room(placed, (int)-result, err);
+		return error_context(err, "process %d (%s)", placed->process->pid, placed->process->comm);
+	}
 	if (result < 0 && result >= -4095)
 		return fail(err, FSNAP_E_SYSTEM, (int)-result, "process %d (%s): %s inside it",
 			    placed->process->pid, placed->process->comm, stage->what);
@@ -102,13 +116,19 @@ static bool set_args(struct placed *placed, uint64_t a, uint64_t b, uint64_t c, 
 
 /* --- in -------------------------------------------------------------------------------- */
 
-/* Any NUL byte serves as a name; the vDSO's ELF header has some that every process shares. */
+/* Any NUL byte serves as a name; the vDSO's ELF header has some that every process shares. Without it,
+ * the eight that the kernel has put at the very top of the stack. */
 static uint64_t empty_string(const struct process *process)
 {
-	for (u_int i = 0; i < process->mm.vmas.vmas_len; i++)
-		if (strcmp(process->mm.vmas.vmas_val[i].name, "[vdso]") == 0)
-			return process->mm.vmas.vmas_val[i].start + 8;
-	return 0;
+	uint64_t top = 0;
+	for (u_int i = 0; i < process->mm.vmas.vmas_len; i++) {
+		const image_vma *vma = &process->mm.vmas.vmas_val[i];
+		if (strcmp(vma->name, "[vdso]") == 0)
+			return vma->start + 8;
+		if (strcmp(vma->name, "[stack]") == 0)
+			top = vma->end - 8;
+	}
+	return top;
 }
 
 /* MFD_EXEC is refused before Linux 6.3 and wanted after it: ask our own kernel. */
@@ -245,6 +265,8 @@ static int connect_agent(struct placed *placed, struct fsnap_error *err)
 	struct ctl *ctl = placed_ctl(placed);
 	if (await_word((uint32_t *)&ctl->peer, (uint32_t)-1, leader(placed), err) < 0)
 		return -1;
+	if (ctl->peer < 0)
+		return no_room(placed, EMFILE, err);
 	placed->socket = (int)syscall(SYS_pidfd_getfd, placed->process->pidfd, ctl->peer, 0);
 	if (placed->socket < 0)
 		return fail(err, FSNAP_E_SYSTEM, errno, "the agent's socket");
@@ -359,6 +381,9 @@ static int enter(struct placement *all, size_t n, struct fsnap_error *err)
 static int interrupt(struct placed *placed, struct fsnap_error *err)
 {
 	(void)err;
+	/* Sockets whose numbers the agent has not written down yet nobody could close. */
+	if (placed->base && placed->socket < 0 && leader(placed)->seized && !leader(placed)->stopped)
+		await_word((uint32_t *)&placed_ctl(placed)->peer, (uint32_t)-1, leader(placed), NULL);
 	for (size_t i = 0; i < placed->process->n_tasks; i++)
 		if (!placed->process->tasks[i]->stopped)
 			trace_interrupt(placed->process->tasks[i]);

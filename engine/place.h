@@ -16,6 +16,8 @@
  *      descriptor or mapping behind, unused; so does death in the midst of the last two calls;
  *  W3  a seccomp filter that forbids close, munmap or futex applies again when fsnap is gone:
  *      the agent's way home is then a filter violation.
+ *  W4  a stop ends epoll_wait(2), sigtimedwait(2) and their like with EINTR (signal(7)); some
+ *      microseconds pass between the stop of a thread and our having it start the call again.
  */
 #ifndef ENGINE_PLACE_H
 #define ENGINE_PLACE_H

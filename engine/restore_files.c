@@ -206,6 +206,11 @@ static int make_file(struct restore *restore, size_t index, struct fsnap_error *
 	const image_file *file = &restore->model.files[index];
 	struct workshop_file *made = &restore->files[index];
 	const struct file_kind *kind = file_kind_find(file->kind);
+	/* Made with its other end; another one would lead nowhere. */
+	if (made->given && made->fd < 0) {
+		fail(err, FSNAP_E_SYSTEM, EMFILE, "descriptor (%s)", file->label);
+		return error_hint(err, "raise the limit on open files: ulimit -n");
+	}
 	if (made->fd < 0) {
 		int fd = kind->make(restore, file, &made->state, err);
 		if (fd < 0)

@@ -19,6 +19,7 @@
 /* Threads stop within microseconds; not those in the midst of an uninterruptible call. */
 #define YIELDS 200
 #define NAP_US 100
+#define PATIENCE 20000 /* rounds: some three seconds */
 
 /* Saving whoever waits for us would freeze ourselves. */
 int seize_refuse_self(pid_t pid, struct fsnap_error *err)
@@ -94,22 +95,33 @@ static enum trace_result stop_task(struct task *task, struct fsnap_error *err)
 	return result == TRACE_OK ? trace_hide_stop(task, err) : result;
 }
 
+static int fail_to_stop(const struct process *process, size_t first, struct fsnap_error *err)
+{
+	while (!process->tasks[first]->seized || process->tasks[first]->stopped)
+		first++;
+	fail(err, FSNAP_E_TARGET_BUSY, 0, "process %d (%s): thread %d does not stop", process->pid,
+	     process->comm, process->tasks[first]->tid);
+	return error_hint(err, "it waits for a device, or in vfork(2) for a child that has not executed "
+			       "another program: see /proc/%d/stack", process->tasks[first]->tid);
+}
+
 /* In whatever order they come: a thread that executes another program cannot stop before all others
  * are dead and buried, and it is us they report to. */
 static int await_stops(struct process *process, size_t first, struct fsnap_error *err)
 {
-	bool alone = first + 1 == process->n_tasks;
 	for (size_t left = 1, rounds = 0; left > 0; rounds++) {
 		left = 0;
 		for (size_t i = first; i < process->n_tasks; i++) {
 			struct task *task = process->tasks[i];
 			if (!task->seized || task->stopped)
 				continue;
-			if (!alone && !trace_has_news(task))
+			if (!trace_has_news(task))
 				left++;
 			else if (stop_task(task, err) == TRACE_FAILED)
 				return -1;
 		}
+		if (left > 0 && rounds > PATIENCE)
+			return fail_to_stop(process, first, err);
 		if (left > 0 && rounds < YIELDS)
 			sched_yield();
 		else if (left > 0)
@@ -161,8 +173,7 @@ static int stop_threads(struct process *process, size_t *found, struct fsnap_err
 	return tids ? stop_listed(process, tids, count, found, err) : -1;
 }
 
-/* A leader that called pthread_exit() while its threads go on cannot be stopped, only waited for. */
-static int check_leader(struct process *process, struct fsnap_error *err)
+int seize_check_leader(struct process *process, struct fsnap_error *err)
 {
 	if (!process->image.zombie)
 		return 0;
@@ -192,7 +203,7 @@ static int stop_process(struct process *process, size_t *found, struct fsnap_err
 {
 	if (threads_are_known(process))
 		return 0;
-	if (check_leader(process, err) < 0)
+	if (seize_check_leader(process, err) < 0)
 		return -1;
 	if (process->image.zombie)
 		return 0;
@@ -293,6 +304,16 @@ void seize_put_back(struct task *task)
 	trace_bring_back(task);
 }
 
+static bool stops_soon(const struct task *task)
+{
+	for (int rounds = 0; !trace_has_news(task); rounds++) {
+		if (rounds > YIELDS)
+			return false;
+		usleep(NAP_US);
+	}
+	return true;
+}
+
 void seize_release(struct tree *tree)
 {
 	for (size_t i = 0; i < tree->n_processes; i++) {
@@ -301,8 +322,8 @@ void seize_release(struct tree *tree)
 			struct task *task = process->tasks[j];
 			if (!task->seized)
 				continue;
-			/* PTRACE_DETACH needs a stopped tracee. */
-			if (!task->stopped && trace_interrupt(task) == TRACE_OK)
+			/* PTRACE_DETACH needs a stopped tracee. Who does not stop is let go when we end. */
+			if (!task->stopped && trace_interrupt(task) == TRACE_OK && stops_soon(task))
 				trace_await_stop(task, NULL);
 			trace_bring_back(task);
 			trace_detach(task);

@@ -360,8 +360,11 @@ int64_t agent_spawn(struct ctl *ctl, uint32_t number, int exit_signal)
 static bool open_sockets(struct ctl *ctl)
 {
 	int32_t ends[2];
-	if (SYSCALL(__NR_socketpair, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0)
+	if (SYSCALL(__NR_socketpair, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0) {
+		store_and_wake((uint32_t *)&ctl->peer, (uint32_t)-2); /* the engine, if alive, takes us home */
+		nap(-1, 0, AGENT_PATIENCE_MS);
 		return false;
+	}
 	ctl->socket = ends[0];
 	store_and_wake((uint32_t *)&ctl->peer, (uint32_t)ends[1]);
 	return true;
