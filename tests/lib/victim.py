@@ -29,6 +29,7 @@ class Victim:
         self.harm_seen = 0
         self.pid = self.t.start([os.path.join(self.t.helpers, "victim")], ready="ready",
                                 name="victim")
+        self.stuck()  # all threads are at work
         self.settle()
         return self.pid
 

@@ -42,7 +42,7 @@ def body(t):
         tried += 1
         wrong = v.complaints()
         # The kernel ends such calls when a thread stops, and has fsnap set them going again (W4).
-        if wrong and all("epoll_wait" in x for x in wrong) and re.search("call (101|61) ", told):
+        if wrong and all("epoll_wait" in x for x in wrong) and re.search("call (101|61|247) ", told):
             interrupted.append(number)
         elif v.left_behind(wrong):
             left.append(told)

@@ -26,8 +26,10 @@ static pid_t failing; /* the thread in the call that is going to fail */
 static int failure;
 
 /* 0: the call fails only where fsnap or the kernel has gone mad, or its failure is not the point. */
-static int likely_errno(long nr)
+static int likely_errno(long nr, int fd)
 {
+	if (nr == SYS_write && fd <= STDERR_FILENO)
+		return 0; /* who cannot be told is not told */
 	switch (nr) {
 	case SYS_mmap: case SYS_mremap: case SYS_mprotect: case SYS_madvise: case SYS_clone3:
 	case SYS_clone:
@@ -74,6 +76,15 @@ static int before_call(pid_t tid)
 	return info.op == PTRACE_SYSCALL_INFO_ENTRY;
 }
 
+/* How often something is asked that has not happened yet says nothing about where we are. */
+static int idle(pid_t tid)
+{
+	struct user_regs_struct regs = { 0 };
+	ptrace(PTRACE_GETREGS, tid, 0, &regs);
+	return regs.orig_rax == SYS_sched_yield || regs.orig_rax == SYS_clock_nanosleep ||
+	       (regs.orig_rax == SYS_waitid && (regs.r10 & WNOHANG));
+}
+
 static void let_fail(long last, const char *path, pid_t tid)
 {
 	struct user_regs_struct regs;
@@ -83,7 +94,7 @@ static void let_fail(long last, const char *path, pid_t tid)
 		regs.rax = (unsigned long long)-failure;
 		failing = -1;
 	} else if (!failing && stops >= last && before_call(tid) &&
-		   (failure = likely_errno((long)regs.orig_rax))) {
+		   (failure = likely_errno((long)regs.orig_rax, (int)regs.rdi))) {
 		tell(path, strerror(failure), tid);
 		regs.orig_rax = (unsigned long long)-1;
 		failing = tid;
@@ -134,6 +145,8 @@ int main(int argc, char **argv)
 		int event = status >> 16, number = WSTOPSIG(status), deliver = 0;
 		if (event == PTRACE_EVENT_EXEC)
 			begun = 1; /* from here on it is the command's own */
+		else if (number == (SIGTRAP | 0x80) && begun && idle(tid))
+			;
 		else if (number == (SIGTRAP | 0x80) && begun && fault)
 			stops++, let_fail(last, argv[3], tid);
 		else if (number == (SIGTRAP | 0x80) && begun && ++stops == last) {
