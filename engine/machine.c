@@ -4,9 +4,9 @@
 #include <string.h>
 #include <sys/platform/x86.h>
 #include <sys/utsname.h>
-#include <xxhash.h>
 
 #include "engine/procfs.h"
+#include "store/hash.h"
 #include "store/scope.h"
 #include "store/store.h"
 
@@ -76,7 +76,7 @@ int machine_describe(image_machine *machine, struct fsnap_error *err)
 		if (!list[i].name)
 			return fail(err, FSNAP_E_NOMEM, ENOMEM, "describing the machine");
 		if (strcmp(specials[i].name, "[vdso]") == 0)
-			machine->vdso_hash = XXH3_64bits((void *)specials[i].start, size);
+			machine->vdso_hash = hash_bytes((void *)specials[i].start, size);
 	}
 	return 0;
 }

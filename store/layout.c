@@ -5,13 +5,14 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
-#include <xxhash.h>
+
+#include "store/hash.h"
 
 #define HINT_DAMAGED "copy it again from where it is whole, or remove it"
 
 uint64_t layout_checksum(const void *bytes, uint64_t length)
 {
-	return XXH3_64bits(bytes, length);
+	return hash_bytes(bytes, length);
 }
 
 void layout_seal_super(struct layout_super *super)
