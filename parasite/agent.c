@@ -27,6 +27,7 @@
 
 #define STRAGGLERS_MS 1000 /* how long the serving agent waits for the others to leave */
 #define LEAVING_MS 10	   /* from being out of ctl.inside to being out of the agent's code */
+#define NUMBER_PATIENCE_MS 50
 
 /* One task on its way through one plan. */
 struct run {
@@ -214,7 +215,7 @@ __attribute__((noreturn)) static void rest(const struct run *run)
  * A new task, on its own stack and its own plan.  It begins with the registers
  * of its parent, none of which points at the parent's stack when C begins anew.
  */
-static int64_t clone_task(struct ctl *ctl, uint32_t number, uint64_t flags, uint64_t exit_signal)
+static int64_t clone_once(struct ctl *ctl, uint32_t number, uint64_t flags, uint64_t exit_signal)
 {
 	const struct ctl_task *task = ctl_task(ctl, number);
 	int32_t tid = task->tid; /* a copy: the child overwrites the original */
@@ -240,6 +241,18 @@ static int64_t clone_task(struct ctl *ctl, uint32_t number, uint64_t flags, uint
 			 : "a"(__NR_clone3), "D"(&args), "S"(CLONE_ARGS_SIZE_VER1),
 			   [ctl] "r"(child_ctl), [number] "r"(child_number)
 			 : "rcx", "r11", "memory", "cc");
+	return result;
+}
+
+/* A number that nobody in /proc has can still be taken: that of a dead task is given back a little after
+ * the task has vanished there, and as a group's or session's it lives as long as those. */
+static int64_t clone_task(struct ctl *ctl, uint32_t number, uint64_t flags, uint64_t exit_signal)
+{
+	int64_t result = clone_once(ctl, number, flags, exit_signal);
+	for (uint32_t ms = 0; result == -EEXIST && ms < NUMBER_PATIENCE_MS; ms++) {
+		nap(-1, 0, 1);
+		result = clone_once(ctl, number, flags, exit_signal);
+	}
 	return result;
 }
 
