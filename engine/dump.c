@@ -491,6 +491,22 @@ static int frozen_part(struct dump *dump, image_tree *tree, uint64_t *mark, stru
 	return 0;
 }
 
+/* Whatever /proc refused to tell us: of a process that is gone that is the reason. */
+static void explain_death(const struct dump *dump, struct fsnap_error *err)
+{
+	for (size_t i = 0; i < dump->tree.n_processes; i++) {
+		const struct process *process = dump->tree.processes[i];
+		struct procfs_stat stat = { .state = 'X' };
+		procfs_stat(process->proc, "stat", &stat, NULL);
+		if (process->image.zombie || (stat.state != 'Z' && stat.state != 'X'))
+			continue;
+		*err = (struct fsnap_error){ 0 };
+		fail(err, FSNAP_E_TARGET_DIED, 0, "process %d (%s) ended while it was being saved",
+		     process->pid, process->comm);
+		return;
+	}
+}
+
 static int tell_story(struct dump *dump, struct fsnap_error *err)
 {
 	uint64_t begin = clock_ns(CLOCK_MONOTONIC), mark = begin;
@@ -500,6 +516,8 @@ static int tell_story(struct dump *dump, struct fsnap_error *err)
 	dump->report->prepare_us = lap(&mark);
 	uint64_t frozen = mark;
 	int result = frozen_part(dump, &tree, &mark, err);
+	if (result < 0 && err->code == FSNAP_E_SYSTEM)
+		explain_death(dump, err);
 	/* With --kill the tree stays still until the image is durable: nothing it did is lost. */
 	if (result < 0 || !dump->options->kill)
 		seize_release(&dump->tree);

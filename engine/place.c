@@ -238,6 +238,7 @@ static int send_in(struct placed *placed, uint32_t number, uint32_t entry, struc
 static int still_runs(struct task *task, struct fsnap_error *err)
 {
 	int status;
+	trace_bury_threads(task->process);
 	pid_t got = waitpid(task->tid, &status, __WALL | WNOHANG);
 	if (got == 0)
 		return 0;

@@ -1,6 +1,7 @@
 #include "engine/trace.h"
 
 #include <elf.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ptrace.h>
@@ -17,6 +18,10 @@
 
 /* Room for any XSAVE area that exists: AMX tiles make it 11 KiB. */
 #define XSTATE_MAX 16384
+
+/* A stop takes some microseconds, if the other processor is idle. */
+#define YIELDS 200
+#define NAP_US 100
 
 #define SYSCALL_STOP (SIGTRAP | 0x80) /* with PTRACE_O_TRACESYSGOOD */
 
@@ -76,11 +81,50 @@ enum trace_result trace_interrupt(struct task *task)
 	return ptrace(PTRACE_INTERRUPT, task->tid, 0, 0) < 0 ? TRACE_DIED : TRACE_OK;
 }
 
+void trace_bury_threads(struct process *process)
+{
+	for (size_t i = 1; i < process->n_tasks; i++) {
+		struct task *task = process->tasks[i];
+		siginfo_t info = { 0 };
+		/* Stops of tracees are told whether or not one asks for them. */
+		if (!task->seized ||
+		    waitid(P_PID, (id_t)task->tid, &info, WEXITED | __WALL | WNOHANG | WNOWAIT) < 0 ||
+		    info.si_pid == 0 || info.si_code == CLD_TRAPPED || info.si_code == CLD_STOPPED)
+			continue;
+		waitpid(task->tid, NULL, __WALL);
+		task->seized = task->stopped = false;
+	}
+}
+
+bool trace_has_news(const struct task *task)
+{
+	siginfo_t info = { 0 };
+	return waitid(P_PID, (id_t)task->tid, &info, WEXITED | WSTOPPED | __WALL | WNOWAIT | WNOHANG) < 0 ||
+	       info.si_pid != 0;
+}
+
+/* Who sleeps until a leader reports may sleep forever: see trace_bury_threads(). */
+static void await_leader(struct task *task)
+{
+	struct process *process = task->process;
+	if (process->n_tasks < 2 || process->tasks[0] != task)
+		return;
+	for (int rounds = 0; !trace_has_news(task); rounds++) {
+		if (rounds < YIELDS) {
+			sched_yield();
+			continue;
+		}
+		usleep(NAP_US);
+		trace_bury_threads(process);
+	}
+}
+
 /* Waits for any stop; the one place where fsnap waits for a tracee. WNOWAIT leaves the stop as it is:
  * a signal that was taken from the kernel is lost should we die before it is handed back. */
 static enum trace_result await(struct task *task, int *status, struct fsnap_error *err)
 {
 	siginfo_t info = { 0 };
+	await_leader(task);
 	while (waitid(P_PID, (id_t)task->tid, &info, WEXITED | WSTOPPED | __WALL | WNOWAIT) < 0) {
 		if (errno == EINTR)
 			continue;
@@ -99,13 +143,6 @@ static enum trace_result await(struct task *task, int *status, struct fsnap_erro
 	*status = info.si_status << 8 | 0x7f; /* as waitpid(2) has it */
 	task->stopped = true;
 	return TRACE_OK;
-}
-
-bool trace_has_news(const struct task *task)
-{
-	siginfo_t info = { 0 };
-	return waitid(P_PID, (id_t)task->tid, &info, WEXITED | WSTOPPED | __WALL | WNOWAIT | WNOHANG) < 0 ||
-	       info.si_pid != 0;
 }
 
 enum trace_result trace_await_stop(struct task *task, struct fsnap_error *err)

@@ -22,6 +22,9 @@ enum trace_result trace_await_stop(struct task *task, struct fsnap_error *err);
 /* Would waiting for it return at once? */
 bool trace_has_news(const struct task *task);
 
+/* Takes note of threads that have died. The death of a leader is not told before. */
+void trace_bury_threads(struct process *process);
+
 /* Being stopped must not show, even if we die the next moment: a call that the stop has ended
  * is going to start again. */
 enum trace_result trace_hide_stop(struct task *task, struct fsnap_error *err);
