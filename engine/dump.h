@@ -1,11 +1,14 @@
 /*
  * dump.h - what the parts of a dump share. The story itself is dump.c.
  *
+ *	look.c        what can be had before the freeze
+ *	collect.c     what must be had during it, calling on the following
  *	maps.c        the address space: mappings and mm fields
  *	pages.c       which pages must be stored, each physical frame once
  *	copy.c        target memory -> image, by as many workers as there are cores
  *	ghost.c       content without a name: shared anonymous memory, deleted files
  *	dump_files.c  descriptors -> open file descriptions -> kinds
+ *	records.c     all of it -> records of the image
  */
 #ifndef ENGINE_DUMP_H
 #define ENGINE_DUMP_H
@@ -15,6 +18,8 @@
 #include "engine/text.h"
 #include "engine/tree.h"
 #include "store/store.h"
+
+#define NAMESPACES 8
 
 /* Pages [page, page + npages) of a process that go to page `at` of the image. */
 struct copy_job {
@@ -54,6 +59,7 @@ struct dump {
 	struct tree tree;
 	struct tree known; /* descendants met before the freeze; they may come and go */
 	struct text_cache texts;
+	char namespaces[NAMESPACES][32]; /* our own, as /proc/self/ns shows them */
 	uint64_t taken;	     /* image pages given out so far; reserved and claimed before they are filled */
 	unsigned next_space; /* numbers address spaces and ghosts */
 	struct saved_mapped *mapped;
@@ -74,6 +80,18 @@ struct dump {
 	void *scratch[32]; /* of the kinds, by their place in file_kinds[] */
 };
 
+/* look.c: the tree's root and whoever is found below it; one process, if that was not done yet; what
+ * to check again once it stands still. */
+int look_at_tree(struct dump *dump, struct fsnap_error *err);
+int look_at_process(struct dump *dump, struct process *process, struct fsnap_error *err);
+void look_doubtfully(struct process *process);
+
+/* collect.c */
+int collect(struct dump *dump, struct fsnap_error *err);
+
+/* records.c */
+int records_put(struct dump *dump, image_tree *tree, struct fsnap_error *err);
+
 /* maps.c: maps_survey() asks what is costly to ask, before the freeze; maps_collect() the rest. */
 int maps_survey(struct process *process, struct fsnap_error *err);
 int maps_collect(struct dump *dump, struct process *process, struct fsnap_error *err);
@@ -83,7 +101,7 @@ int pages_find(struct dump *dump, struct process *process, struct fsnap_error *e
 void pages_forget(struct dump *dump);
 uint64_t pages_take(struct dump *dump, uint64_t n); /* the next n pages of the image */
 int pages_add_run(struct dump *dump, const struct page_run *run, struct fsnap_error *err);
-uint64_t pages_estimate(const struct process *process); /* before the freeze, generously */
+uint64_t pages_estimate(const struct dump *dump); /* before the freeze, generously */
 
 /* copy.c: copies all jobs; ghosts come before, because blocks are checksummed as soon as they are full. */
 int copy_pages(struct dump *dump, struct fsnap_error *err);

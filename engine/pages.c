@@ -291,8 +291,11 @@ int pages_find(struct dump *dump, struct process *process, struct fsnap_error *e
 	return result < 0 ? -1 : 0;
 }
 
-uint64_t pages_estimate(const struct process *process)
+uint64_t pages_estimate(const struct dump *dump)
 {
-	/* What it dirties until it is frozen comes on top: an eighth, and something for small ones. */
-	return process->dirty / STORE_PAGE * 9 / 8 + 32;
+	uint64_t bytes = dump->tree.processes[0]->dirty;
+	for (size_t i = 0; i < dump->known.n_processes; i++)
+		bytes += dump->known.processes[i]->dirty;
+	/* What they dirty until they are frozen comes on top: an eighth, and something for small ones. */
+	return bytes / STORE_PAGE * 9 / 8 + 32 * (1 + dump->known.n_processes);
 }

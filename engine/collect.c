@@ -1,0 +1,178 @@
+/*
+ * collect.c - the state of a frozen tree, from outside and, through the agent,
+ * from inside; process by process, the agents of many at once.
+ */
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "engine/dump.h"
+#include "engine/place.h"
+#include "engine/procfs.h"
+#include "engine/state/state.h"
+#include "engine/trace.h"
+#include "store/scope.h"
+
+#define BATCH 64 /* processes that are asked at once: each takes two descriptors meanwhile */
+
+static int collect_registers(struct process *process, struct fsnap_error *err)
+{
+	for (size_t i = 0; i < process->n_tasks; i++) {
+		struct task *task = process->tasks[i];
+		if (trace_check(trace_get_state(task, err), task, err) < 0)
+			return -1;
+		task->image.tid = task->tid;
+		task->image.regs.regs_val = malloc(sizeof(task->regs));
+		if (!task->image.regs.regs_val)
+			return fail(err, FSNAP_E_NOMEM, ENOMEM, "registers");
+		memcpy(task->image.regs.regs_val, &task->regs, sizeof(task->regs));
+		task->image.regs.regs_len = sizeof(task->regs);
+		/* CS tells which instruction set the thread runs: 0x33 is 64-bit user code. */
+		if (task->regs.cs != 0x33) {
+			fail(err, FSNAP_E_UNSUPPORTED, 0, "process %d (%s) is a 32-bit program", process->pid,
+			     process->comm);
+			return error_hint(err, "only 64-bit programs can be saved");
+		}
+	}
+	return 0;
+}
+
+static int collect_cwd(struct dump *dump, struct process *process, const char *name,
+		       image_identity *identity, struct fsnap_error *err)
+{
+	char path[4096];
+	cleanup_fd int fd = openat(process->proc, name, O_PATH | O_CLOEXEC);
+	ssize_t n = readlinkat(process->proc, name, path, sizeof(path) - 1);
+	if (fd < 0 || n < 0)
+		return fail(err, FSNAP_E_PERMISSION, errno, "process %d (%s): its %s", process->pid,
+			    process->comm, name);
+	path[n] = '\0';
+	return dump_identity(dump, process, fd, path, identity, err);
+}
+
+/* Of an ended process its name and owner are left, which its parent will be told. */
+static int collect_zombie(struct process *process, struct fsnap_error *err)
+{
+	cleanup_free char *text = procfs_read_once(process->proc, "status", NULL, err);
+	struct task *task = process_add_task(process, process->pid);
+	struct task_status status;
+	if (!text || !task || status_parse(text, &status, err) < 0)
+		return fail(err, FSNAP_E_NOMEM, ENOMEM, "process %d", process->pid);
+	task->image = (image_thread){ .tid = process->pid, .comm = strdup(process->comm),
+				      .creds = status.creds };
+	return task->image.comm ? 0 : fail(err, FSNAP_E_NOMEM, ENOMEM, "process %d", process->pid);
+}
+
+/* What a process is asked from inside, and what came of it. */
+struct inquiry {
+	struct survey *survey;
+	uint32_t brk; /* slot */
+};
+
+static int collect_outside(struct dump *dump, struct process *process, struct inquiry *inquiry,
+			   struct fsnap_error *err)
+{
+	process->image.stopped = (u_int)process->tasks[0]->group_stop;
+	process->mm.id = process->image.mm = ++dump->next_space;
+	process->mm.syscall_gadget =
+		process->text.syscall_ret ? process->text.syscall_ret : process->text.syscall_any;
+	if (maps_collect(dump, process, err) < 0 || collect_registers(process, err) < 0 ||
+	    !(inquiry->survey = survey_new(process, err)) || survey_collect(inquiry->survey, err) < 0 ||
+	    files_collect(dump, process, err) < 0)
+		return -1;
+	if (collect_cwd(dump, process, "cwd", &process->image.cwd, err) < 0)
+		return -1;
+	return collect_cwd(dump, process, "root", &process->image.root, err);
+}
+
+/* Facts that only the process itself can ask the kernel for. */
+static struct plans *ask(struct process *process, struct inquiry *inquiry)
+{
+	struct plans *plans = plans_new();
+	for (size_t i = 0; i < process->n_tasks; i++)
+		inquiry->survey->task[i].plan = plans_task(plans, process->tasks[i]->tid, process->comm);
+	survey_ask(inquiry->survey, plans);
+	plan_note(plans, "end of the heap");
+	plan_call(plans, 0, SYS_brk, IMM(0));
+	inquiry->brk = plan_result(plans);
+	return plans;
+}
+
+static int answer(const struct placement *placement, const struct inquiry *inquiry, struct fsnap_error *err)
+{
+	struct ctl *ctl = placed_ctl(placement->placed);
+	placement->process->mm.brk = (uint64_t)plans_slot(placement->plans, ctl, inquiry->brk);
+	return survey_answer(inquiry->survey, placement->plans, ctl, err);
+}
+
+static int ask_inside(struct process **processes, struct inquiry *inquiries, size_t n,
+		      struct fsnap_error *err)
+{
+	struct placement placements[BATCH] = { 0 };
+	for (size_t i = 0; i < n; i++)
+		placements[i] = (struct placement){ processes[i], ask(processes[i], &inquiries[i]), NULL };
+	int result = place_run(placements, n, err);
+	for (size_t i = 0; i < n; i++) {
+		if (result == 0)
+			result = answer(&placements[i], &inquiries[i], err);
+		placed_free(placements[i].placed);
+		plans_free(placements[i].plans);
+	}
+	return result;
+}
+
+static int collect_batch(struct dump *dump, struct process **processes, size_t n, struct fsnap_error *err)
+{
+	struct inquiry inquiries[BATCH] = { 0 };
+	int result = 0;
+	for (size_t i = 0; i < n && result == 0; i++)
+		result = collect_outside(dump, processes[i], &inquiries[i], err);
+	if (result == 0)
+		result = ask_inside(processes, inquiries, n, err);
+	for (size_t i = 0; i < n && result == 0; i++)
+		result = pages_find(dump, processes[i], err);
+	for (size_t i = 0; i < n; i++)
+		survey_free(inquiries[i].survey);
+	return result;
+}
+
+/* posix_spawn(3) and vfork(2) children live in their parent's memory until they exec. */
+static int refuse_shared_memory(const struct tree *tree, struct fsnap_error *err)
+{
+	for (size_t i = 1; i < tree->n_processes; i++) {
+		const struct process *child = tree->processes[i];
+		if (child->image.zombie || syscall(SYS_kcmp, child->pid, child->ppid, 1 /* KCMP_VM */, 0, 0) != 0)
+			continue;
+		fail(err, FSNAP_E_UNSUPPORTED, 0, "process %d (%s) shares its memory with its parent %d",
+		     child->pid, child->comm, child->ppid);
+		return error_hint(err, "it is probably about to exec: try again in a moment");
+	}
+	return 0;
+}
+
+int collect(struct dump *dump, struct fsnap_error *err)
+{
+	struct tree *tree = &dump->tree;
+	struct process *batch[BATCH];
+	size_t n = 0;
+	if (refuse_shared_memory(tree, err) < 0)
+		return -1;
+	for (size_t i = 0; i < tree->n_processes; i++) {
+		struct process *process = tree->processes[i];
+		process->image.pid = process->pid;
+		process->image.ppid = process->ppid;
+		dump->report->processes++;
+		dump->report->threads += (unsigned)process->n_tasks;
+		look_doubtfully(process);
+		if ((process->image.zombie ? collect_zombie(process, err) :
+					     look_at_process(dump, process, err)) < 0)
+			return -1;
+		if (!process->image.zombie)
+			batch[n++] = process;
+		if ((n == BATCH || i + 1 == tree->n_processes) && collect_batch(dump, batch, n, err) < 0)
+			return -1;
+		n %= BATCH;
+	}
+	return files_finish(dump, err) < 0 ? -1 : ghost_settle(dump, err);
+}

@@ -1,0 +1,102 @@
+/*
+ * look.c - what can be had of a process whether or not it runs: found out before
+ * the freeze, so that it need not be found out during it.
+ */
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "engine/dump.h"
+#include "engine/procfs.h"
+#include "engine/seize.h"
+#include "store/scope.h"
+
+/* Namespaces of their own make a container, which is for later; refuse, rather than restore the
+ * program into the wrong world. */
+static int refuse_namespaces(struct dump *dump, const struct process *process, struct fsnap_error *err)
+{
+	static const char *const names[NAMESPACES] = { "mnt", "net", "pid", "user",
+						       "uts", "ipc", "cgroup", "time" };
+	for (size_t i = 0; i < NAMESPACES; i++) {
+		char path[32], theirs[sizeof(dump->namespaces[i])] = "";
+		snprintf(path, sizeof(path), "/proc/self/ns/%s", names[i]);
+		if (!dump->namespaces[i][0] &&
+		    readlink(path, dump->namespaces[i], sizeof(dump->namespaces[i]) - 1) < 0)
+			continue; /* this kernel has no such thing */
+		if (readlinkat(process->proc, path + strlen("/proc/self/"), theirs, sizeof(theirs) - 1) < 0 ||
+		    strcmp(theirs, dump->namespaces[i]) == 0)
+			continue;
+		fail(err, FSNAP_E_UNSUPPORTED, 0, "process %d (%s) has its own %s namespace", process->pid,
+		     process->comm, names[i]);
+		return error_hint(err, "run fsnap inside it: nsenter -t %d -a fsnap dump ...", process->pid);
+	}
+	return 0;
+}
+
+/* Whatever it was that /proc would not show: the answer is the same. */
+static int explain_permission(const struct process *process, struct fsnap_error *err)
+{
+	if (!err || err->code != FSNAP_E_PERMISSION)
+		return -1;
+	error_context(err, "process %d (%s)", process->pid, process->comm);
+	return error_hint(err, "run fsnap as root or as the owner of the process");
+}
+
+/* What can be had of a process whether or not it runs. */
+int look_at_process(struct dump *dump, struct process *process, struct fsnap_error *err)
+{
+	if (process->image.zombie || process->prepared)
+		return 0;
+	if (refuse_namespaces(dump, process, err) < 0 || maps_survey(process, err) < 0 ||
+	    maps_collect(dump, process, err) < 0 ||
+	    text_find(process->pid, process->mm.vmas.vmas_val, process->mm.vmas.vmas_len, &process->text,
+		      &dump->texts, err) < 0)
+		return explain_permission(process, err);
+	if (process->mem < 0)
+		if (process->mem >= 0)
+		close(process->mem);
+	process->mem = openat(process->proc, "mem", O_RDWR | O_CLOEXEC);
+	if (process->mem < 0) {
+		fail(err, FSNAP_E_PERMISSION, errno, "its memory");
+		return explain_permission(process, err);
+	}
+	process->prepared = process->text.syscall_any || process->text.syscall_ret;
+	if (process->prepared)
+		return 0;
+	return fail(err, FSNAP_E_UNSUPPORTED, 0, "process %d (%s): no system call instruction in its text",
+		    process->pid, process->comm);
+}
+
+/* Since then it may have unmapped what we are going to run on, or executed another program: its old
+ * memory is then gone, or, behind vfork(2), its parent's. */
+void look_doubtfully(struct process *process)
+{
+	if (!process->prepared)
+		return;
+	close(process->mem);
+	process->mem = openat(process->proc, "mem", O_RDWR | O_CLOEXEC);
+	process->prepared = process->mem >= 0 && text_is_there(&process->text, process->mem);
+}
+
+static void meet_children(struct dump *dump, struct process *parent)
+{
+	size_t n, count;
+	cleanup_free pid_t *threads = procfs_threads(parent->proc, &n, NULL);
+	cleanup_free pid_t *children = threads ? procfs_children(parent->proc, threads, n, &count, NULL) : NULL;
+	for (size_t i = 0; children && i < count; i++)
+		seize_prepare(&dump->known, children[i], parent->pid, NULL);
+}
+
+/* What is found out before the freeze need not be found out during it. Children come and go meanwhile:
+ * the tree is what seize_tree() finds, and what fails here is done again there. */
+int look_at_tree(struct dump *dump, struct fsnap_error *err)
+{
+	if (look_at_process(dump, dump->tree.processes[0], err) < 0)
+		return -1;
+	meet_children(dump, dump->tree.processes[0]);
+	for (size_t i = 0; i < dump->known.n_processes; i++)
+		if (look_at_process(dump, dump->known.processes[i], NULL) == 0)
+			meet_children(dump, dump->known.processes[i]);
+	return 0;
+}

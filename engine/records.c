@@ -1,0 +1,80 @@
+/*
+ * records.c - what was collected becomes the records of the image (store/image.x).
+ */
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "engine/dump.h"
+#include "engine/machine.h"
+#include "store/scope.h"
+
+static int put(struct dump *dump, uint32_t kind, const char *name, xdrproc_t proc, void *object,
+	       struct fsnap_error *err)
+{
+	return image_writer_put(dump->writer, kind, true, name, proc, object, err);
+}
+
+static int put_tree(struct dump *dump, image_tree *tree, struct fsnap_error *err)
+{
+	const struct process *root = dump->tree.processes[0];
+	char host[256] = "";
+	gethostname(host, sizeof(host) - 1);
+	tree->root_pid = root->pid;
+	tree->comm = (char *)root->comm;
+	tree->host = host;
+	tree->writer = (char *)fsnap_version();
+	tree->processes = dump->report->processes;
+	tree->threads = dump->report->threads;
+	if (put(dump, IMAGE_TREE, "tree", (xdrproc_t)xdr_image_tree, tree, err) < 0)
+		return -1;
+	image_machine machine;
+	int result = machine_describe(&machine, err);
+	if (result == 0)
+		result = put(dump, IMAGE_MACHINE, "machine", (xdrproc_t)xdr_image_machine, &machine, err);
+	xdr_free((xdrproc_t)xdr_image_machine, (char *)&machine);
+	return result;
+}
+
+/* XDR cannot write NULL strings: a zombie's record is mostly empty, but well-formed. */
+static int put_process(struct dump *dump, struct process *process, struct fsnap_error *err)
+{
+	image_process record = process->image;
+	if (!record.cwd.path)
+		record.cwd.path = (char *)"";
+	if (!record.root.path)
+		record.root.path = (char *)"";
+	cleanup_free image_thread *threads = calloc(process->n_tasks, sizeof(*threads));
+	if (!threads)
+		return fail(err, FSNAP_E_NOMEM, ENOMEM, "threads");
+	for (size_t i = 0; i < process->n_tasks; i++)
+		threads[i] = process->tasks[i]->image;
+	record.threads.threads_val = threads;
+	record.threads.threads_len = (u_int)process->n_tasks;
+	return put(dump, IMAGE_PROCESS, "process", (xdrproc_t)xdr_image_process, &record, err);
+}
+
+int records_put(struct dump *dump, image_tree *tree, struct fsnap_error *err)
+{
+	if (put_tree(dump, tree, err) < 0)
+		return -1;
+	for (size_t i = 0; i < dump->n_ghosts; i++)
+		if (put(dump, IMAGE_GHOST, "ghost", (xdrproc_t)xdr_image_ghost, &dump->ghosts[i], err) < 0)
+			return -1;
+	for (size_t i = 0; i < dump->n_mapped; i++)
+		if (put(dump, IMAGE_MAPPED, "mapped", (xdrproc_t)xdr_image_mapped, &dump->mapped[i].image,
+			err) < 0)
+			return -1;
+	for (size_t i = 0; i < dump->tree.n_processes; i++)
+		if (dump->tree.processes[i]->mm.id &&
+		    put(dump, IMAGE_MM, "mm", (xdrproc_t)xdr_image_mm, &dump->tree.processes[i]->mm, err) < 0)
+			return -1;
+	if (files_put(dump, err) < 0)
+		return -1;
+	for (size_t i = 0; i < dump->tree.n_processes; i++)
+		if (put_process(dump, dump->tree.processes[i], err) < 0)
+			return -1;
+	for (size_t i = 0; i < dump->n_runs; i++)
+		if (image_writer_add_run(dump->writer, &dump->runs[i], err) < 0)
+			return -1;
+	return 0;
+}
