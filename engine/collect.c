@@ -45,8 +45,8 @@ static int collect_cwd(struct dump *dump, struct process *process, const char *n
 	cleanup_fd int fd = openat(process->proc, name, O_PATH | O_CLOEXEC);
 	ssize_t n = readlinkat(process->proc, name, path, sizeof(path) - 1);
 	if (fd < 0 || n < 0)
-		return fail(err, FSNAP_E_PERMISSION, errno, "process %d (%s): its %s", process->pid,
-			    process->comm, name);
+		return fail(err, errno == ENAMETOOLONG ? FSNAP_E_UNSUPPORTED : FSNAP_E_PERMISSION, errno,
+			    "process %d (%s): its %s", process->pid, process->comm, name);
 	path[n] = '\0';
 	return dump_identity(dump, process, fd, path, identity, err);
 }

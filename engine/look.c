@@ -53,8 +53,7 @@ int look_at_process(struct dump *dump, struct process *process, struct fsnap_err
 	    text_find(process->pid, process->mm.vmas.vmas_val, process->mm.vmas.vmas_len, &process->text,
 		      &dump->texts, err) < 0)
 		return explain_permission(process, err);
-	if (process->mem < 0)
-		if (process->mem >= 0)
+	if (process->mem >= 0)
 		close(process->mem);
 	process->mem = openat(process->proc, "mem", O_RDWR | O_CLOEXEC);
 	if (process->mem < 0) {
@@ -88,11 +87,27 @@ static void meet_children(struct dump *dump, struct process *parent)
 		seize_prepare(&dump->known, children[i], parent->pid, NULL);
 }
 
+/* What somebody else's dump does to a process for the moment looks odd, and is not its own. */
+static int look_unless_traced(struct dump *dump, struct process *root, struct fsnap_error *err)
+{
+	struct fsnap_error why = { 0 };
+	if (look_at_process(dump, root, &why) == 0)
+		return 0;
+	cleanup_free char *status = procfs_read_once(root->proc, "status", NULL, NULL);
+	long tracer = status ? procfs_status_number(status, "TracerPid") : 0;
+	if (tracer <= 0) {
+		*err = why;
+		return -1;
+	}
+	fail(err, FSNAP_E_TRACED, 0, "process %d is being traced by process %ld", root->pid, tracer);
+	return error_hint(err, "let the debugger, strace or other fsnap detach first");
+}
+
 /* What is found out before the freeze need not be found out during it. Children come and go meanwhile:
  * the tree is what seize_tree() finds, and what fails here is done again there. */
 int look_at_tree(struct dump *dump, struct fsnap_error *err)
 {
-	if (look_at_process(dump, dump->tree.processes[0], err) < 0)
+	if (look_unless_traced(dump, dump->tree.processes[0], err) < 0)
 		return -1;
 	meet_children(dump, dump->tree.processes[0]);
 	for (size_t i = 0; i < dump->known.n_processes; i++)
