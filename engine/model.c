@@ -1,8 +1,14 @@
 #include "engine/model.h"
 
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/user.h>
+
+/* Of PIDs (linux/threads.h, PID_MAX_LIMIT), and of descriptors with room above them for our own. */
+#define PID_LIMIT 4194304
+#define FD_LIMIT (INT_MAX / 2)
 
 static int corrupt(struct fsnap_error *err, const char *what, long number)
 {
@@ -68,12 +74,24 @@ static int check_identity(const struct model *model, const image_identity *ident
 	return 0;
 }
 
+/* MAP_FIXED or MAP_POPULATE, say, would do more than make a mapping. */
+static bool is_plain_mapping(const image_vma *vma)
+{
+	unsigned type = vma->flags & MAP_TYPE;
+	return vma->kind >= VMA_ANON && vma->kind <= VMA_SPECIAL &&
+	       !(vma->prot & ~(unsigned)(PROT_READ | PROT_WRITE | PROT_EXEC)) &&
+	       (type == MAP_PRIVATE || type == MAP_SHARED) &&
+	       !(vma->flags & ~(unsigned)(MAP_TYPE | MAP_GROWSDOWN | MAP_NORESERVE));
+}
+
 static int check_vma(const struct model *model, const image_vma *vma, uint64_t previous_end,
 		     struct fsnap_error *err)
 {
 	if (vma->start % STORE_PAGE || vma->end % STORE_PAGE || vma->start < previous_end ||
 	    vma->end <= vma->start || vma->end > 0x7ffffffff000ull)
 		return corrupt(err, "mapping out of place", (long)vma->start);
+	if (!is_plain_mapping(vma))
+		return corrupt(err, "mapping of no known sort", (long)vma->start);
 	if (vma->kind == VMA_FILE && (vma->object == 0 || vma->object > model->n_mapped))
 		return corrupt(err, "mapping of a missing file", vma->object);
 	if (vma->kind == VMA_SHARED && !model_ghost(model, vma->object))
@@ -107,11 +125,28 @@ static int check_mm(const struct model *model, const image_mm *mm, const struct 
 	return 0;
 }
 
+/* Numbers are what is killed should the restore fail: 0 and -1 would be our own group, and everybody. */
 static int check_threads(const image_process *process, struct fsnap_error *err)
 {
-	for (u_int i = 0; i < process->threads.threads_len; i++)
-		if (process->threads.threads_val[i].regs.regs_len != sizeof(struct user_regs_struct))
-			return corrupt(err, "registers of thread", process->threads.threads_val[i].tid);
+	for (u_int i = 0; i < process->threads.threads_len; i++) {
+		const image_thread *thread = &process->threads.threads_val[i];
+		if (thread->tid <= 0 || thread->tid > PID_LIMIT)
+			return corrupt(err, "thread number", thread->tid);
+		if (!process->zombie && thread->regs.regs_len != sizeof(struct user_regs_struct))
+			return corrupt(err, "registers of thread", thread->tid);
+	}
+	return 0;
+}
+
+static int check_fds(const struct model *model, const image_process *process, struct fsnap_error *err)
+{
+	for (u_int i = 0; i < process->fds.fds_len; i++) {
+		const image_fd *fd = &process->fds.fds_val[i];
+		if (fd->fd < 0 || fd->fd > FD_LIMIT)
+			return corrupt(err, "descriptor number", fd->fd);
+		if (fd->file == 0 || fd->file > model->n_files)
+			return corrupt(err, "missing file of descriptor", fd->fd);
+	}
 	return 0;
 }
 
@@ -122,21 +157,19 @@ static int check_process(const struct model *model, size_t index, struct fsnap_e
 		if (model->processes[i].pid == process->pid)
 			return corrupt(err, "two processes of number", process->pid);
 	const image_process *parent = model_process(model, process->ppid);
-	if (index == 0 ? process->ppid != 0 || process->zombie : !parent || parent >= process)
+	/* Children of an ended process are its parent's; nobody would make them. */
+	if (index == 0 ? process->ppid != 0 || process->zombie :
+			 !parent || parent >= process || parent->zombie)
 		return corrupt(err, "process without parent", process->pid);
 	if (process->threads.threads_len == 0 || process->threads.threads_val[0].tid != process->pid)
 		return corrupt(err, "process without its main thread", process->pid);
+	if (check_threads(process, err) < 0 || check_fds(model, process, err) < 0)
+		return -1;
 	if (process->zombie)
 		return 0;
 	if (!model_mm(model, process->mm))
 		return corrupt(err, "process without memory", process->pid);
-	for (u_int i = 0; i < process->fds.fds_len; i++)
-		if (process->fds.fds_val[i].file == 0 || process->fds.fds_val[i].file > model->n_files ||
-		    process->fds.fds_val[i].fd < 0)
-			return corrupt(err, "descriptor of a missing file", process->fds.fds_val[i].fd);
-	if (check_identity(model, &process->cwd, err) < 0 || check_identity(model, &process->root, err) < 0)
-		return -1;
-	return check_threads(process, err);
+	return check_identity(model, &process->cwd, err) < 0 ? -1 : check_identity(model, &process->root, err);
 }
 
 static int check(struct model *model, const struct image *image, struct fsnap_error *err)

@@ -2,7 +2,8 @@
  * model.h - the records of an image, decoded and checked against each other.
  *
  * After model_load() every number that names another record leads to one, every
- * process has its parent before it, and nothing needs to be checked again.
+ * process has its parent before it, and nothing needs to be checked again; but for
+ * what the states of open files name, which their kinds decode (engine/kinds/).
  */
 #ifndef ENGINE_MODEL_H
 #define ENGINE_MODEL_H

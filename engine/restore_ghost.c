@@ -88,6 +88,8 @@ static int reopen(int *fd, struct fsnap_error *err)
 int ghost_make(struct restore *restore, unsigned id, struct fsnap_error *err)
 {
 	const image_ghost *ghost = model_ghost(&restore->model, id);
+	if (!ghost) /* the model does not know what is in the states of files */
+		return fail(err, FSNAP_E_IMAGE_CORRUPT, 0, "the image lacks the content of deleted file %u", id);
 	if (restore->ghost_fd[id] >= 0)
 		return 0;
 	cleanup_fd int fd = ghost->kind == 1 ? make_shared(ghost->size) :
