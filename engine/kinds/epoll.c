@@ -7,6 +7,7 @@
  */
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <linux/kcmp.h>
 #include <stdio.h>
 #include <string.h>
@@ -198,6 +199,9 @@ static int epoll_connect(struct restore *restore, const image_file *file, const 
 			const image_epoll_target *target = &state->targets.targets_val[i];
 			if (has_fired(target) != (bool)fired || tied_to_caller(restore, target))
 				continue;
+			if (target->fd < 0 || target->fd == INT_MAX)
+				return fail(err, FSNAP_E_IMAGE_CORRUPT, 0,
+					    "file %u: epoll: watches descriptor %d", file->id, target->fd);
 			if (add(fd, restore_fd(restore, target->file), target) < 0)
 				return fail(err, FSNAP_E_RESTORE_STEP, errno,
 					    "file %u: epoll: watch file %u as descriptor %d",

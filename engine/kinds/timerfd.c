@@ -101,11 +101,12 @@ static int timerfd_make(struct restore *restore, const image_file *file, const v
 	const image_file_timerfd *state = in;
 	cleanup_fd int fd = timerfd_create(state->clock, TFD_CLOEXEC | TFD_NONBLOCK);
 	if (fd < 0) {
-		fail(err, FSNAP_E_RESTORE_STEP, errno, "file %u: timerfd of clock %d", file->id,
+		int sys = errno;
+		fail(err, FSNAP_E_RESTORE_STEP, sys, "file %u: timerfd of clock %d", file->id,
 		     state->clock);
-		return errno == EPERM ? error_hint(err, "Timers that wake the machine need "
-							"CAP_WAKE_ALARM.") :
-					-1;
+		return sys == EPERM ? error_hint(err, "Timers that wake the machine need "
+						      "CAP_WAKE_ALARM.") :
+				      -1;
 	}
 	struct itimerspec timer = {
 		.it_value = to_timespec(state->deadline_ns ? state->deadline_ns : state->value_ns),

@@ -126,6 +126,9 @@ static int stdio_make(struct restore *restore, const image_file *file, const voi
 		      struct fsnap_error *err)
 {
 	const image_file_stdio *state = in;
+	if (state->number < 0 || state->number > 2)
+		return fail(err, FSNAP_E_IMAGE_CORRUPT, 0, "file %u (%s): standard stream %d", file->id,
+			    file->label, state->number);
 	int source = source_for(state);
 	cleanup_fd int fd = fcntl(source, F_DUPFD_CLOEXEC, 3);
 	if (fd < 0 && errno == EBADF) {

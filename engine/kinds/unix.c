@@ -190,9 +190,10 @@ static int listener_for(struct restore *restore, const image_file_unix *accepted
 		    !unix_same_name(other, accepted))
 			continue;
 		int fd = restore_fd(restore, file->id);
-		if (fd < 0 && (fd = make_single(file, other, err)) >= 0)
-			restore_give(restore, file->id, fd);
-		return fd;
+		if (fd >= 0 || (fd = make_single(file, other, err)) < 0)
+			return fd;
+		restore_give(restore, file->id, fd); /* which moves it */
+		return restore_fd(restore, file->id);
 	}
 	return -1;
 }

@@ -175,7 +175,12 @@ int unix_bind(const image_file *file, const image_file_unix *state, int fd, stru
 	char buffer[160];
 	const char *path = path_of(state, buffer);
 	struct step step = {.run = bind_step, .state = state, .fd = fd};
-	if (!state->address.address_len || run(&step) == 0)
+	if (!state->address.address_len)
+		return 0;
+	if (state->address.address_len <= NO_NAME)
+		return fail(err, FSNAP_E_IMAGE_CORRUPT, 0, "file %u (%s): its address is too short", file->id,
+			    file->label);
+	if (run(&step) == 0)
 		return 0;
 	int sys = errno;
 	char name[160];

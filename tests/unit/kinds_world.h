@@ -174,7 +174,9 @@ int restore_fd(struct restore *restore, unsigned id)
 
 void restore_give(struct restore *restore, unsigned id, int fd)
 {
-	restore->saved->files[id - 1].made = fd;
+	/* As the engine does: the number it was given with is free again. */
+	restore->saved->files[id - 1].made = fcntl(fd, F_DUPFD_CLOEXEC, 400);
+	close(fd);
 }
 
 const void *restore_file_state(struct restore *restore, const char *kind, size_t index,
