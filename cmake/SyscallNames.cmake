@@ -1,5 +1,5 @@
-# SyscallNames.cmake - generated/syscall_names.inc: system call numbers to names, for plans that
-# are printed (restorer/explain.c).
+# SyscallNames.cmake - generated/syscall_names.inc: system call numbers to names, for plans and
+# threads that are printed (restorer/syscall_names.c).
 
 set(syscall_names ${PROJECT_BINARY_DIR}/generated/syscall_names.inc)
 set(syscall_names_generator ${PROJECT_SOURCE_DIR}/tools/gen-syscalls.sh)

@@ -7,10 +7,7 @@
 
 #include "restorer/plan.h"
 #include "restorer/plan_private.h"
-
-static const char *const syscall_names[] = {
-#include "syscall_names.inc"
-};
+#include "restorer/syscall_names.h"
 
 #define AT_CWD (-100) /* AT_FDCWD: the one small number everybody knows by name */
 
@@ -121,9 +118,9 @@ static int count_args(const struct plan_op *op)
 static void say_call(struct text *text, const struct plans *plans, struct ctl *ctl,
 		     const struct plan_op *op)
 {
-	bool known = op->nr < sizeof(syscall_names) / sizeof(*syscall_names);
-	if (known && syscall_names[op->nr])
-		say(text, "%s(", syscall_names[op->nr]);
+	const char *name = syscall_name(op->nr);
+	if (name)
+		say(text, "%s(", name);
 	else
 		say(text, "syscall_%u(", op->nr);
 	int n = count_args(op);

@@ -9,6 +9,7 @@
 
 #include "engine/cli/inspection.h"
 #include "image_json.h"
+#include "restorer/syscall_names.h"
 #include "store/scope.h"
 
 /* Addresses as text: 64 bits do not fit the numbers of most JSON readers. */

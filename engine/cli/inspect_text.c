@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "engine/cli/inspection.h"
+#include "restorer/syscall_names.h"
 
 static const char *base_name(const char *path)
 {

@@ -2,19 +2,8 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
 
 #include "engine/inspect/elf.h"
-
-static const char *const names[] = {
-#include "syscall_names.inc"
-};
-
-const char *syscall_name(long number)
-{
-	return number >= 0 && (size_t)number < sizeof(names) / sizeof(names[0]) ? names[number] :
-										 NULL;
-}
 
 /* A call that a stop or a dump has wound back stands on its `syscall` again, number in place. */
 static bool stands_on_syscall(const uint8_t *bytes, size_t n)

@@ -39,9 +39,6 @@ int threads_look(struct tree_view *view, bool stacks, struct thread_view **threa
 void threads_name(struct thread_view *threads, size_t count);
 void threads_free(struct thread_view *threads, size_t count);
 
-/* "read", or NULL for numbers this build does not know. */
-const char *syscall_name(long number);
-
 /* unwind.c: the addresses of the frames */
 int unwind(struct thread_view *thread, struct fsnap_error *err);
 
