@@ -8,6 +8,8 @@ install(FILES engine/fsnap.h store/fsnap/error.h DESTINATION ${CMAKE_INSTALL_INC
 
 list(TRANSFORM dependency_names PREPEND -l OUTPUT_VARIABLE dependency_flags)
 list(JOIN dependency_flags " " dependency_flags)
+# Relative, so that a tree installed or moved elsewhere is right, too.
+file(RELATIVE_PATH pkgconfig_to_prefix ${CMAKE_INSTALL_FULL_LIBDIR}/pkgconfig ${CMAKE_INSTALL_PREFIX})
 configure_file(cmake/fsnap.pc.in fsnap.pc @ONLY)
 install(FILES ${PROJECT_BINARY_DIR}/fsnap.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
 
