@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "engine/inspect/view.h"
+#include "engine/machine.h"
 
 static int read_mapped(struct tree_view *view, struct fsnap_error *err)
 {
@@ -99,15 +100,26 @@ static int read_processes(struct tree_view *view, struct fsnap_error *err)
 	return 0;
 }
 
+static size_t vdso_size(const image_machine *machine)
+{
+	for (u_int i = 0; i < machine->specials.specials_len; i++)
+		if (!strcmp(machine->specials.specials_val[i].name, "[vdso]"))
+			return machine->specials.specials_val[i].pages * STORE_PAGE;
+	return 0;
+}
+
 static int read_machine(struct tree_view *view, struct fsnap_error *err)
 {
-	image_machine machine = { 0 };
+	image_machine machine = { 0 }, here = { 0 };
 
 	if (image_get(view->image, IMAGE_MACHINE, 0, (xdrproc_t)xdr_image_machine, &machine, err))
 		return -1;
-	view->vdso_hash = machine.vdso_hash;
+	int result = machine_describe(&here, err);
+	if (result == 0 && here.vdso_hash == machine.vdso_hash)
+		view->vdso_size = vdso_size(&here);
 	xdr_free((xdrproc_t)xdr_image_machine, (char *)&machine);
-	return 0;
+	xdr_free((xdrproc_t)xdr_image_machine, (char *)&here);
+	return result;
 }
 
 int view_of_image(struct tree_view *view, struct image *image, struct fsnap_error *err)

@@ -52,7 +52,7 @@ struct tree_view {
 	size_t n_files;
 
 	struct image *image;	/* NULL: it runs */
-	uint64_t vdso_hash;	/* of the image's machine */
+	size_t vdso_size;	/* bytes of this kernel's vDSO if it is the image's, too; else 0 */
 	struct tree *running;	/* NULL: an image */
 };
 
