@@ -39,6 +39,8 @@ static struct memory_range *own_ranges(size_t *n, struct fsnap_error *err)
 		lines += *c == '\n';
 	struct memory_range *ranges = text ? malloc((lines + 1) * sizeof(*ranges)) : NULL;
 	struct procfs_map map;
+	if (text && !ranges)
+		fail(err, FSNAP_E_NOMEM, ENOMEM, "looking for a place for control memory");
 	*n = 0;
 	for (char *cursor = text; ranges && *n < lines && procfs_next_map(&cursor, &map);)
 		if (map.end < CONTROL_SPACE << 16)
@@ -56,16 +58,18 @@ int launch_reserve(struct restore *restore, struct fsnap_error *err)
 					 CONTROL_SPACE + TRANSIT_SPACE);
 	if (!hole)
 		return fail(err, FSNAP_E_RESTORE_STEP, 0, "the program's address space has no gap of 4 GiB");
+	size_t n_specials;
+	struct memory_special *specials = machine_specials(&n_specials, err);
 	restore->source = (struct memory_source){
 		.image = restore->image,
 		.image_fd = restore->image_fd,
 		.mapped_fd = restore->mapped_fd,
 		.ghost_fd = restore->ghost_fd,
 		.control = { hole, hole + CONTROL_SPACE },
-		.specials = machine_specials(&restore->source.n_specials, err),
-		.n_specials = restore->source.n_specials,
+		.specials = specials,
+		.n_specials = n_specials,
 	};
-	return restore->source.specials ? 0 : -1;
+	return specials ? 0 : -1;
 }
 
 static int lay_control(struct restore *restore, struct fsnap_error *err)

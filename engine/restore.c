@@ -10,6 +10,7 @@
  *
  * Whatever fails, everything that was made is removed again; the image is only read.
  */
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -131,6 +132,19 @@ int fsnap_restore(const struct fsnap_restore_options *options, struct fsnap_rest
 	return result;
 }
 
+static int print_plans(const struct plans *plans, int fd, struct fsnap_error *err)
+{
+	cleanup_fd int own = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	cleanup_file FILE *out = own >= 0 ? fdopen(own, "w") : NULL;
+	if (!out)
+		return fail(err, FSNAP_E_SYSTEM, errno, "writing the plans");
+	own = -1; /* out closes it */
+	plans_explain(plans, out);
+	if (fflush(out) != 0)
+		return fail(err, FSNAP_E_SYSTEM, errno, "writing the plans");
+	return 0;
+}
+
 int fsnap_explain(const struct fsnap_restore_options *options, int fd, struct fsnap_error *err)
 {
 	struct fsnap_restore_options known;
@@ -139,9 +153,10 @@ int fsnap_explain(const struct fsnap_restore_options *options, int fd, struct fs
 	known_options(options, &known);
 	restore_begin(&restore, &known, &own);
 	int result = open_image(&restore, err) < 0 || prepare(&restore, err) < 0 ? -1 : 0;
-	cleanup_file FILE *out = result == 0 ? fdopen(dup(fd), "w") : NULL;
-	if (out)
-		plans_explain(restore.plans, out);
+	if (result == 0)
+		result = print_plans(restore.plans, fd, err);
+	else if (restore.image)
+		error_context(err, "image %s", image_name(restore.image));
 	restore_end(&restore);
 	return result;
 }
