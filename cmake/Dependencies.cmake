@@ -21,6 +21,8 @@ add_library(fsnap_shared_dependencies INTERFACE)
 target_link_libraries(fsnap_shared_dependencies INTERFACE ${dependency_names} Threads::Threads)
 
 add_library(fsnap_static_dependencies INTERFACE)
+# Sanitized builds take shared objects: the sanitizer's own wrappers of the XDR functions look for them
+# in shared objects only, and call through NULL otherwise.
 if(NOT FSNAP_STATIC_DEPENDENCIES)
 	target_link_libraries(fsnap_static_dependencies INTERFACE fsnap_shared_dependencies)
 	return()

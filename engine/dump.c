@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "engine/dump.h"
+#include "engine/machine.h"
 #include "engine/procfs.h"
 #include "engine/seize.h"
 #include "engine/trace.h"
@@ -88,6 +89,7 @@ static int look_around(struct dump *dump, struct fsnap_error *err)
 		     pid, root->comm);
 		return -1;
 	}
+	machine_raise_files(); /* every process of the tree takes some */
 	dump->store = store_open(dir ? dir : store_dir, STORE_WRITE, err);
 	if (!dump->store || look_at_tree(dump, err) < 0)
 		return -1;

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/platform/x86.h>
+#include <sys/resource.h>
 #include <sys/utsname.h>
 
 #include "engine/procfs.h"
@@ -122,4 +123,13 @@ int machine_check(const image_machine *there, struct fsnap_error *err)
 	}
 	xdr_free((xdrproc_t)xdr_image_machine, (char *)&here);
 	return result;
+}
+
+void machine_raise_files(void)
+{
+	struct rlimit limit;
+	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+		limit.rlim_cur = limit.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &limit);
+	}
 }

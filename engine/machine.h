@@ -18,4 +18,7 @@ int machine_check(const image_machine *machine, struct fsnap_error *err);
 /* Where the vDSO group lies in the calling process; malloc'ed. */
 struct memory_special *machine_specials(size_t *n, struct fsnap_error *err);
 
+/* Raises our soft limit on open files, which anybody may, to the hard one. */
+void machine_raise_files(void);
+
 #endif

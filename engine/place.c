@@ -457,6 +457,22 @@ static int put_back(struct placed *placed, struct fsnap_error *err)
 	return 0;
 }
 
+/* If we stood still for longer than an agent's patience (a suspended machine, SIGSTOP), it took us for dead
+ * and went home: what we know of its threads is stale, and nothing of ours is left to take out. */
+static int went_home(struct placed *placed, struct fsnap_error *err)
+{
+	if (!placed->base || !__atomic_load_n(&placed_ctl(placed)->home, __ATOMIC_ACQUIRE))
+		return 0;
+	for (size_t i = 0; i < placed->process->n_tasks; i++)
+		placed->process->tasks[i]->away = placed->process->tasks[i]->masked = false;
+	placed->base = 0;
+	placed->remote_memfd = -1;
+	home_forget(placed->process, placed->homes);
+	fail(err, FSNAP_E_TARGET_BUSY, 0, "process %d (%s): fsnap was stopped in the midst of it",
+	     placed->process->pid, placed->process->comm);
+	return error_hint(err, "nothing happened to the process: dump again");
+}
+
 /* Undoes everything enter() did, in whatever state it was left. */
 static int leave(struct placement *all, size_t n, struct fsnap_error *err)
 {
@@ -464,6 +480,9 @@ static int leave(struct placement *all, size_t n, struct fsnap_error *err)
 	for_all(all, n, interrupt, err);
 	for (size_t i = 0; i < n; i++)
 		if (await_stops(all[i].placed, err) < 0)
+			result = -1;
+	for (size_t i = 0; i < n; i++)
+		if (went_home(all[i].placed, err) < 0)
 			result = -1;
 	for_all(all, n, put_threads_back, err);
 	for (size_t i = 0; i < sizeof(way_out) / sizeof(way_out[0]); i++)

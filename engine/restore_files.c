@@ -3,10 +3,10 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "engine/machine.h"
 #include "engine/restore.h"
 #include "store/scope.h"
 
@@ -33,16 +33,6 @@ static int highest_fd(const struct model *model)
 			if (model->processes[i].fds.fds_val[j].fd > highest)
 				highest = model->processes[i].fds.fds_val[j].fd;
 	return highest;
-}
-
-/* The bench needs a number for every file there is. Soft limits may be raised by anybody. */
-static void raise_limit(void)
-{
-	struct rlimit limit;
-	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
-		limit.rlim_cur = limit.rlim_max;
-		setrlimit(RLIMIT_NOFILE, &limit);
-	}
 }
 
 /* --- what kinds may ask --------------------------------------------------------------- */
@@ -271,7 +261,7 @@ static int *descriptors(size_t n)
 static int make_room(struct restore *restore, struct fsnap_error *err)
 {
 	const struct model *model = &restore->model;
-	raise_limit();
+	machine_raise_files(); /* the bench needs a number for every file there is */
 	restore->bench = highest_fd(model) + 1;
 	restore->files = calloc(model->n_files + 1, sizeof(*restore->files));
 	restore->mapped_fd = descriptors(model->n_mapped);
