@@ -175,10 +175,12 @@ static int publish(struct image_writer *writer, struct fsnap_error *err)
 {
 	struct store *store = writer->store;
 	struct store_at at = store_image_at(writer->name);
-	if (take_name(writer, &at) < 0) {
-		int sys = errno;
-		return sys == EEXIST ? writer_name_is_free(writer, err)
-				     : store_fail(err, sys, "image %s: naming it", writer->name);
+	while (take_name(writer, &at) < 0) {
+		if (errno != EEXIST)
+			return store_fail(err, errno, "image %s: naming it", writer->name);
+		if (writer_name_is_free(writer, err) < 0)
+			return -1;
+		/* Removed between the two looks: the name can be had after all. */
 	}
 	if (store_sync_dir(store, STORE_IMAGES, err) < 0) {
 		renameat(store->dir, at.path, store->dir, writer->claim.at.path);

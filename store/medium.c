@@ -36,8 +36,9 @@ void (*medium_persisted_hook)(int fd, uint64_t offset, uint64_t length);
  * The image itself is not mapped by pmem2_map_new() (1.12). It tries MAP_SYNC with MAP_FIXED, and
  * where the file is not on DAX that attempt unmaps what it reserved; other threads' mappings land
  * in the hole and are overwritten by its second attempt (these calls, made here at first, killed
- * the writers side by side of test_store). It also walks /sys with fchdir(2), and the working directory belongs to the program.
- * pmem2_map_from_existing() for each image would leak 176 bytes each. */
+ * the writers side by side of test_store). It also walks /sys with fchdir(2), and the working
+ * directory belongs to the program. pmem2_map_from_existing() for each image would leak 176 bytes
+ * each. */
 struct methods {
 	pmem2_memcpy_fn copy;
 	pmem2_persist_fn persist;
