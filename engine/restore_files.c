@@ -12,15 +12,19 @@
 
 /* --- the bench ------------------------------------------------------------------ */
 
+static int no_room(struct fsnap_error *err)
+{
+	fail(err, FSNAP_E_SYSTEM, errno, "the limit on open files");
+	return error_hint(err, "raise it: ulimit -n");
+}
+
 int workshop_keep(struct restore *restore, int fd, struct fsnap_error *err)
 {
 	if (fd < 0 || fd >= restore->bench)
 		return fd;
 	int kept = fcntl(fd, F_DUPFD_CLOEXEC, restore->bench);
-	if (kept < 0) {
-		fail(err, FSNAP_E_SYSTEM, errno, "the limit on open files");
-		error_hint(err, "raise it: ulimit -n");
-	}
+	if (kept < 0)
+		no_room(err);
 	close(fd);
 	return kept;
 }
@@ -277,9 +281,7 @@ static int make_room(struct restore *restore, struct fsnap_error *err)
 	for (int i = 0; i < 3; i++)
 		restore->stdio[i] = fcntl(i, F_DUPFD_CLOEXEC, restore->bench);
 	restore->image_fd = fcntl(image_descriptor(restore->image), F_DUPFD_CLOEXEC, restore->bench);
-	if (restore->image_fd < 0)
-		return fail(err, FSNAP_E_SYSTEM, errno, "the limit on open files");
-	return 0;
+	return restore->image_fd < 0 ? no_room(err) : 0;
 }
 
 int workshop_open(struct restore *restore, struct fsnap_error *err)
