@@ -67,6 +67,8 @@ static int add_vma(struct process_view *process, const struct procfs_map *map,
 	vma->flags = map->shared ? MAP_SHARED : MAP_PRIVATE;
 	vma->kind = map->inode ? VMA_FILE : kernels ? VMA_SPECIAL : VMA_ANON;
 	vma->name = strdup(map->path[0] == '[' ? map->path : "");
+	if (!vma->name)
+		return fail(err, FSNAP_E_NOMEM, ENOMEM, "a mapping of process %d", process->process.pid);
 	if (vma->kind != VMA_FILE)
 		return 0;
 	struct mapped_view *mapped = add_mapped(process->tree, process->process.pid, map, err);
@@ -222,8 +224,8 @@ static int add_thread(struct process_view *process, struct process *running, pid
 	thread->tid = tid;
 	snprintf(name, sizeof(name), "task/%d/comm", (int)tid);
 	thread->comm = procfs_read(running->proc, name, NULL, NULL);
-	if (!thread->comm)
-		thread->comm = strdup("");
+	if (!thread->comm && !(thread->comm = strdup("")))
+		return fail(err, FSNAP_E_NOMEM, ENOMEM, "the name of a thread");
 	thread->comm[strcspn(thread->comm, "\n")] = '\0';
 	return task ? read_registers(task, thread, err) : 0;
 }
