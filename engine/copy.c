@@ -24,6 +24,7 @@ struct crew {
 	struct dump *dump;
 	uint64_t end;	       /* pages to copy in all */
 	_Atomic uint64_t next; /* first page of the chunk nobody took yet */
+	pthread_t caller;
 	atomic_flag failed;
 	struct fsnap_error error; /* of the first that failed */
 };
@@ -109,6 +110,14 @@ static void checksum(struct crew *crew, uint64_t at, uint64_t end)
 				      (end - at) / STORE_BLOCK_PAGES);
 }
 
+/* Callers are told from their own thread, which is one of the crew. */
+static void report(const struct crew *crew, uint64_t done)
+{
+	const struct fsnap_dump_options *options = crew->dump->options;
+	if (options->progress && pthread_equal(pthread_self(), crew->caller))
+		options->progress(options->progress_arg, "copying", done * STORE_PAGE, crew->end * STORE_PAGE);
+}
+
 static void *work(void *argument)
 {
 	struct crew *crew = argument;
@@ -125,6 +134,7 @@ static void *work(void *argument)
 			return NULL;
 		}
 		checksum(crew, at, end);
+		report(crew, end);
 	}
 }
 
@@ -139,7 +149,7 @@ static unsigned crew_size(uint64_t pages)
 
 int copy_pages(struct dump *dump, struct fsnap_error *err)
 {
-	struct crew crew = { .dump = dump, .end = dump->taken,
+	struct crew crew = { .dump = dump, .end = dump->taken, .caller = pthread_self(),
 			     .failed = ATOMIC_FLAG_INIT };
 	pthread_t threads[WORKERS_MAX];
 	unsigned size = crew_size(crew.end), started = 0;

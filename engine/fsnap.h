@@ -29,7 +29,8 @@ extern "C" {
 #define FSNAP_NAME_MAX 127  /* characters of an image's name */
 #define FSNAP_NOTES_MAX 4096
 
-/* Called now and then during long work, in the calling thread. total may be 0: not known yet. */
+/* Called now and then during long work, in the calling thread. done of total is a share, in units of the
+ * phase ("copying": bytes; "restoring": operations of the plans); total may be 0: not known. */
 typedef void (*fsnap_progress_fn)(void *arg, const char *phase, uint64_t done, uint64_t total);
 
 const char *fsnap_version(void);

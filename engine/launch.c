@@ -189,6 +189,18 @@ static int look_for_dead(struct restore *restore, struct fsnap_error *err)
 	return 0;
 }
 
+/* How many operations of all plans are done. */
+static void report(const struct restore *restore)
+{
+	const struct ctl *ctl = control(restore);
+	uint64_t done = 0;
+	if (!restore->options->progress)
+		return;
+	for (uint32_t i = 0; i < ctl->n_tasks; i++)
+		done += __atomic_load_n(&ctl_task(control(restore), i)->pc, __ATOMIC_RELAXED);
+	restore->options->progress(restore->options->progress_arg, "restoring", done, ctl->n_ops);
+}
+
 static int await_parked(struct restore *restore, uint32_t wanted, struct fsnap_error *err)
 {
 	struct ctl *ctl = control(restore);
@@ -199,8 +211,7 @@ static int await_parked(struct restore *restore, uint32_t wanted, struct fsnap_e
 		if (syscall(SYS_futex, &ctl->parked, FUTEX_WAIT, seen, &patience, NULL, 0) < 0 &&
 		    errno == ETIMEDOUT && look_for_dead(restore, err) < 0)
 			return -1;
-		if (restore->options->progress)
-			restore->options->progress(restore->options->progress_arg, "restoring", 0, 0);
+		report(restore);
 	}
 	return 0;
 }

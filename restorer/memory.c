@@ -12,7 +12,7 @@
 #define ADDRESS_END 0x7ffffffff000ull
 #define HOLE_FROM 0x200000000ull /* above what programs without PIE use */
 #define PIECES 1024		 /* IOV_MAX */
-#define READ_MAX (1ull << 30)	 /* bytes per call; the kernel stops below 2 GiB */
+#define READ_MAX (4ull << 20)	 /* bytes per call: what the caches hold */
 #define POPULATE_FROM 32	 /* pages: shorter runs are faulted in by the read itself */
 
 #ifndef MADV_POPULATE_WRITE
@@ -185,11 +185,26 @@ struct batch {
 	uint64_t npages; /* in all */
 };
 
+/* Page faults one by one cost more than the copy: long pieces are populated by one call each, right before
+ * they are read, while the pages that were cleared are still in the cache. */
+static void populate(struct plans *plans, uint32_t task, const struct batch *batch)
+{
+	for (size_t i = 0; i < batch->n; i++) {
+		const struct iovec *piece = &batch->pieces[i];
+		if (piece->iov_len < POPULATE_FROM * STORE_PAGE)
+			continue;
+		plan_call(plans, task, SYS_madvise, IMM(piece->iov_base), IMM(piece->iov_len),
+			  IMM(MADV_POPULATE_WRITE));
+		plan_accept_any(plans); /* kernels before 5.14: the read faults them in */
+	}
+}
+
 static void flush(struct plans *plans, uint32_t task, const struct memory_source *source,
 		  struct batch *batch)
 {
 	if (batch->n == 0)
 		return;
+	populate(plans, task, batch);
 	uint64_t offset = image_page_offset(source->image, batch->at);
 	uint32_t pieces = plans_data(plans, batch->pieces, batch->n * sizeof(batch->pieces[0]), 8);
 	plan_call(plans, task, SYS_preadv, IMM(source->image_fd), DATA(pieces), IMM(batch->n), IMM(offset),
@@ -210,21 +225,6 @@ static void add_piece(struct plans *plans, uint32_t task, const struct memory_so
 	batch->npages += npages;
 }
 
-/* Page faults one by one cost more than the copy: long runs are populated by one call each. */
-static void populate(struct plans *plans, uint32_t task, const struct page_run *runs, size_t n)
-{
-	for (size_t i = 0; i < n;) {
-		uint64_t start = runs[i].page, end = start;
-		for (; i < n && runs[i].page == end; i++)
-			end += runs[i].npages;
-		if (end - start < POPULATE_FROM)
-			continue;
-		plan_call(plans, task, SYS_madvise, IMM(start * STORE_PAGE), IMM((end - start) * STORE_PAGE),
-			  IMM(MADV_POPULATE_WRITE));
-		plan_accept_any(plans); /* kernels before 5.14: the read faults them in */
-	}
-}
-
 static int fill(struct plans *plans, uint32_t task, const struct memory_source *source,
 		const struct page_run *runs, size_t n, struct fsnap_error *err)
 {
@@ -232,7 +232,6 @@ static int fill(struct plans *plans, uint32_t task, const struct memory_source *
 	if (!batch)
 		return fail(err, FSNAP_E_NOMEM, ENOMEM, "plan of a restore");
 	plan_note(plans, "content of memory");
-	populate(plans, task, runs, n);
 	for (size_t i = 0; i < n; i++)
 		for (uint64_t done = 0; done < runs[i].npages;) {
 			uint64_t left = runs[i].npages - done, most = READ_MAX / STORE_PAGE;
