@@ -7,22 +7,23 @@
 
 #include "engine/cli/catalogue.h"
 
-/* An image that cannot be opened is listed all the same: it takes space, and can be removed. */
+/* An image that cannot be opened is listed all the same: it takes space, and can be removed. What is
+ * wrong with it, the listing of the store saw (its head) or is found here (the rest). */
 static bool read_tree(struct catalogue *catalogue, const struct store_entry *entry,
-		      image_tree *tree)
+		      image_tree *tree, struct fsnap_error *damage)
 {
 	struct image *image;
-	bool got;
 
 	memset(tree, 0, sizeof(*tree));
-	if (entry->damage.code)
+	*damage = entry->damage;
+	if (damage->code)
 		return false;
-	image = image_open(catalogue->store, entry->name, NULL);
+	image = image_open(catalogue->store, entry->name, damage);
 	if (!image)
 		return false;
-	got = !image_get(image, IMAGE_TREE, 0, (xdrproc_t)xdr_image_tree, tree, NULL);
+	image_get(image, IMAGE_TREE, 0, (xdrproc_t)xdr_image_tree, tree, damage);
 	image_close(image);
-	return got;
+	return !damage->code;
 }
 
 static void print_json(struct catalogue *catalogue)
@@ -34,6 +35,7 @@ static void print_json(struct catalogue *catalogue)
 	json_array(json_key(&json, "images"));
 	for (size_t i = 0; i < catalogue->count; i++) {
 		const struct store_entry *entry = &catalogue->entries[i];
+		struct fsnap_error damage;
 		image_tree tree;
 
 		json_object(&json);
@@ -41,14 +43,14 @@ static void print_json(struct catalogue *catalogue)
 		json_u64(json_key(&json, "created_ns"), entry->created_ns);
 		json_u64(json_key(&json, "file_bytes"), entry->file_bytes);
 		json_u64(json_key(&json, "page_bytes"), entry->page_bytes);
-		if (read_tree(catalogue, entry, &tree)) {
+		if (read_tree(catalogue, entry, &tree, &damage)) {
 			json_string(json_key(&json, "comm"), tree.comm);
 			json_i64(json_key(&json, "pid"), tree.root_pid);
 			json_u64(json_key(&json, "processes"), tree.processes);
 			json_u64(json_key(&json, "threads"), tree.threads);
 		}
-		if (entry->damage.code)
-			output_json_error(&json, &entry->damage);
+		if (damage.code)
+			output_json_error(&json, &damage);
 		json_close(&json);
 		xdr_free((xdrproc_t)xdr_image_tree, (char *)&tree);
 	}
@@ -75,16 +77,17 @@ static void print_table(struct catalogue *catalogue)
 	       "WHAT", style_end(stdout));
 	for (size_t i = 0; i < catalogue->count; i++) {
 		const struct store_entry *entry = &catalogue->entries[i];
+		struct fsnap_error damage;
 		image_tree tree;
 
 		printf("%-*s  %-12s %10s  ", width, entry->name, text_age(entry->created_ns).s,
 		       text_bytes(entry->file_bytes).s);
-		if (read_tree(catalogue, entry, &tree))
+		if (read_tree(catalogue, entry, &tree, &damage))
 			printf("%s, %s\n", tree.comm,
 			       text_count(tree.processes, "process", "processes").s);
 		else
 			printf("%sdamaged%s: %s\n", style_bad(stdout), style_end(stdout),
-			       entry->damage.message);
+			       damage.message);
 		xdr_free((xdrproc_t)xdr_image_tree, (char *)&tree);
 	}
 }

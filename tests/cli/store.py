@@ -10,6 +10,8 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import trial  # noqa: E402
 
 STORE, IMAGE, RESTORE = 5, 6, 125
+SLEEPER = "import time; open('ready', 'w').close(); time.sleep(1000)"
+TABLES = 12288  # offset of an image's metadata (store/README.md)
 
 
 def missing_store(t):
@@ -65,6 +67,19 @@ def damaged(t):
     t.expect("it is gone", [], t.fsnap.run("list", "--json").json["images"])
 
 
+def damaged_within(t):
+    """A file that begins like an image and is not whole further on: the same, and both lists say why."""
+    pid = t.start(["/usr/bin/python3", "-c", SLEEPER], ready="ready")
+    t.dump(pid, "--kill", "--name", "spoilt")
+    with open(os.path.join(t.fsnap.store, "images", "spoilt.fsnap"), "r+b") as f:
+        f.seek(TABLES)
+        f.write(b"spoilt")
+    entry = t.fsnap.run("list", "--json").json["images"][0]
+    t.expect("JSON: its code", "IMAGE_CORRUPT", entry.get("error", {}).get("code"))
+    t.expect_true("people: what is wrong", "checksum" in t.fsnap.run("list").out)
+    t.expect("rm", 0, t.fsnap.run("rm", "spoilt").status)
+
+
 def which_store(t):
     def listed(**environment):
         result = subprocess.run([t.fsnap.binary, "list"], capture_output=True, text=True,
@@ -89,6 +104,7 @@ def body(t):
     missing_store(t)
     empty_store(t)
     damaged(t)
+    damaged_within(t)
     which_store(t)
 
 
