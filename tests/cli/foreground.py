@@ -31,12 +31,19 @@ class Foreground:
         self.handle = t.fsnap.start("restore", image)
         self.fsnap = self.handle[0]
         t.until("the tree is a child of fsnap", lambda: pid in children.tree(self.fsnap))
-        t.until("fsnap waits", lambda: self.state(self.fsnap) == "S" and self.state(pid) in "SR")
+        t.until("fsnap waits", lambda: self.takes_signals() and self.state(pid) in "SR")
 
     @staticmethod
     def state(pid):
         with open(f"/proc/{pid}/stat", encoding="ascii") as f:
             return f.read().rpartition(")")[2].split()[0]
+
+    def takes_signals(self):
+        """While it makes the tree it sleeps, too, but blocks no signals, or all. What sigwaitinfo(2)
+        waits for does not show as blocked meanwhile; SIGTTOU goes with it."""
+        with open(f"/proc/{self.fsnap}/status", encoding="ascii") as f:
+            blocked = int(f.read().partition("SigBlk:")[2].split()[0], 16)
+        return blocked >> signal.SIGTTOU - 1 & 1 and not blocked >> signal.SIGSEGV - 1 & 1
 
     def told(self):
         try:
