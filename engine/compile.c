@@ -6,13 +6,16 @@
  *	die with the restorer            until it is released
  *	forget what it inherited         memory first: forking little is cheap
  *	children, session, children      those of the old session before setsid()
- *	process group
+ *	process group, terminal
+ *	wait for children to end         those that had ended
  *	memory
- *	descriptors, directories
+ *	descriptors, directories, locks
  *	threads
  *	signals, timers, names, ...      engine/state/
+ *	owners of descriptors' signals   when everybody is born
  *	PARK 1                           the engine takes hold of every task
  *	limits, filters, credentials     from here on it may do no more than the program may
+ *	dumpable, timers armed           when that is true of everybody
  *	end                              parks for good; registers are set from outside
  */
 #include <fcntl.h>

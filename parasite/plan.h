@@ -105,8 +105,9 @@ struct ctl {
 
 	/* The way home, dump only (parasite/README.md). */
 	uint32_t home;		/* serving agent: 1 = everybody leave; engine never */
-	uint32_t inside;	/* engine: how many tasks besides the serving one run agent code;
-				   agents: decremented by each as it leaves */
+	uint32_t inside;	/* how many tasks besides the serving one run agent code. engine: counts
+				   each as it sends it in, and out where it takes it back itself;
+				   agents: decremented by each that leaves */
 	int32_t socket;		/* serving agent: its end of the socketpair it makes; engine: -1 before */
 	int32_t peer;		/* serving agent: the engine's end, which the engine duplicates and the
 				   agent closes at the first order; futex word; engine: -1 before */

@@ -7,7 +7,7 @@
  * memory can be turned into an error that names task, step and cause.
  *
  *	struct plans *plans = plans_new();
- *	uint32_t task = plans_task(plans, 1234);
+ *	uint32_t task = plans_task(plans, 1234, "process 1234 (redis-server)");
  *	uint32_t buf = plans_data(plans, NULL, 16, 8);
  *	plan_note(plans, "limits of open files");
  *	plan_call(plans, task, SYS_prlimit64, IMM(0), IMM(RLIMIT_NOFILE), IMM(0), DATA(buf));
@@ -26,8 +26,8 @@
 
 struct plans;
 
-struct arg {
-	uint8_t kind; /* enum plan_arg */
+struct arg { /* as the agent takes it (enum plan_arg), but that ARG_CTL counts from the first plans_data() */
+	uint8_t kind;
 	uint64_t value;
 };
 
@@ -76,7 +76,7 @@ void plan_park(struct plans *plans, uint32_t task, uint32_t until_release);
 size_t plans_size(const struct plans *plans);
 
 /* Lays everything out at ctl (plans_size() zeroed bytes). base: address the agent's text has in
- * the tasks (the tasks see ctl at base + AGENT_TEXT); total: bytes mapped there. */
+ * the tasks, which see ctl at base + AGENT_TEXT. */
 int plans_write(struct plans *plans, struct ctl *ctl, uint64_t base, struct fsnap_error *err);
 
 /* After plans_write: where data and slots are, to read results and patch inputs. */

@@ -6,7 +6,7 @@
  * Dump: for each descriptor of the tree the engine makes a `struct fd_view`; the
  * first kind whose `matches` says yes takes it.  Descriptors that are the same
  * open file description (kcmp(2)) are saved once.  A kind that meets state it
- * cannot keep calls refuse().
+ * cannot keep calls refuse_fd(), or in save_links refuse_file().
  *
  * Restore: the restoring process makes every open file description itself, in
  * its own descriptor table (the "workshop"), and the new tasks inherit them and
@@ -71,7 +71,8 @@ struct file_kind {
 	int (*save_links)(struct dump *dump, image_file *file, void *state, struct fsnap_error *err);
 	/* Makes the open file description here; returns a new descriptor (close-on-exec), or -1.
 	 * Not called for files that were given before (restore_give).
-	 * The engine applies position and F_SETFL/F_SETOWN/F_SETSIG afterwards, unless own_flags. */
+	 * The engine applies position and F_SETFL afterwards, unless own_flags; F_SETOWN and F_SETSIG are
+	 * left to the processes, whose owners must exist first. */
 	int (*make)(struct restore *restore, const image_file *file, const void *state,
 		    struct fsnap_error *err);
 	/* When every file exists: connections, queues, epoll targets. May be NULL. The descriptor
@@ -136,8 +137,8 @@ bool fdinfo_number(const char *info, const char *key, int base, uint64_t *value)
 
 /* --- what kinds may ask of a restore (engine/restore_files.c) ----------------- */
 
-/* Opens the file an identity names with these O_ flags, checking that it is the one recorded
- * (type, and size for regular files unless the flags allow it to grow); ghosts are rebuilt. */
+/* Opens the file an identity names with these O_ flags, checking that it is of the type recorded; one
+ * that has become shorter is noted in the report. Ghosts are rebuilt. */
 int restore_open(struct restore *restore, const image_identity *identity, unsigned flags,
 		 struct fsnap_error *err);
 

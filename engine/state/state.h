@@ -28,7 +28,7 @@
  *					done, because privileges go now
  *	leader	limits_rebuild()	before privileges go
  *	thread	rebuild_privileges()	pending signals, seccomp, credentials, parent-death signal
- *	leader	[barrier: all threads of the process have passed rebuild_privileges()]
+ *	leader	[barrier: all threads of the tree have passed rebuild_privileges()]
  *	leader	identity_settle()	what a change of credentials resets: dumpable
  *	leader	timers_arm()		last of all: from here on time runs
  *
