@@ -299,11 +299,6 @@ int seize_tree(struct tree *tree, struct tree *known, struct fsnap_error *err)
 	return -1;
 }
 
-void seize_put_back(struct task *task)
-{
-	trace_bring_back(task);
-}
-
 static bool stops_soon(const struct task *task)
 {
 	for (int rounds = 0; !trace_has_news(task); rounds++) {

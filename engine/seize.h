@@ -25,7 +25,4 @@ int seize_tree(struct tree *tree, struct tree *known, struct fsnap_error *err);
  * at any time, and twice. */
 void seize_release(struct tree *tree);
 
-/* Puts one stopped task back exactly as it was found. */
-void seize_put_back(struct task *task);
-
 #endif

@@ -1,0 +1,53 @@
+/*
+ * placed.h - what the parts of placing the agent share; nobody else includes this.
+ *
+ *	place.c   the whole: in, run, out, for many processes at once
+ *	stages.c  system calls in the processes, each for all of them
+ *	talk.c    setting agents off, their orders and answers
+ *	home.c    the frames by which threads find home
+ */
+#ifndef ENGINE_PLACED_H
+#define ENGINE_PLACED_H
+
+#include "engine/home.h"
+#include "engine/place.h"
+
+struct placed {
+	struct process *process;
+	struct plans *plans;
+	void *map;	  /* the agent's memory, here */
+	size_t size;	  /* bytes of it, text included */
+	uint64_t base;	  /* there; 0: not mapped */
+	uint64_t chain;	  /* there; 0: none */
+	int remote_memfd; /* its number there; -1: closed */
+	uint32_t memfd_slot; /* tells the plan that number */
+	int memfd;	  /* a duplicate of it, here */
+	int socket;
+	struct home *homes;
+	uint64_t args[6]; /* of the call being made there */
+};
+
+static inline struct task *leader(const struct placed *placed)
+{
+	return placed->process->tasks[0];
+}
+
+/* stages.c: the system calls of the way in, and of the way out, in order. */
+int stages_in(struct placement *all, size_t n, struct fsnap_error *err);
+int stages_out(struct placement *all, size_t n, struct fsnap_error *err);
+unsigned stages_memfd_flags(void); /* what this kernel wants; goes into placed.args[1] */
+
+/* talk.c: each of these for one process. */
+int talk_send_leader(struct placed *placed, struct fsnap_error *err);
+int talk_connect(struct placed *placed, struct fsnap_error *err);
+int talk_order(struct placed *placed, struct fsnap_error *err);
+int talk_send_threads(struct placed *placed, struct fsnap_error *err);
+int talk_await_answers(struct placed *placed, struct fsnap_error *err);
+/* Gives a thread registers that lead home, then a mask of all signals. */
+int talk_turn_home(struct placed *placed, size_t number, struct fsnap_error *err);
+/* Waits until the agent has said where its sockets are: nobody else could close them. */
+void talk_await_sockets(struct placed *placed);
+/* The target has run into a limit of its own. Returns -1. */
+int placed_no_room(const struct placed *placed, int sys, struct fsnap_error *err);
+
+#endif
