@@ -73,9 +73,9 @@ struct dump {
 	struct saved_file **files;
 	size_t n_files;
 	struct copy_job *jobs; /* by `at` */
-	size_t n_jobs, room_jobs;
+	size_t n_jobs;
 	struct page_run *runs;
-	size_t n_runs, room_runs;
+	size_t n_runs;
 	void *frames; /* pages.c: physical frames seen so far */
 	void *scratch[32]; /* of the kinds, by their place in file_kinds[] */
 };

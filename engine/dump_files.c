@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "engine/dump.h"
+#include "engine/notes.h"
 #include "engine/procfs.h"
 #include "engine/record_locks.h"
 #include "store/scope.h"
@@ -42,15 +43,10 @@ void **dump_scratch(struct dump *dump, const struct file_kind *kind)
 
 void dump_note(struct dump *dump, const char *format, ...)
 {
-	char line[256];
 	va_list args;
 	va_start(args, format);
-	vsnprintf(line, sizeof(line), format, args);
+	notes_add(dump->report->notes, sizeof(dump->report->notes), format, args);
 	va_end(args);
-	char *notes = dump->report->notes;
-	size_t used = strlen(notes);
-	if (!strstr(notes, line))
-		snprintf(notes + used, sizeof(dump->report->notes) - used, "%s\n", line);
 }
 
 /* Does the path still lead to this very file? */
@@ -171,6 +167,10 @@ static struct saved_file *save_file(const struct fd_view *fd, struct fsnap_error
 	saved->fd = fd->fd;
 	saved->file = (image_file){ .id = (unsigned)dump->n_files, .kind = strdup(kind->name),
 				    .flags = fd->flags, .pos = fd->pos, .label = strdup(fd->link) };
+	if (!saved->file.kind || !saved->file.label) {
+		fail(err, FSNAP_E_NOMEM, ENOMEM, "descriptors");
+		return NULL;
+	}
 	collect_owner(fd, &saved->file);
 	return kind->save(fd, &saved->file, &saved->state, err) < 0 ? NULL : saved;
 }
@@ -272,7 +272,7 @@ void files_free(struct dump *dump)
 {
 	for (size_t i = 0; i < dump->n_files; i++) {
 		struct saved_file *saved = dump->files[i];
-		const struct file_kind *kind = file_kind_find(saved->file.kind);
+		const struct file_kind *kind = saved->file.kind ? file_kind_find(saved->file.kind) : NULL;
 		if (kind && kind->xdr)
 			xdr_free(kind->xdr, (char *)&saved->state);
 		xdr_free((xdrproc_t)xdr_image_file, (char *)&saved->file);

@@ -55,6 +55,8 @@ static int note_content(struct dump *dump, const image_ghost *ghost, int fd, str
 		if (data < 0)
 			return fail(err, FSNAP_E_SYSTEM, errno, "%s: looking for its content", ghost->name);
 		off_t hole = lseek(fd, data, SEEK_HOLE);
+		if (hole < 0)
+			return fail(err, FSNAP_E_SYSTEM, errno, "%s: looking for its content", ghost->name);
 		if (note_range(dump, ghost->id, fd, data, hole, err) < 0)
 			return -1;
 		at = hole;

@@ -70,9 +70,14 @@ static int lay_frame(struct process *process, size_t number, struct home *home, 
 	off_t at = (off_t)(home->frame - sizeof(uint64_t));
 	cleanup_free char *buf = malloc(size);
 	char *was = malloc(size);
-	if (!buf || !was || pread(process->mem, was, size, at) != (ssize_t)size) {
+	if (!buf || !was) {
 		free(was);
-		return fail(err, FSNAP_E_SYSTEM, errno, "thread %d: cannot read its stack",
+		return fail(err, FSNAP_E_NOMEM, ENOMEM, "thread %d: its stack", process->tasks[number]->tid);
+	}
+	if (pread(process->mem, was, size, at) != (ssize_t)size) {
+		int sys = errno;
+		free(was);
+		return fail(err, FSNAP_E_SYSTEM, sys, "thread %d: cannot read its stack",
 			    process->tasks[number]->tid);
 	}
 	home->was = was;

@@ -57,7 +57,11 @@ static struct saved_mapped *add_mapped(struct dump *dump, struct process *proces
 		return NULL;
 	}
 	struct stat stat;
-	fstat(fd, &stat);
+	if (fstat(fd, &stat) < 0) {
+		fail(err, FSNAP_E_SYSTEM, errno, "process %d (%s): mapped file %s", process->pid, process->comm,
+		     map->path);
+		return NULL;
+	}
 	bool zero = S_ISCHR(stat.st_mode) && stat.st_rdev == makedev(1, 5); /* /dev/zero */
 	if (!S_ISREG(stat.st_mode) && !zero) {
 		refuse_map(process, map, "a device is mapped", "close the device, or dump without it", err);
@@ -69,8 +73,10 @@ static struct saved_mapped *add_mapped(struct dump *dump, struct process *proces
 	dump->mapped = array;
 	struct saved_mapped *mapped = &array[dump->n_mapped];
 	*mapped = (struct saved_mapped){ .major = map->major, .minor = map->minor, .inode = map->inode };
-	if (dump_identity(dump, process, fd, map->path, &mapped->image.identity, err) < 0)
+	if (dump_identity(dump, process, fd, map->path, &mapped->image.identity, err) < 0) {
+		xdr_free((xdrproc_t)xdr_image_mapped, (char *)&mapped->image);
 		return NULL;
+	}
 	mapped->image.id = (unsigned)++dump->n_mapped;
 	return mapped;
 }
@@ -303,7 +309,7 @@ static bool same_program(const image_mm *mm, const struct procfs_stat *stat)
 
 static int collect_auxv(image_mm *mm, int proc, struct fsnap_error *err)
 {
-	size_t size;
+	size_t size = 0;
 	free(mm->auxv.auxv_val);
 	mm->auxv.auxv_val = procfs_read(proc, "auxv", &size, err);
 	mm->auxv.auxv_len = (u_int)size;

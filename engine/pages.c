@@ -47,28 +47,20 @@ int pages_add_run(struct dump *dump, const struct page_run *run, struct fsnap_er
 			return 0;
 		}
 	}
-	if (dump->n_runs == dump->room_runs) {
-		size_t room = dump->room_runs ? 2 * dump->room_runs : 256;
-		struct page_run *more = realloc(dump->runs, room * sizeof(*more));
-		if (!more)
-			return fail(err, FSNAP_E_NOMEM, ENOMEM, "page index");
-		dump->runs = more;
-		dump->room_runs = room;
-	}
+	struct page_run *runs = grow(dump->runs, dump->n_runs, sizeof(*runs), err);
+	if (!runs)
+		return -1;
+	dump->runs = runs;
 	dump->runs[dump->n_runs++] = *run;
 	return 0;
 }
 
 static int add_job(struct dump *dump, const struct copy_job *job, struct fsnap_error *err)
 {
-	if (dump->n_jobs == dump->room_jobs) {
-		size_t room = dump->room_jobs ? 2 * dump->room_jobs : 256;
-		struct copy_job *more = realloc(dump->jobs, room * sizeof(*more));
-		if (!more)
-			return fail(err, FSNAP_E_NOMEM, ENOMEM, "list of pages");
-		dump->jobs = more;
-		dump->room_jobs = room;
-	}
+	struct copy_job *jobs = grow(dump->jobs, dump->n_jobs, sizeof(*jobs), err);
+	if (!jobs)
+		return -1;
+	dump->jobs = jobs;
 	dump->jobs[dump->n_jobs++] = *job;
 	return 0;
 }
@@ -85,6 +77,9 @@ uint64_t pages_take(struct dump *dump, uint64_t n)
 static int store_range(struct dump *dump, struct process *process, uint64_t page, uint64_t n,
 		       struct fsnap_error *err)
 {
+	if (n > UINT32_MAX)
+		return fail(err, FSNAP_E_UNSUPPORTED, 0, "process %d (%s): more than 16 TiB in one piece",
+			    process->pid, process->comm);
 	uint64_t at = pages_take(dump, n);
 	struct copy_job job = { process, page, at, n };
 	struct page_run run = { .page = page, .at = at, .npages = (uint32_t)n, .space = process->mm.id };

@@ -12,8 +12,9 @@
  *
  *  W1  the target's text has no `syscall; ret` or no signal-return sequence: death during
  *      the bootstrap calls leaves the leader with wrong registers;
- *  W2  death between the creation of the memfd and the agent's first operation leaves that
- *      descriptor or mapping behind, unused; so does death in the midst of the last two calls;
+ *  W2  death between the creation of the memfd and the agent's first order leaves that descriptor
+ *      behind, unused, and before the agent runs the mapping, too (the plan closes the memfd at its
+ *      end, whether or not we live to see it); so does death in the midst of the last two calls;
  *  W3  a seccomp filter that forbids close, munmap or futex applies again when fsnap is gone:
  *      the agent's way home is then a filter violation.
  *  W4  a stop ends epoll_wait(2), sigtimedwait(2) and their like with EINTR (signal(7)); some

@@ -24,12 +24,26 @@ int procfs_open(pid_t pid, struct fsnap_error *err)
 	return fd;
 }
 
-/* ESRCH and ENOENT both mean that the process went away under us. */
-static int read_failed(const char *name, struct fsnap_error *err)
+/* "/proc/123" of the directory descriptor, "" if it is none. */
+static const char *path_of(int dir, char *path, size_t size)
 {
-	int code = errno == ESRCH || errno == ENOENT ? FSNAP_E_TARGET_DIED :
-		   errno == EACCES || errno == EPERM ? FSNAP_E_PERMISSION : FSNAP_E_SYSTEM;
-	return fail(err, code, errno, "cannot read /proc/PID/%s", name);
+	char link[32];
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", dir);
+	ssize_t n = readlink(link, path, size - 1);
+	path[n > 0 ? n : 0] = '\0';
+	return path;
+}
+
+/* ESRCH and ENOENT both mean that the process went away under us. */
+static int read_failed(int dir, const char *name, struct fsnap_error *err)
+{
+	int sys = errno;
+	int code = sys == ESRCH || sys == ENOENT ? FSNAP_E_TARGET_DIED :
+		   sys == EACCES || sys == EPERM ? FSNAP_E_PERMISSION : FSNAP_E_SYSTEM;
+	char path[32];
+	if (name[0] == '/')
+		return fail(err, code, sys, "cannot read %s", name);
+	return fail(err, code, sys, "cannot read %s/%s", path_of(dir, path, sizeof(path)), name);
 }
 
 #define FIRST_ROOM 8192
@@ -38,7 +52,7 @@ static char *read_all(int dir, const char *name, bool once, size_t *size, struct
 {
 	cleanup_fd int fd = openat(dir, name, O_RDONLY | O_CLOEXEC);
 	if (fd < 0) {
-		read_failed(name, err);
+		read_failed(dir, name, err);
 		return NULL;
 	}
 	size_t room = FIRST_ROOM, used = 0;
@@ -46,7 +60,7 @@ static char *read_all(int dir, const char *name, bool once, size_t *size, struct
 	while (text) {
 		ssize_t n = read(fd, text + used, room - used - 1);
 		if (n < 0) {
-			read_failed(name, err);
+			read_failed(dir, name, err);
 			return NULL;
 		}
 		used += (size_t)n;
@@ -98,7 +112,7 @@ int procfs_stat(int dir, const char *name, struct procfs_stat *stat, struct fsna
 	/* comm may hold anything, ')' and spaces too: its end is the last ')'. */
 	char *open = strchr(text, '('), *close = strrchr(text, ')');
 	if (!open || !close)
-		return fail(err, FSNAP_E_SYSTEM, 0, "/proc/PID/%s is not as proc(5) says", name);
+		return fail(err, FSNAP_E_SYSTEM, 0, "%s is not as proc(5) says: %.80s", name, text);
 	snprintf(stat->comm, sizeof(stat->comm), "%.*s", (int)(close - open - 1), open + 1);
 	unsigned long field[53] = { 0 };
 	char *cursor = close + 2;
@@ -163,8 +177,10 @@ int *procfs_numbers(int dir, const char *name, size_t *count, struct fsnap_error
 	char buf[8192] __attribute__((aligned(8)));
 	struct pids list = { 0 };
 	ssize_t n = -1;
-	if (fd < 0 || pids_add(&list, 0, err) < 0) /* so that an empty list is not NULL */
-		read_failed(name, err);
+	if (fd < 0)
+		read_failed(dir, name, err);
+	else
+		pids_add(&list, 0, err); /* so that an empty list is not NULL */
 	while (list.pid && (n = getdents64(fd, buf, sizeof(buf))) > 0)
 		for (ssize_t at = 0; list.pid && at < n;) {
 			const struct dirent64 *entry = (const struct dirent64 *)(buf + at);
@@ -175,6 +191,11 @@ int *procfs_numbers(int dir, const char *name, size_t *count, struct fsnap_error
 				list.pid = NULL;
 			}
 		}
+	if (list.pid && n < 0) { /* half a list is none */
+		read_failed(dir, name, err);
+		free(list.pid);
+		list.pid = NULL;
+	}
 	if (!list.pid)
 		return NULL;
 	memmove(list.pid, list.pid + 1, --list.count * sizeof(pid_t));

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "engine/machine.h"
+#include "engine/notes.h"
 #include "engine/restore.h"
 #include "store/scope.h"
 
@@ -43,15 +44,10 @@ static int highest_fd(const struct model *model)
 
 void restore_note(struct restore *restore, const char *format, ...)
 {
-	char line[256];
 	va_list args;
 	va_start(args, format);
-	vsnprintf(line, sizeof(line), format, args);
+	notes_add(restore->report->notes, sizeof(restore->report->notes), format, args);
 	va_end(args);
-	char *notes = restore->report->notes;
-	size_t used = strlen(notes);
-	if (!strstr(notes, line))
-		snprintf(notes + used, sizeof(restore->report->notes) - used, "%s\n", line);
 }
 
 int restore_fd(struct restore *restore, unsigned file_id)

@@ -85,7 +85,7 @@ static void drop_dead_tasks(struct process *process)
 		else
 			free(task);
 	}
-	/* Slots behind `kept` stay allocated; the array never shrinks below a power of two. */
+	/* append() keeps room for all that are left. */
 	process->n_tasks = kept;
 }
 
@@ -246,10 +246,11 @@ static int find_children(struct tree *tree, struct tree *known, struct process *
 		return 0;
 	size_t count;
 	cleanup_free pid_t *tids = calloc(parent->n_tasks + 1, sizeof(*tids));
-	for (size_t i = 0; tids && i < parent->n_tasks; i++)
+	if (!tids)
+		return fail(err, FSNAP_E_NOMEM, ENOMEM, "children of process %d", parent->pid);
+	for (size_t i = 0; i < parent->n_tasks; i++)
 		tids[i] = parent->tasks[i]->tid;
-	cleanup_free pid_t *pids = tids ? procfs_children(parent->proc, tids, parent->n_tasks, &count, err) :
-					  NULL;
+	cleanup_free pid_t *pids = procfs_children(parent->proc, tids, parent->n_tasks, &count, err);
 	if (!pids)
 		return -1;
 	for (size_t i = 0; i < count; i++) {

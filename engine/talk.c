@@ -116,9 +116,9 @@ static int await_leader(struct placed *placed, struct fsnap_error *err)
 	struct agent_answer answer;
 	if (recv(placed->socket, &answer, sizeof(answer), 0) != sizeof(answer))
 		return fail(err, FSNAP_E_SYSTEM, 0, "the agent went home early");
-	placed->remote_memfd = -1; /* the plan has closed it */
-	if (answer.state != TASK_PARKED)
+	if (answer.state != TASK_PARKED) /* before its end: it has not closed the memfd */
 		return plans_failure(placed->plans, placed_ctl(placed), FSNAP_E_SYSTEM, err);
+	placed->remote_memfd = -1;
 	return 0;
 }
 
