@@ -77,6 +77,11 @@ int fsnap_dump(const struct fsnap_dump_options *options, struct fsnap_dump_repor
 
 /* --- restore ---------------------------------------------------------------- */
 
+/* What becomes of TCP connections. */
+enum fsnap_tcp {
+	FSNAP_TCP_RESET = 0, /* they come back as reset by the peer */
+};
+
 struct fsnap_restore_options {
 	size_t size;
 	const char *store; /* NULL: fsnap_default_store() */
@@ -84,6 +89,7 @@ struct fsnap_restore_options {
 	int detach;	   /* the caller will not wait for the tree: stdio is left where it can live on */
 	fsnap_progress_fn progress;
 	void *progress_arg;
+	int tcp; /* enum fsnap_tcp */
 };
 
 struct fsnap_restore_report {

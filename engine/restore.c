@@ -38,6 +38,9 @@ static uint64_t lap(uint64_t *mark)
 
 static int open_image(struct restore *restore, struct fsnap_error *err)
 {
+	if (restore->options->tcp != FSNAP_TCP_RESET)
+		return fail(err, FSNAP_E_USAGE, 0, "%d says nothing about TCP connections",
+			    restore->options->tcp);
 	char store_dir[4096];
 	const char *dir = restore->options->store;
 	if (!dir && fsnap_default_store(store_dir, sizeof(store_dir), err) < 0)

@@ -33,6 +33,7 @@ struct cli {
 	const struct command *command;
 	const char *store; /* NULL: the default */
 	const char *name;
+	const char *tcp;
 	pid_t pid; /* 0: not given */
 	bool json, quiet, kill, detach, explain, threads, stacks, all, trim, help, version;
 	char **words; /* what follows the command's name, NULL-ended */

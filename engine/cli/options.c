@@ -31,6 +31,8 @@ static const struct option_row rows[] = {
 	{ 'k', "kill", 0, NULL, FIELD(kill), "dump", "end the tree once its image is durable" },
 	{ 'd', "detach", 0, NULL, FIELD(detach), "restore",
 	  "print the root's PID and leave; do not wait for the tree" },
+	{ 0, "tcp", TAKES_TEXT, "MODE", FIELD(tcp), "restore",
+	  "what becomes of TCP connections: `reset` by the peer, the default" },
 	{ 0, "explain", 0, NULL, FIELD(explain), "restore",
 	  "print what would be done, operation by operation; do nothing" },
 	{ 0, "threads", 0, NULL, FIELD(threads), "inspect",

@@ -2,6 +2,7 @@
  * restore.c - fsnap restore
  */
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "engine/cli/cli.h"
@@ -24,6 +25,14 @@ static void print(const struct cli *cli, const struct fsnap_restore_report *repo
 		output_notes(cli, report->notes);
 }
 
+static int check_tcp(const char *mode, struct fsnap_error *err)
+{
+	if (!mode || strcmp(mode, "reset") == 0)
+		return 0;
+	fail(err, FSNAP_E_USAGE, 0, "--tcp %s: connections can only come back as reset so far", mode);
+	return error_hint(err, "say --tcp reset, or leave it out");
+}
+
 int cli_restore(const struct cli *cli, struct fsnap_error *err)
 {
 	struct progress progress = { 0 };
@@ -32,11 +41,14 @@ int cli_restore(const struct cli *cli, struct fsnap_error *err)
 		.store = cli->store,
 		.image = cli->n_words ? cli->words[0] : NULL,
 		.detach = cli->detach,
+		.tcp = FSNAP_TCP_RESET,
 		.progress = progress_update,
 		.progress_arg = &progress,
 	};
 	struct fsnap_restore_report report = { .size = sizeof(report) };
 
+	if (check_tcp(cli->tcp, err) < 0)
+		return -1;
 	if (cli->explain)
 		return fsnap_explain(&options, STDOUT_FILENO, err) ? -1 : EXIT_SUCCESS;
 
