@@ -17,7 +17,7 @@ import traceback
 
 SKIP = 77
 CLONE_NEWNS, CLONE_NEWIPC, CLONE_NEWPID, CLONE_NEWNET = 0x20000, 0x8000000, 0x20000000, 0x40000000
-MS_REC, MS_PRIVATE = 0x4000, 0x40000
+MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 0x40000
 PR_SET_PDEATHSIG = 1
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
 
@@ -88,6 +88,33 @@ def wait_readable(fd, timeout):
         if poll.poll(left * 1000):
             return True
     return False
+
+
+def open_up(top):
+    """A directory that only its owner may enter: the same entries, in one that everybody may."""
+    old = os.open(top, os.O_PATH | os.O_DIRECTORY)
+    entries = [(e.name, e.is_dir(follow_symlinks=False), e.is_symlink() and os.readlink(e.path))
+               for e in os.scandir(top)]
+    mount("none", top, "tmpfs", 0, "mode=755")
+    for name, is_directory, link in entries:
+        target = os.path.join(top, name)
+        if link:
+            os.symlink(link, target)
+            continue
+        os.mkdir(target) if is_directory else open(target, "w").close()
+        mount(f"/proc/self/fd/{old}/{name}", target, "none", MS_BIND | MS_REC)
+    os.close(old)
+
+
+def let_others_reach(*paths):
+    """In here everybody may walk to these directories: a checkout may lie in a home that is its owner's
+    alone, but some tests run fsnap and its targets as somebody else. Called inside the sandbox."""
+    for path in paths:
+        parts = path.split("/")
+        for n in range(2, len(parts) + 1):
+            above = "/".join(parts[:n])
+            if not os.stat(above).st_mode & 1:
+                open_up(above)
 
 
 def first_process(body):

@@ -153,6 +153,9 @@ class Trial:
         self.expect(f"differences after {what}", [], found[:10])
 
 
+TESTS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
 def main(body, timeout=280):
     parser = argparse.ArgumentParser()
     parser.add_argument("--build", default=os.environ.get("FSNAP_BUILD", "build"))
@@ -170,6 +173,7 @@ def main(body, timeout=280):
     os.chmod(work, 0o755)
 
     def run():
+        sandbox.let_others_reach(options.build, TESTS)
         t = Trial(options, work)
         try:
             body(t)
