@@ -19,26 +19,12 @@
 #include <unistd.h>
 
 #include "engine/dump.h"
+#include "engine/laps.h"
 #include "engine/machine.h"
 #include "engine/procfs.h"
 #include "engine/seize.h"
 #include "engine/trace.h"
 #include "store/scope.h"
-
-static uint64_t clock_ns(clockid_t clock)
-{
-	struct timespec now;
-	clock_gettime(clock, &now);
-	return (uint64_t)now.tv_sec * 1000000000ull + (uint64_t)now.tv_nsec;
-}
-
-/* Microseconds since *mark, which moves to now. */
-static uint64_t lap(uint64_t *mark)
-{
-	uint64_t now = clock_ns(CLOCK_MONOTONIC), was = *mark;
-	*mark = now;
-	return (now - was) / 1000;
-}
 
 static void progress(const struct dump *dump, const char *phase, uint64_t done, uint64_t total)
 {

@@ -17,24 +17,11 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "engine/laps.h"
 #include "engine/machine.h"
 #include "engine/restore.h"
 #include "restorer/prefetch.h"
 #include "store/scope.h"
-
-static uint64_t now_us(void)
-{
-	struct timespec now;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
-}
-
-static uint64_t lap(uint64_t *mark)
-{
-	uint64_t now = now_us(), was = *mark;
-	*mark = now;
-	return now - was;
-}
 
 static int open_image(struct restore *restore, struct fsnap_error *err)
 {
@@ -66,7 +53,7 @@ static int prepare(struct restore *restore, struct fsnap_error *err)
 static int tell_story(struct restore *restore, struct fsnap_error *err)
 {
 	struct fsnap_restore_report *report = restore->report;
-	uint64_t begin = now_us(), mark = begin;
+	uint64_t begin = clock_ns(CLOCK_MONOTONIC), mark = begin;
 	if (open_image(restore, err) < 0)
 		return error_is_set(err) && restore->image ?
 			       error_context(err, "image %s", image_name(restore->image)) : -1;
@@ -80,7 +67,7 @@ static int tell_story(struct restore *restore, struct fsnap_error *err)
 	if (result == 0)
 		result = release(restore, err);
 	report->release_us = lap(&mark);
-	report->first_instruction_us = report->total_us = mark - begin;
+	report->first_instruction_us = report->total_us = (mark - begin) / 1000;
 	prefetch_end(prefetch);
 	if (result == 0)
 		return 0;

@@ -262,17 +262,6 @@ enum trace_result trace_set_mask(struct task *task, uint64_t mask, struct fsnap_
 		       "cannot set the signal mask", err);
 }
 
-enum trace_result trace_send_away(struct task *task, const struct user_regs_struct *regs,
-				  struct fsnap_error *err)
-{
-	task->away = true;
-	enum trace_result result = trace_set_regs(task, regs, err);
-	if (result != TRACE_OK || task->masked)
-		return result;
-	task->masked = true;
-	return trace_set_mask(task, ~0ull, err);
-}
-
 void trace_bring_back(struct task *task)
 {
 	if (!task->stopped)

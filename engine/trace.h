@@ -50,12 +50,9 @@ enum trace_result trace_set_xstate(struct task *task, const void *xstate, size_t
 enum trace_result trace_get_mask(struct task *task, uint64_t *mask, struct fsnap_error *err);
 enum trace_result trace_set_mask(struct task *task, uint64_t mask, struct fsnap_error *err);
 
-/* Gives a stopped task other registers, and a mask of all signals, which must not interfere with what it
- * is going to do for us; and back. At every moment between, should this process die, the task runs
- * with registers that lead home (engine/home.h) or its own, and a frame or the task itself has its
- * mask: so registers go first on the way out, and last on the way back. */
-enum trace_result trace_send_away(struct task *task, const struct user_regs_struct *regs,
-				  struct fsnap_error *err);
+/* Gives a stopped task that was sent away (tree.h: away, masked) its own mask and registers again. Should this
+ * process die between the two, the task still runs with registers that lead home (engine/home.h), and its
+ * frame has the mask too: so on the way out registers go first, and on the way back they come last. */
 void trace_bring_back(struct task *task);
 
 /* One system call in a stopped task, on the `syscall` instruction at `at`, with `stack` as stack
