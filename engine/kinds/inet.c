@@ -1,34 +1,21 @@
 /*
- * TCP and UDP over IPv4 and IPv6.
+ * UDP over IPv4 and IPv6.
  *
- * Listening, bound and fresh sockets come back as they were.  The other end of
- * an established connection is another machine's, or a process that was not
- * saved: it comes back as one that the peer has reset, which every program that
- * uses a network is prepared for.  Datagrams not read yet are lost, as the
- * network may lose them.
+ * Sockets come back bound and connected as they were. Datagrams not read yet are
+ * lost, as the network may lose them.
  */
-#include <arpa/inet.h>
 #include <linux/sockios.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 
-#include "engine/kinds/inet_sweep.h"
+#include "engine/kinds/inet_address.h"
 #include "engine/kinds/sockopt.h"
 #include "engine/kinds/table.h"
 #include "engine/kinds/values.h"
 #include "store/scope.h"
 
-enum { INET_LISTENING = 1, INET_ESTABLISHED = 2, INET_BOUND = 3, INET_CONNECTED = 4 };
-
-union address {
-	struct sockaddr any;
-	struct sockaddr_in v4;
-	struct sockaddr_in6 v6;
-	char bytes[128];
-};
+enum { INET_BOUND = 3, INET_CONNECTED = 4 };
 
 static bool inet_matches(const struct fd_view *fd)
 {
@@ -37,27 +24,10 @@ static bool inet_matches(const struct fd_view *fd)
 	int family = socket_int(fd->dup, SO_DOMAIN);
 	if (family != AF_INET && family != AF_INET6)
 		return false;
-	int protocol = socket_int(fd->dup, SO_PROTOCOL);
-	return protocol == IPPROTO_TCP || protocol == IPPROTO_UDP;
+	return socket_int(fd->dup, SO_PROTOCOL) == IPPROTO_UDP;
 }
 
 /* --- dump --------------------------------------------------------------------- */
-
-static void tcp_state(const struct fd_view *fd, image_file_inet *state)
-{
-	struct tcp_info info = {0};
-	socklen_t size = sizeof(info);
-	getsockopt(fd->dup, IPPROTO_TCP, TCP_INFO, &info, &size);
-	state->state = info.tcpi_state == TCP_LISTEN ? INET_LISTENING :
-		       info.tcpi_state == TCP_CLOSE  ? INET_BOUND :
-						       INET_ESTABLISHED;
-	if (state->state != INET_LISTENING)
-		return;
-	state->backlog = (int)info.tcpi_sacked; /* tcp_get_info(): of a listener, its backlog */
-	if (info.tcpi_unacked)
-		dump_note(fd->dump, "connections waiting to be accepted are not in the image: their "
-				    "clients see no answer after a restore");
-}
 
 static void udp_state(const struct fd_view *fd, image_file_inet *state)
 {
@@ -72,7 +42,7 @@ static int inet_save(const struct fd_view *fd, image_file *file, void *out,
 {
 	(void)file;
 	image_file_inet *state = out;
-	union address local = {0}, remote = {0};
+	union inet_address local = {0}, remote = {0};
 	socklen_t local_size = sizeof(local), remote_size = sizeof(remote);
 	if (getsockname(fd->dup, &local.any, &local_size) < 0)
 		return fail(err, FSNAP_E_SYSTEM, errno, "descriptor %d (%s)", fd->fd, fd->link);
@@ -86,15 +56,8 @@ static int inet_save(const struct fd_view *fd, image_file *file, void *out,
 	state->family = socket_int(fd->dup, SO_DOMAIN);
 	state->type = socket_int(fd->dup, SO_TYPE);
 	state->protocol = socket_int(fd->dup, SO_PROTOCOL);
-	if (state->protocol == IPPROTO_TCP)
-		tcp_state(fd, state);
-	else
-		udp_state(fd, state);
+	udp_state(fd, state);
 
-	/* Whoever finds his connection reset closes it: its options (13 us, and there may be thousands)
-	 * are not worth the time the tree is frozen. */
-	if (state->state == INET_ESTABLISHED)
-		return 0;
 	void **defaults = dump_scratch(fd->dump, &kind_inet);
 	if (!*defaults && !(*defaults = calloc(1, sizeof(struct sockopt_defaults))))
 		return no_memory(err);
@@ -102,95 +65,17 @@ static int inet_save(const struct fd_view *fd, image_file *file, void *out,
 			     err);
 }
 
-static int inet_save_links(struct dump *dump, image_file *file, void *out, struct fsnap_error *err)
-{
-	image_file_inet *state = out, *other;
-	image_file *ignored;
-	unsigned count = 0;
-	if (state->state != INET_ESTABLISHED)
-		return 0;
-	int number = stdio_number(dump, file);
-	if (number >= 0)
-		return stdio_become(file, state, number, err);
-	for (size_t i = 0; (other = dump_file_state(dump, "inet", i, &ignored)); i++)
-		count += other->state == INET_ESTABLISHED && stdio_number(dump, ignored) < 0;
-	dump_note(dump, "%u TCP connection%s will come back as reset by the peer", count,
-		  count == 1 ? "" : "s");
-	return 0;
-}
-
 /* --- restore -------------------------------------------------------------------- */
-
-/* "TCP [::1]:8080" */
-static const char *describe(const image_file_inet *state, char *text, size_t size)
-{
-	char host[INET6_ADDRSTRLEN] = "?";
-	union address local = {0};
-	memcpy(&local, state->local.local_val, state->local.local_len);
-	bool v6 = state->family == AF_INET6;
-	inet_ntop(state->family, v6 ? (void *)&local.v6.sin6_addr : (void *)&local.v4.sin_addr, host,
-		  sizeof(host));
-	snprintf(text, size, v6 ? "%s [%s]:%u" : "%s %s:%u",
-		 state->type == SOCK_STREAM ? "TCP" : "UDP", host,
-		 ntohs(v6 ? local.v6.sin6_port : local.v4.sin_port));
-	return text;
-}
-
-/* In network byte order; 0: it is not bound. */
-static unsigned short port_of(const image_file_inet *state)
-{
-	union address local = {0};
-	memcpy(&local, state->local.local_val, state->local.local_len);
-	return state->family == AF_INET6 ? local.v6.sin6_port : local.v4.sin_port;
-}
-
-static int refused_bind(const image_file_inet *state, int sys, struct fsnap_error *err)
-{
-	char name[80];
-	describe(state, name, sizeof(name));
-	switch (sys) {
-	case EADDRINUSE:
-		fail(err, FSNAP_E_ADDRESS_TAKEN, 0, "the address %s is in use", name);
-		return error_hint(err, "Perhaps the process that was saved still runs; `ss -ap` shows "
-				       "who has it.");
-	case EADDRNOTAVAIL:
-		fail(err, FSNAP_E_RESTORE_STEP, sys, "bind to %s", name);
-		return error_hint(err, "This machine has no such address: add it to an interface.");
-	case EACCES:
-		fail(err, FSNAP_E_PERMISSION, sys, "bind to %s", name);
-		return error_hint(err, "Restore as root: the port is a privileged one.");
-	}
-	return fail(err, FSNAP_E_RESTORE_STEP, sys, "bind to %s", name);
-}
-
-static int try_bind(int fd, const image_file_inet *state)
-{
-	return bind(fd, (struct sockaddr *)state->local.local_val, state->local.local_len) < 0 ? errno :
-												 0;
-}
-
-/* A killed tree leaves its connections behind in TIME_WAIT: SO_REUSEADDR lets a listener come
- * back nevertheless, and does not let it take an address from another listener. */
-static int bind_stream(int fd, const image_file_inet *state)
-{
-	int on = 1, before = socket_int(fd, SO_REUSEADDR);
-	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-	int sys = try_bind(fd, state);
-	if (sys == EADDRINUSE && inet_sweep(port_of(state)))
-		sys = try_bind(fd, state);
-	if (!sys && state->state == INET_LISTENING && listen(fd, state->backlog) < 0)
-		sys = errno;
-	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &before, sizeof(before));
-	return sys;
-}
 
 static int bind_local(int fd, const image_file_inet *state, struct fsnap_error *err)
 {
-	int sys = state->type == SOCK_STREAM ? bind_stream(fd, state) : try_bind(fd, state);
+	union inet_address local = inet_address(state->local.local_val, state->local.local_len);
+	if (!inet_port(&local) || bind(fd, &local.any, state->local.local_len) == 0)
+		return 0;
 	/* The sender's address of a connected socket was the route's choice; another one does. */
-	if (sys == EADDRNOTAVAIL && state->state == INET_CONNECTED)
-		sys = 0;
-	return sys ? refused_bind(state, sys, err) : 0;
+	if (errno == EADDRNOTAVAIL && state->state == INET_CONNECTED)
+		return 0;
+	return inet_refused_bind("UDP", &local, errno, err);
 }
 
 static int make_bound(struct restore *restore, const image_file *file, const image_file_inet *state,
@@ -202,7 +87,7 @@ static int make_bound(struct restore *restore, const image_file *file, const ima
 			    file->label);
 	unsigned n = state->options.options_len;
 	if (sockopts_apply(file, fd, n, state->options.options_val, SOCKOPT_EARLY, err) < 0 ||
-	    (port_of(state) && bind_local(fd, state, err) < 0))
+	    bind_local(fd, state, err) < 0)
 		return -1;
 	if (state->state == INET_CONNECTED &&
 	    connect(fd, (struct sockaddr *)state->remote.remote_val, state->remote.remote_len) < 0)
@@ -212,64 +97,23 @@ static int make_bound(struct restore *restore, const image_file *file, const ima
 	return steal_fd(&fd);
 }
 
-static socklen_t loopback(int family, union address *address)
-{
-	memset(address, 0, sizeof(*address));
-	address->any.sa_family = (sa_family_t)family;
-	if (family == AF_INET6) {
-		address->v6.sin6_addr = in6addr_loopback;
-		return sizeof(address->v6);
-	}
-	address->v4.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-	return sizeof(address->v4);
-}
-
-/* A connection with ourselves, whose other end goes away without a farewell. */
-static int connect_and_reset(int fd, int family)
-{
-	union address address;
-	socklen_t size = loopback(family, &address);
-	struct linger reset = {.l_onoff = 1, .l_linger = 0};
-	cleanup_fd int listener = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (listener < 0 || bind(listener, &address.any, size) < 0 || listen(listener, 1) < 0 ||
-	    getsockname(listener, &address.any, &size) < 0 || connect(fd, &address.any, size) < 0)
-		return -1;
-	cleanup_fd int other = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
-	return other < 0 ? -1 : setsockopt(other, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
-}
-
-static int make_reset(const image_file *file, const image_file_inet *state, struct fsnap_error *err)
-{
-	cleanup_fd int fd = socket(state->family, state->type | SOCK_CLOEXEC, state->protocol);
-	if (fd < 0 || connect_and_reset(fd, state->family) < 0) {
-		fail(err, FSNAP_E_RESTORE_STEP, errno, "file %u (%s): a connection to reset", file->id,
-		     file->label);
-		return error_hint(err, "The loopback interface must be up (ip link set lo up).");
-	}
-	return steal_fd(&fd);
-}
-
 static int inet_make(struct restore *restore, const image_file *file, const void *in,
 		     struct fsnap_error *err)
 {
 	const image_file_inet *state = in;
-	size_t least = state->family == AF_INET6 ? sizeof(struct sockaddr_in6) :
-						   sizeof(struct sockaddr_in);
-	if (state->local.local_len < least)
+	if (state->local.local_len < inet_address_size(state->family))
 		return fail(err, FSNAP_E_IMAGE_CORRUPT, 0, "file %u: its address is too short",
 			    file->id);
-	return state->state == INET_ESTABLISHED ? make_reset(file, state, err) :
-						  make_bound(restore, file, state, err);
+	return make_bound(restore, file, state, err);
 }
 
 const struct file_kind kind_inet = {
 	.name = "inet",
-	.keeps = "TCP listeners, UDP sockets, options; a TCP connection comes back as reset",
+	.keeps = "UDP sockets, addresses, options",
 	.refuses = "eBPF filters, sockets of another network namespace",
-	.shown_by = "socket_tcp_* socket_udp",
+	.shown_by = "socket_udp",
 	.xdr = (xdrproc_t)xdr_image_file_inet,
 	.matches = inet_matches,
 	.save = inet_save,
-	.save_links = inet_save_links,
 	.make = inet_make,
 };

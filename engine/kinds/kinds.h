@@ -51,6 +51,7 @@ union file_state {
 	image_file_memfd memfd;
 	image_file_unix unix_socket;
 	image_file_inet inet;
+	image_file_tcp tcp;
 };
 
 struct file_kind {

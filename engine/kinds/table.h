@@ -7,7 +7,8 @@
 #include "engine/kinds/kinds.h"
 
 extern const struct file_kind kind_memfd, kind_stdio, kind_device, kind_pipe, kind_regular,
-	kind_eventfd, kind_epoll, kind_timerfd, kind_signalfd, kind_unix, kind_inet, kind_unsupported;
+	kind_eventfd, kind_epoll, kind_timerfd, kind_signalfd, kind_unix, kind_inet, kind_tcp,
+	kind_unsupported;
 
 /* A descriptor of the tree that is this file; NULL: there is none. */
 const struct process *file_holder(struct dump *dump, const image_file *file, int *fd);

@@ -556,7 +556,7 @@ static void fresh_socket_has_no_options(void **state)
 	int fds[] = {socket(AF_INET, SOCK_STREAM, 0), socket(AF_INET6, SOCK_DGRAM, 0),
 		     socket(AF_UNIX, SOCK_SEQPACKET, 0)};
 	check(world_save(3, fds));
-	assert_int_equal(world.files[0].state.inet.options.options_len, 0);
+	assert_int_equal(world.files[0].state.tcp.options.options_len, 0);
 	assert_int_equal(world.files[1].state.inet.options.options_len, 0);
 	assert_int_equal(world.files[2].state.unix_socket.options.options_len, 0);
 }

@@ -12,7 +12,7 @@
 #include <stdbool.h>
 #include <sys/socket.h>
 
-#include "engine/kinds/inet_sweep.h"
+#include "engine/kinds/tcp_sweep.h"
 #include "store/scope.h"
 
 /* States of a connection whose program has closed it. Never one that a living listener holds. */
@@ -74,7 +74,7 @@ static int sweep_family(unsigned char family, unsigned short port)
 	}
 }
 
-int inet_sweep(unsigned short port)
+int tcp_sweep(unsigned short port)
 {
 	return sweep_family(AF_INET, port) + sweep_family(AF_INET6, port);
 }
