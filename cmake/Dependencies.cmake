@@ -7,9 +7,9 @@
 find_package(PkgConfig REQUIRED)
 find_package(Threads REQUIRED)
 
-set(dependency_names pmem2 tirpc capstone uring xxhash unwind-ptrace unwind-x86_64 unwind)
+set(dependency_names pmem2 tirpc capstone uring xxhash unwind-ptrace unwind-x86_64 unwind bpf)
 pkg_check_modules(DEPENDENCIES REQUIRED
-	libpmem2 libtirpc capstone liburing libxxhash libunwind-ptrace libunwind-generic libunwind)
+	libpmem2 libtirpc capstone liburing libxxhash libunwind-ptrace libunwind-generic libunwind libbpf)
 
 add_library(fsnap_headers INTERFACE)
 target_include_directories(fsnap_headers INTERFACE
@@ -28,7 +28,7 @@ if(NOT FSNAP_STATIC_DEPENDENCIES)
 	return()
 endif()
 
-foreach(name IN LISTS dependency_names ITEMS lzma) # lzma: libunwind reads .gnu_debugdata
+foreach(name IN LISTS dependency_names ITEMS lzma elf z) # lzma: libunwind reads .gnu_debugdata; elf, z: libbpf
 	find_library(ARCHIVE_${name} NAMES lib${name}.a)
 	mark_as_advanced(ARCHIVE_${name})
 	if(NOT ARCHIVE_${name})

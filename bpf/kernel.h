@@ -1,0 +1,80 @@
+/*
+ * kernel.h - the few kernel types that the BPF programs look into.
+ *
+ * Only the members that are read stand here; libbpf finds where the running kernel has them
+ * (CO-RE, https://docs.kernel.org/bpf/libbpf/libbpf_overview.html). A name ending in ___x is another
+ * shape of the same type: the kernel change that made it stands beside it.
+ */
+#ifndef BPF_KERNEL_H
+#define BPF_KERNEL_H
+
+#include <linux/bpf.h>
+#include <linux/types.h>
+
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+
+#define NULL ((void *)0)
+#define bool _Bool
+#define true 1
+#define false 0
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+/* --- the page cache: include/linux/xarray.h, lib/xarray.c ---------------------- */
+
+#define XA_CHUNK_SHIFT 6 /* 4 with CONFIG_BASE_SMALL, where these programs are not used */
+#define XA_CHUNK (1u << XA_CHUNK_SHIFT)
+
+struct xarray {
+	void *xa_head;
+};
+
+struct xa_node {
+	unsigned char shift;
+	void *slots[XA_CHUNK];
+};
+
+/* Linux 6.18 put the flags of a folio into a struct of their own. */
+typedef struct {
+	unsigned long f;
+} memdesc_flags_t;
+
+struct folio {
+	memdesc_flags_t flags;
+};
+
+struct folio___before_6_18 {
+	unsigned long flags;
+};
+
+/* Their values differ from kernel to kernel; these are never used. */
+enum pageflags {
+	PG_referenced,
+	PG_uptodate,
+	PG_active,
+	PG_workingset,
+};
+
+struct address_space {
+	struct inode *host;
+	struct xarray i_pages;
+};
+
+/* --- files: include/linux/fs.h ---------------------------------------------------- */
+
+struct file {
+	struct address_space *f_mapping;
+};
+
+/* --- iterators: kernel/bpf/task_iter.c --------------------------------------------- */
+
+struct bpf_iter__task_file {
+	__u32 fd;
+	struct file *file;
+};
+
+#pragma clang attribute pop
+
+#endif
