@@ -2,7 +2,6 @@
 
 #include <linux/filter.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -12,101 +11,9 @@
 
 /* Newer than the C library's headers. */
 #define FSNAP_SO_BUF_LOCK 72
-#define FSNAP_SO_PASSPIDFD 76
-#define FSNAP_SO_PASSRIGHTS 83
 #define FSNAP_SO_NETNS_COOKIE 71
-#define FSNAP_UDP_SEGMENT 103
-#define FSNAP_UDP_GRO 104
-#define FSNAP_TCP_SAVE_SYN 27
 
-enum { UNIX = 1, V4 = 2, V6 = 4, INET = V4 | V6, ANY = UNIX | INET };
-enum { STREAM = 1, DGRAM = 2, BOTH = STREAM | DGRAM };
-
-/* In the order in which they are set. */
-static const struct row {
-	int level, name;
-	const char *text;
-	unsigned char families, types, when;
-} rows[] = {
-#define ROW(level, name, families, types, when) \
-	{level, name, #name, families, types, SOCKOPT_##when}
-	ROW(SOL_SOCKET, SO_REUSEADDR, ANY, BOTH, EARLY),
-	ROW(SOL_SOCKET, SO_REUSEPORT, INET, BOTH, EARLY),
-	ROW(SOL_SOCKET, SO_BINDTODEVICE, INET, BOTH, EARLY),
-	ROW(SOL_SOCKET, SO_MARK, INET, BOTH, EARLY),
-	ROW(SOL_SOCKET, SO_BROADCAST, INET, DGRAM, EARLY),
-	ROW(SOL_SOCKET, SO_DONTROUTE, INET, BOTH, EARLY),
-	ROW(IPPROTO_IP, IP_FREEBIND, V4, BOTH, EARLY),
-	ROW(IPPROTO_IP, IP_TRANSPARENT, V4, BOTH, EARLY),
-	ROW(IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, V4, BOTH, EARLY),
-	ROW(IPPROTO_IPV6, IPV6_V6ONLY, V6, BOTH, EARLY),
-	ROW(IPPROTO_IPV6, IPV6_FREEBIND, V6, BOTH, EARLY),
-	ROW(IPPROTO_IPV6, IPV6_TRANSPARENT, V6, BOTH, EARLY),
-
-	ROW(IPPROTO_IP, IP_TOS, V4, BOTH, LATE), /* sets SO_PRIORITY on the way */
-	ROW(IPPROTO_IP, IP_TTL, V4, BOTH, LATE),
-	ROW(IPPROTO_IP, IP_MTU_DISCOVER, V4, BOTH, LATE),
-	ROW(IPPROTO_IP, IP_RECVERR, V4, DGRAM, LATE),
-	ROW(IPPROTO_IP, IP_PKTINFO, V4, DGRAM, LATE),
-	ROW(IPPROTO_IP, IP_RECVTTL, V4, DGRAM, LATE),
-	ROW(IPPROTO_IP, IP_RECVTOS, V4, DGRAM, LATE),
-	ROW(IPPROTO_IP, IP_MULTICAST_TTL, V4, DGRAM, LATE),
-	ROW(IPPROTO_IP, IP_MULTICAST_LOOP, V4, DGRAM, LATE),
-	ROW(IPPROTO_IP, IP_MULTICAST_ALL, V4, DGRAM, LATE),
-	ROW(IPPROTO_IPV6, IPV6_UNICAST_HOPS, V6, BOTH, LATE),
-	ROW(IPPROTO_IPV6, IPV6_TCLASS, V6, BOTH, LATE),
-	ROW(IPPROTO_IPV6, IPV6_MTU_DISCOVER, V6, BOTH, LATE),
-	ROW(IPPROTO_IPV6, IPV6_RECVERR, V6, DGRAM, LATE),
-	ROW(IPPROTO_IPV6, IPV6_RECVPKTINFO, V6, DGRAM, LATE),
-	ROW(IPPROTO_IPV6, IPV6_RECVHOPLIMIT, V6, DGRAM, LATE),
-	ROW(IPPROTO_IPV6, IPV6_RECVTCLASS, V6, DGRAM, LATE),
-	ROW(IPPROTO_IPV6, IPV6_MULTICAST_HOPS, V6, DGRAM, LATE),
-	ROW(IPPROTO_IPV6, IPV6_MULTICAST_LOOP, V6, DGRAM, LATE),
-
-	ROW(IPPROTO_TCP, TCP_CONGESTION, INET, STREAM, LATE),
-	ROW(IPPROTO_TCP, TCP_NODELAY, INET, STREAM, LATE),
-	ROW(IPPROTO_TCP, TCP_CORK, INET, STREAM, LATE),
-	ROW(IPPROTO_TCP, TCP_KEEPIDLE, INET, STREAM, LATE),
-	ROW(IPPROTO_TCP, TCP_KEEPINTVL, INET, STREAM, LATE),
-	ROW(IPPROTO_TCP, TCP_KEEPCNT, INET, STREAM, LATE),
-	ROW(IPPROTO_TCP, TCP_SYNCNT, INET, STREAM, LATE),
-	ROW(IPPROTO_TCP, TCP_LINGER2, INET, STREAM, LATE),
-	ROW(IPPROTO_TCP, TCP_DEFER_ACCEPT, INET, STREAM, LATE),
-	ROW(IPPROTO_TCP, TCP_USER_TIMEOUT, INET, STREAM, LATE),
-	ROW(IPPROTO_TCP, TCP_FASTOPEN, INET, STREAM, LATE),
-	ROW(IPPROTO_TCP, TCP_NOTSENT_LOWAT, INET, STREAM, LATE),
-	ROW(IPPROTO_TCP, FSNAP_TCP_SAVE_SYN, INET, STREAM, LATE),
-	ROW(IPPROTO_UDP, FSNAP_UDP_SEGMENT, INET, DGRAM, LATE),
-	ROW(IPPROTO_UDP, FSNAP_UDP_GRO, INET, DGRAM, LATE),
-
-	ROW(SOL_SOCKET, SO_KEEPALIVE, ANY, BOTH, LATE),
-	ROW(SOL_SOCKET, SO_OOBINLINE, ANY, BOTH, LATE),
-	ROW(SOL_SOCKET, SO_LINGER, ANY, BOTH, LATE),
-	ROW(SOL_SOCKET, SO_PRIORITY, ANY, BOTH, LATE),
-	ROW(SOL_SOCKET, SO_SNDBUF, ANY, BOTH, LATE),
-	ROW(SOL_SOCKET, SO_RCVBUF, ANY, BOTH, LATE),
-	ROW(SOL_SOCKET, SO_RCVLOWAT, INET, BOTH, LATE),
-	ROW(SOL_SOCKET, SO_RCVTIMEO, ANY, BOTH, LATE),
-	ROW(SOL_SOCKET, SO_SNDTIMEO, ANY, BOTH, LATE),
-	ROW(SOL_SOCKET, SO_TIMESTAMP, ANY, BOTH, LATE),
-	ROW(SOL_SOCKET, SO_TIMESTAMPNS, ANY, BOTH, LATE),
-	ROW(SOL_SOCKET, SO_TIMESTAMPING, INET, BOTH, LATE),
-	ROW(SOL_SOCKET, SO_RXQ_OVFL, ANY, DGRAM, LATE),
-	ROW(SOL_SOCKET, SO_NO_CHECK, INET, DGRAM, LATE),
-	ROW(SOL_SOCKET, SO_ZEROCOPY, INET, BOTH, LATE),
-	ROW(SOL_SOCKET, SO_BUSY_POLL, INET, BOTH, LATE),
-	ROW(SOL_SOCKET, SO_PASSCRED, UNIX, BOTH, LATE),
-	ROW(SOL_SOCKET, SO_PASSSEC, UNIX, BOTH, LATE),
-	ROW(SOL_SOCKET, FSNAP_SO_PASSPIDFD, UNIX, BOTH, LATE),
-	ROW(SOL_SOCKET, FSNAP_SO_PASSRIGHTS, UNIX, BOTH, LATE),
-	ROW(SOL_SOCKET, SO_PEEK_OFF, ANY, BOTH, LATE),
-	ROW(SOL_SOCKET, SO_ATTACH_FILTER, ANY, BOTH, LATE), /* last: nothing passes it in between */
-#undef ROW
-};
-#define N_ROWS (sizeof(rows) / sizeof(*rows))
-_Static_assert(N_ROWS <= SOCKOPT_ROWS, "raise SOCKOPT_ROWS");
-
-static bool is(const struct row *row, int name)
+static bool is(const struct sockopt_row *row, int name)
 {
 	return row->level == SOL_SOCKET && row->name == name;
 }
@@ -120,19 +27,65 @@ int socket_int(int fd, int name)
 
 /* --- dump --------------------------------------------------------------------- */
 
-static void read_values(int fd, int family, int type, struct sockopt_value *values)
+static unsigned family_bit(int family)
 {
-	unsigned families = family == AF_UNIX ? UNIX : family == AF_INET ? V4 : V6;
-	unsigned types = type == SOCK_DGRAM ? DGRAM : STREAM;
-	for (size_t i = 0; i < N_ROWS; i++) {
-		const struct row *row = &rows[i];
-		socklen_t size = sizeof(values[i].bytes);
-		values[i].size = 0;
-		if (is(row, SO_ATTACH_FILTER) || !(row->families & families) || !(row->types & types))
-			continue;
-		if (getsockopt(fd, row->level, row->name, values[i].bytes, &size) == 0)
-			values[i].size = (unsigned char)size;
+	switch (family) {
+	case AF_UNIX:
+		return SOCKOPT_UNIX;
+	case AF_INET:
+		return SOCKOPT_V4;
+	case AF_INET6:
+		return SOCKOPT_V6;
+	case AF_NETLINK:
+		return SOCKOPT_NETLINK;
 	}
+	return SOCKOPT_PACKET;
+}
+
+static unsigned type_bit(int type)
+{
+	return type == SOCK_DGRAM ? SOCKOPT_DGRAM : type == SOCK_RAW ? SOCKOPT_RAW : SOCKOPT_STREAM;
+}
+
+/* A protocol that would not know the option need not be asked for it. */
+static bool has_level(int level, int protocol)
+{
+	switch (level) {
+	case IPPROTO_TCP:
+	case IPPROTO_UDPLITE:
+	case IPPROTO_ICMPV6:
+		return protocol == level;
+	case IPPROTO_UDP:
+		return protocol == IPPROTO_UDP || protocol == IPPROTO_UDPLITE;
+	}
+	return true;
+}
+
+static void read_values(int fd, int family, int type, int protocol, struct sockopt_values *values)
+{
+	unsigned families = family_bit(family), types = type_bit(type), used = 0;
+	for (unsigned i = 0; i < sockopt_count; i++) {
+		const struct sockopt_row *row = &sockopt_rows[i];
+		socklen_t size = row->room;
+		values->size[i] = 0;
+		values->at[i] = (unsigned short)used;
+		if (is(row, SO_ATTACH_FILTER) || !(row->families & families) ||
+		    !(row->types & types) || !has_level(row->level, protocol) ||
+		    used + size > sizeof(values->pool))
+			continue;
+		if (getsockopt(fd, row->level, row->name, values->pool + used, &size) == 0) {
+			values->size[i] = (unsigned short)size;
+			used += size;
+		}
+	}
+}
+
+static bool is_fresh(const struct sockopt_values *values, const struct sockopt_values *fresh,
+		     unsigned row)
+{
+	return values->size[row] == fresh->size[row] &&
+	       !memcmp(values->pool + values->at[row], fresh->pool + fresh->at[row],
+		       values->size[row]);
 }
 
 static uint64_t network_of(int fd)
@@ -161,12 +114,12 @@ static const struct sockopt_sort *fresh_socket(struct sockopt_defaults *defaults
 	sort->family = family;
 	sort->type = type;
 	sort->protocol = protocol;
-	read_values(fd, family, type, sort->values);
+	read_values(fd, family, type, protocol, &sort->values);
 	defaults->network = network_of(fd);
 	return sort;
 }
 
-static int add_option(unsigned *len, image_sockopt **val, const struct row *row, const void *bytes,
+static int add_option(unsigned *len, image_sockopt **val, const struct sockopt_row *row, const void *bytes,
 		      size_t size, struct fsnap_error *err)
 {
 	image_sockopt *moved = realloc(*val, (*len + 1) * sizeof(**val));
@@ -179,63 +132,78 @@ static int add_option(unsigned *len, image_sockopt **val, const struct row *row,
 	return set_bytes(&option->value.value_len, &option->value.value_val, bytes, size, err);
 }
 
+static const struct sockopt_row *row_of(int level, int name)
+{
+	for (unsigned i = 0; i < sockopt_count; i++)
+		if (sockopt_rows[i].level == level && sockopt_rows[i].name == name)
+			return &sockopt_rows[i];
+	return NULL;
+}
+
 /* A classic BPF program; the kernel counts in instructions. */
 static int save_filter(const struct fd_view *fd, unsigned *len, image_sockopt **val,
 		       struct fsnap_error *err)
 {
-	struct sock_filter code[IMAGE_NAME / sizeof(struct sock_filter)];
+	cleanup_free struct sock_filter *code = NULL;
 	socklen_t count = 0;
 	bool foreign = getsockopt(fd->dup, SOL_SOCKET, SO_GET_FILTER, NULL, &count) < 0;
 	if (!foreign && !count)
 		return 0;
-	if (foreign || count > IMAGE_NAME / sizeof(struct sock_filter) ||
-	    getsockopt(fd->dup, SOL_SOCKET, SO_GET_FILTER, code, &count) < 0)
-		return refuse_fd(fd, err, "Dump before the program attaches it.",
-				 "a socket with an eBPF or very long filter");
-	return add_option(len, val, &rows[N_ROWS - 1], code, count * sizeof(*code), err);
+	/* sk_get_filter() in net/core/filter.c: EACCES where there is no classic program to give. */
+	if (foreign)
+		return refuse_fd(fd, err, "Dump before the program attaches it: the kernel gives "
+					  "out classic filters only.",
+				 "a socket with an eBPF filter");
+	if (!(code = calloc(count, sizeof(*code))))
+		return no_memory(err);
+	if (getsockopt(fd->dup, SOL_SOCKET, SO_GET_FILTER, code, &count) < 0)
+		return fail(err, FSNAP_E_SYSTEM, errno, "descriptor %d (%s): its filter", fd->fd, fd->link);
+	return add_option(len, val, row_of(SOL_SOCKET, SO_ATTACH_FILTER), code, count * sizeof(*code), err);
 }
 
 /* Buffers sized by the kernel go on being so; only what the program chose is kept. */
-static bool kernel_chose(const struct row *row, int locks)
+static bool kernel_chose(const struct sockopt_row *row, int locks)
 {
 	return (is(row, SO_SNDBUF) && !(locks & 1)) || (is(row, SO_RCVBUF) && !(locks & 2));
+}
+
+static int refuse_network(const struct fd_view *fd, struct fsnap_error *err)
+{
+	return refuse_fd(fd, err, "Run fsnap in the network namespace of the process "
+				  "(nsenter -t PID -n); one tree may have sockets of one only.",
+			 "a socket of another network namespace");
 }
 
 int sockopts_save(const struct fd_view *fd, struct sockopt_defaults *defaults, unsigned *len,
 		  image_sockopt **val, struct fsnap_error *err)
 {
 	int family = socket_int(fd->dup, SO_DOMAIN), type = socket_int(fd->dup, SO_TYPE);
-	const struct sockopt_sort *fresh =
-		fresh_socket(defaults, family, type, socket_int(fd->dup, SO_PROTOCOL), err);
-	if (!fresh)
+	int protocol = socket_int(fd->dup, SO_PROTOCOL);
+	const struct sockopt_sort *sort = fresh_socket(defaults, family, type, protocol, err);
+	if (!sort)
 		return -1;
 	if (network_of(fd->dup) != defaults->network)
-		return refuse_fd(fd, err, "Run fsnap in the network namespace of the process "
-					  "(nsenter -t PID -n).",
-				 "a socket of another network namespace");
-	struct sockopt_value values[N_ROWS];
+		return refuse_network(fd, err);
+	struct sockopt_values values;
 	int locks = socket_int(fd->dup, FSNAP_SO_BUF_LOCK);
-	read_values(fd->dup, family, type, values);
-	for (size_t i = 0; i < N_ROWS; i++) {
-		if (!values[i].size || kernel_chose(&rows[i], locks) ||
-		    (values[i].size == fresh->values[i].size &&
-		     !memcmp(values[i].bytes, fresh->values[i].bytes, values[i].size)))
+	bool toned = false; /* setting IP_TOS chooses a priority */
+	read_values(fd->dup, family, type, protocol, &values);
+	for (unsigned i = 0; i < sockopt_count; i++) {
+		const struct sockopt_row *row = &sockopt_rows[i];
+		if (is(row, SO_ATTACH_FILTER) && save_filter(fd, len, val, err) < 0)
+			return -1;
+		bool fresh = is_fresh(&values, &sort->values, i);
+		toned |= !fresh && row->level == IPPROTO_IP && row->name == IP_TOS;
+		if (!values.size[i] || kernel_chose(row, locks) ||
+		    (fresh && !(toned && is(row, SO_PRIORITY))))
 			continue;
-		if (add_option(len, val, &rows[i], values[i].bytes, values[i].size, err) < 0)
+		if (add_option(len, val, row, values.pool + values.at[i], values.size[i], err) < 0)
 			return -1;
 	}
-	return save_filter(fd, len, val, err);
+	return 0;
 }
 
 /* --- restore -------------------------------------------------------------------- */
-
-static const struct row *find_row(const image_sockopt *option)
-{
-	for (size_t i = 0; i < N_ROWS; i++)
-		if (rows[i].level == option->level && rows[i].name == option->name)
-			return &rows[i];
-	return NULL;
-}
 
 /* The kernel doubles what is set and tells the double. Beyond the system's limit only root may. */
 static int set_buffer(int fd, int name, const image_sockopt *option)
@@ -248,7 +216,7 @@ static int set_buffer(int fd, int name, const image_sockopt *option)
 	return setsockopt(fd, SOL_SOCKET, name, &value, sizeof(value));
 }
 
-static int set_option(int fd, const struct row *row, const image_sockopt *option)
+static int set_option(int fd, const struct sockopt_row *row, const image_sockopt *option)
 {
 	if (is(row, SO_SNDBUF) || is(row, SO_RCVBUF)) {
 		if (option->value.value_len == sizeof(int))
@@ -271,7 +239,7 @@ int sockopts_apply(const image_file *file, int fd, unsigned len, const image_soc
 		   unsigned when, struct fsnap_error *err)
 {
 	for (unsigned i = 0; i < len; i++) {
-		const struct row *row = find_row(&val[i]);
+		const struct sockopt_row *row = row_of(val[i].level, val[i].name);
 		if (!row)
 			return fail(err, FSNAP_E_IMAGE_FORMAT, 0,
 				    "file %u (%s): socket option %d of level %d is not known",

@@ -7,11 +7,50 @@
 
 #include "engine/kinds/kinds.h"
 
-#define SOCKOPT_ROWS 72 /* at least as many as the table has */
+/* --- sockopt_table.c: which options there are --------------------------------- */
 
-struct sockopt_value {
-	unsigned char size;
-	unsigned char bytes[16];
+enum sockopt_when {
+	SOCKOPT_EARLY = 1, /* before bind(2) */
+	SOCKOPT_LATE = 2,  /* when the socket is connected and its queue filled */
+};
+
+enum {
+	SOCKOPT_UNIX = 1,
+	SOCKOPT_V4 = 2,
+	SOCKOPT_V6 = 4,
+	SOCKOPT_NETLINK = 8,
+	SOCKOPT_PACKET = 16,
+	SOCKOPT_INET = SOCKOPT_V4 | SOCKOPT_V6,
+	SOCKOPT_ANY = 31,
+};
+
+enum {
+	SOCKOPT_STREAM = 1, /* SOCK_SEQPACKET, too */
+	SOCKOPT_DGRAM = 2,
+	SOCKOPT_RAW = 4,
+	SOCKOPT_LOOSE = SOCKOPT_DGRAM | SOCKOPT_RAW,
+	SOCKOPT_ALL = 7,
+};
+
+struct sockopt_row {
+	int level, name;
+	const char *text;
+	unsigned char families, types, when;
+	unsigned short room; /* its longest value, bytes */
+};
+
+extern const struct sockopt_row sockopt_rows[]; /* in the order in which they are set */
+extern const unsigned sockopt_count;
+
+#define SOCKOPT_ROWS 192 /* at least as many as the table has */
+#define SOCKOPT_POOL 6144 /* bytes of all values of a socket: only some are long */
+
+/* --- sockopt.c ------------------------------------------------------------------- */
+
+/* All that one socket says, row by row. */
+struct sockopt_values {
+	unsigned short size[SOCKOPT_ROWS], at[SOCKOPT_ROWS]; /* size 0: it has no such option */
+	unsigned char pool[SOCKOPT_POOL];
 };
 
 /* Options of a fresh socket of each sort met so far in a dump; begins with zeroes. */
@@ -20,7 +59,7 @@ struct sockopt_defaults {
 	int n;
 	struct sockopt_sort {
 		int family, type, protocol;
-		struct sockopt_value values[SOCKOPT_ROWS];
+		struct sockopt_values values;
 	} sorts[8];
 };
 
@@ -31,11 +70,6 @@ int socket_int(int fd, int name);
  * sockets of other network namespaces. */
 int sockopts_save(const struct fd_view *fd, struct sockopt_defaults *defaults, unsigned *len,
 		  image_sockopt **val, struct fsnap_error *err);
-
-enum sockopt_when {
-	SOCKOPT_EARLY = 1, /* before bind(2) */
-	SOCKOPT_LATE = 2,  /* when the socket is connected and its queue filled */
-};
 
 /* `when`: one of them or both. */
 int sockopts_apply(const image_file *file, int fd, unsigned len, const image_sockopt *val,
