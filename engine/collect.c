@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "engine/dump.h"
+#include "engine/ipc/ipc.h"
 #include "engine/place.h"
 #include "engine/procfs.h"
 #include "engine/state/state.h"
@@ -174,5 +175,7 @@ int collect(struct dump *dump, struct fsnap_error *err)
 			return -1;
 		n %= BATCH;
 	}
-	return files_finish(dump, err) < 0 ? -1 : ghost_settle(dump, err);
+	if (files_finish(dump, err) < 0 || ipc_collect(dump, err) < 0)
+		return -1;
+	return ghost_settle(dump, err);
 }

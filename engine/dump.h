@@ -68,6 +68,7 @@ struct dump {
 	size_t n_ghosts;
 	struct ghost_copy *ghost_copies;
 	size_t n_ghost_copies;
+	image_ipc ipc; /* System V objects */
 	int *ghost_fds; /* of each ghost, open until its content is copied */
 	size_t n_ghost_fds;
 	struct saved_file **files;
@@ -102,6 +103,9 @@ void pages_forget(struct dump *dump);
 uint64_t pages_take(struct dump *dump, uint64_t n); /* the next n pages of the image */
 int pages_add_run(struct dump *dump, const struct page_run *run, struct fsnap_error *err);
 uint64_t pages_estimate(const struct dump *dump); /* before the freeze, generously */
+
+/* image_ghost.kind */
+enum { GHOST_SHARED = 1, GHOST_DELETED, GHOST_MEMFD, GHOST_SYSV };
 
 /* copy.c: copies all jobs; ghosts come before, because blocks are checksummed as soon as they are full. */
 int copy_pages(struct dump *dump, struct fsnap_error *err);

@@ -22,10 +22,13 @@ void *grow(void *array, size_t count, size_t size, struct fsnap_error *err)
 	return more;
 }
 
-static image_ghost *find_ghost(struct dump *dump, const struct stat *stat)
+/* Inode numbers of System V segments are their own (ipc/shm.c, newseg() names them by id), on the file
+ * system that holds other nameless memory too. */
+static image_ghost *find_ghost(struct dump *dump, const struct stat *stat, unsigned kind)
 {
 	for (size_t i = 0; i < dump->n_ghosts; i++)
-		if (dump->ghosts[i].dev == stat->st_dev && dump->ghosts[i].ino == stat->st_ino)
+		if (dump->ghosts[i].dev == stat->st_dev && dump->ghosts[i].ino == stat->st_ino &&
+		    (dump->ghosts[i].kind == GHOST_SYSV) == (kind == GHOST_SYSV))
 			return &dump->ghosts[i];
 	return NULL;
 }
@@ -71,7 +74,7 @@ unsigned ghost_save(struct dump *dump, int fd, unsigned kind, const char *name, 
 		fail(err, FSNAP_E_SYSTEM, errno, "%s", name);
 		return 0;
 	}
-	image_ghost *known = find_ghost(dump, &stat);
+	image_ghost *known = find_ghost(dump, &stat, kind);
 	if (known)
 		return known->id;
 	/* A description of our own: the offset of the target's must not move, and O_PATH cannot read. */

@@ -17,7 +17,7 @@
 #include "store/scope.h"
 
 /* Address space kept for control memory: its offsets are 32 bits wide. Behind it, room through which
- * the vDSO moves. */
+ * the vDSO moves, and pieces of System V segments (restorer/attach.c). */
 #define CONTROL_SPACE (1ull << 32)
 #define TRANSIT_SPACE (1ull << 20)
 #define LOOK_AROUND_MS 50
@@ -48,6 +48,16 @@ static struct memory_range *own_ranges(size_t *n, struct fsnap_error *err)
 	return ranges;
 }
 
+static uint64_t transit_space(const image_ipc *ipc)
+{
+	uint64_t most = TRANSIT_SPACE;
+	for (u_int i = 0; i < ipc->shms.shms_len; i++) {
+		uint64_t room = shm_bytes(&ipc->shms.shms_val[i]) + ipc->shms.shms_val[i].page;
+		most = room > most ? room : most;
+	}
+	return most;
+}
+
 int launch_reserve(struct restore *restore, struct fsnap_error *err)
 {
 	size_t n;
@@ -55,7 +65,7 @@ int launch_reserve(struct restore *restore, struct fsnap_error *err)
 	if (!ours)
 		return -1;
 	uint64_t hole = memory_find_hole(restore->model.mms, restore->model.n_mms, ours, n,
-					 CONTROL_SPACE + TRANSIT_SPACE);
+					 CONTROL_SPACE + transit_space(&restore->model.ipc));
 	if (!hole)
 		return fail(err, FSNAP_E_RESTORE_STEP, 0, "the program's address space has no gap of 4 GiB");
 	size_t n_specials;
@@ -65,6 +75,7 @@ int launch_reserve(struct restore *restore, struct fsnap_error *err)
 		.image_fd = restore->image_fd,
 		.mapped_fd = restore->mapped_fd,
 		.ghost_fd = restore->ghost_fd,
+		.ipc = &restore->model.ipc,
 		.control = { hole, hole + CONTROL_SPACE },
 		.specials = specials,
 		.n_specials = n_specials,
@@ -248,14 +259,15 @@ static void open_gate(struct restore *restore)
 
 int launch(struct restore *restore, struct fsnap_error *err)
 {
-	if (check_numbers(restore, err) < 0 || lay_control(restore, err) < 0 || spawn(restore, err) < 0)
+	if (check_numbers(restore, err) < 0 || ipc_make(restore, err) < 0 ||
+	    lay_control(restore, err) < 0 || spawn(restore, err) < 0)
 		return -1;
 	/* Meanwhile: are the pages what was written? The tasks copy, but nothing of them runs yet. */
 	if (image_verify_blocks(restore->image, 0, image_blocks(restore->image), err) < 0 ||
 	    await_parked(restore, restore->n_parking, err) < 0 || seize(restore, err) < 0)
 		return -1;
 	open_gate(restore);
-	return await_parked(restore, 2 * restore->n_parking, err);
+	return await_parked(restore, 2 * restore->n_parking, err) < 0 ? -1 : ipc_fill(restore, err);
 }
 
 /* --- letting go ------------------------------------------------------------------------------------ */

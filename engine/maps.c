@@ -6,12 +6,14 @@
 #include <sys/sysmacros.h>
 
 #include "engine/dump.h"
+#include "engine/ipc/ipc.h"
 #include "engine/procfs.h"
 #include "store/scope.h"
 
 #define DELETED " (deleted)"
 
 /* Beside enum image_advice; these never reach the image. */
+#define ADVICE_MAYWRITE (1u << 28)
 #define ADVICE_GROWSDOWN (1u << 29)
 #define ADVICE_NORESERVE (1u << 30)
 #define ADVICE_USERFAULT (1u << 31)
@@ -108,6 +110,23 @@ static int shared_mapping(struct dump *dump, struct process *process, const stru
 	return vma->object ? 0 : -1;
 }
 
+static int segment_mapping(struct dump *dump, struct process *process, const struct procfs_map *map,
+			   image_vma *vma, struct fsnap_error *err)
+{
+	vma->kind = VMA_SYSV;
+	vma->object = ipc_shm_known(dump, map);
+	if (vma->object)
+		return 0;
+	cleanup_fd int fd = open_mapped(process, map);
+	if (fd < 0) {
+		fail(err, FSNAP_E_PERMISSION, errno, "process %d (%s): System V shared memory at %lx",
+		     process->pid, process->comm, map->start);
+		return error_hint(err, "its content is reached through /proc/PID/map_files: run fsnap as root");
+	}
+	vma->object = ipc_shm_mapped(dump, process, map, fd, err);
+	return vma->object ? 0 : -1;
+}
+
 /* --- what was said about mappings ------------------------------------------- */
 
 static const struct {
@@ -119,7 +138,7 @@ static const struct {
 	{ "lo", ADVICE_LOCKED },    { "lf", ADVICE_ONFAULT },	  { "sr", ADVICE_SEQUENTIAL },
 	{ "rr", ADVICE_RANDOM },    { "sl", ADVICE_SEALED },	  { "um", ADVICE_USERFAULT },
 	{ "uw", ADVICE_USERFAULT }, { "ui", ADVICE_USERFAULT },	  { "nr", ADVICE_NORESERVE },
-	{ "gd", ADVICE_GROWSDOWN },
+	{ "gd", ADVICE_GROWSDOWN }, { "mw", ADVICE_MAYWRITE },
 };
 
 static unsigned parse_flags(const char *codes)
@@ -199,7 +218,6 @@ static const struct {
 	const char *what;
 	const char *hint;
 } refused[] = {
-	{ "/SYSV", "System V shared memory", "it cannot be saved yet: use mmap or memfd instead" },
 	{ "/anon_hugepage", "huge pages (hugetlb)", "run the program without MAP_HUGETLB" },
 	{ "/[aio]", "an asynchronous I/O context", "run the program without libaio" },
 	{ "anon_inode:", "memory of a kernel object", "it cannot be saved yet" },
@@ -218,6 +236,8 @@ static int classify(struct dump *dump, struct process *process, struct procfs_ma
 	for (size_t i = 0; i < sizeof(refused) / sizeof(refused[0]); i++)
 		if (strncmp(map->path, refused[i].prefix, strlen(refused[i].prefix)) == 0)
 			return refuse_map(process, map, refused[i].what, refused[i].hint, err);
+	if (ipc_is_segment(map))
+		return segment_mapping(dump, process, map, vma, err);
 	if (is_special(map->path)) {
 		vma->kind = VMA_SPECIAL;
 		return 0;
@@ -261,8 +281,13 @@ static int add_vma(struct dump *dump, struct process *process, struct procfs_map
 		vma->flags |= MAP_NORESERVE;
 	if (vma->advice & ADVICE_GROWSDOWN)
 		vma->flags |= MAP_GROWSDOWN;
-	vma->advice &= ~(unsigned)(ADVICE_GROWSDOWN | ADVICE_NORESERVE | ADVICE_USERFAULT);
-	return classify(dump, process, map, vma, err);
+	bool may_write = vma->advice & ADVICE_MAYWRITE;
+	vma->advice &= ~(unsigned)(ADVICE_MAYWRITE | ADVICE_GROWSDOWN | ADVICE_NORESERVE | ADVICE_USERFAULT);
+	if (classify(dump, process, map, vma, err) < 0)
+		return -1;
+	if (vma->kind == VMA_SYSV && !may_write)
+		vma->advice |= ADVICE_READONLY;
+	return 0;
 }
 
 static void forget_vmas(image_mm *mm)

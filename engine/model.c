@@ -78,10 +78,29 @@ static int check_identity(const struct model *model, const image_identity *ident
 static bool is_plain_mapping(const image_vma *vma)
 {
 	unsigned type = vma->flags & MAP_TYPE;
-	return vma->kind >= VMA_ANON && vma->kind <= VMA_SPECIAL &&
+	return vma->kind >= VMA_ANON && vma->kind <= VMA_SYSV &&
 	       !(vma->prot & ~(unsigned)(PROT_READ | PROT_WRITE | PROT_EXEC)) &&
 	       (type == MAP_PRIVATE || type == MAP_SHARED) &&
 	       !(vma->flags & ~(unsigned)(MAP_TYPE | MAP_GROWSDOWN | MAP_NORESERVE));
+}
+
+const image_shm *model_shm(const image_ipc *ipc, unsigned ghost)
+{
+	for (u_int i = 0; i < ipc->shms.shms_len; i++)
+		if (ipc->shms.shms_val[i].ghost == ghost)
+			return &ipc->shms.shms_val[i];
+	return NULL;
+}
+
+static int check_attached(const struct model *model, const image_vma *vma, struct fsnap_error *err)
+{
+	const image_shm *shm = model_shm(&model->ipc, vma->object);
+	if (!shm)
+		return corrupt(err, "mapping of a missing segment", vma->object);
+	uint64_t size = shm_bytes(shm);
+	if (vma->offset % STORE_PAGE || vma->offset > size || vma->end - vma->start > size - vma->offset)
+		return corrupt(err, "mapping behind the end of segment", shm->perm.id);
+	return 0;
 }
 
 static int check_vma(const struct model *model, const image_vma *vma, uint64_t previous_end,
@@ -96,6 +115,8 @@ static int check_vma(const struct model *model, const image_vma *vma, uint64_t p
 		return corrupt(err, "mapping of a missing file", vma->object);
 	if (vma->kind == VMA_SHARED && !model_ghost(model, vma->object))
 		return corrupt(err, "mapping of missing shared memory", vma->object);
+	if (vma->kind == VMA_SYSV)
+		return check_attached(model, vma, err);
 	return 0;
 }
 
@@ -172,6 +193,23 @@ static int check_process(const struct model *model, size_t index, struct fsnap_e
 	return check_identity(model, &process->cwd, err) < 0 ? -1 : check_identity(model, &process->root, err);
 }
 
+/* Pages go where our attachment of the segment is. */
+static int check_segments(const struct model *model, const struct image *image, struct fsnap_error *err)
+{
+	for (u_int i = 0; i < model->ipc.shms.shms_len; i++) {
+		const image_shm *shm = &model->ipc.shms.shms_val[i];
+		size_t n;
+		if (shm->page < STORE_PAGE || shm->page & (shm->page - 1) || shm->page > 1ull << 30 ||
+		    shm->size == 0 || shm->size > 1ull << 46 || !model_ghost(model, shm->ghost))
+			return corrupt(err, "System V segment", shm->perm.id);
+		const struct page_run *runs = image_runs(image, shm->ghost, &n);
+		for (size_t j = 0; j < n; j++)
+			if ((runs[j].page + runs[j].npages) * STORE_PAGE > shm_bytes(shm))
+				return corrupt(err, "page behind the end of segment", shm->perm.id);
+	}
+	return 0;
+}
+
 static int check(struct model *model, const struct image *image, struct fsnap_error *err)
 {
 	if (model->n_processes == 0)
@@ -182,6 +220,8 @@ static int check(struct model *model, const struct image *image, struct fsnap_er
 	for (size_t i = 0; i < model->n_mapped; i++)
 		if (model->mapped[i].id != i + 1 || check_identity(model, &model->mapped[i].identity, err) < 0)
 			return corrupt(err, "mapped file", model->mapped[i].id);
+	if (check_segments(model, image, err) < 0)
+		return -1;
 	for (size_t i = 0; i < model->n_files; i++)
 		if (model->files[i].id != i + 1)
 			return corrupt(err, "open file", model->files[i].id);
@@ -211,6 +251,11 @@ int model_load(struct model *model, const struct image *image, struct fsnap_erro
 	    LOAD(mms, n_mms, IMAGE_MM, image_mm) < 0 || LOAD(files, n_files, IMAGE_FILE, image_file) < 0 ||
 	    LOAD(processes, n_processes, IMAGE_PROCESS, image_process) < 0)
 		return -1;
+	if (image_count(image, IMAGE_IPC) > 1)
+		return corrupt(err, "number of System V records", (long)image_count(image, IMAGE_IPC));
+	if (image_count(image, IMAGE_IPC) == 1 &&
+	    image_get(image, IMAGE_IPC, 0, (xdrproc_t)xdr_image_ipc, &model->ipc, err) < 0)
+		return -1;
 	return check(model, image, err);
 }
 
@@ -223,4 +268,5 @@ void model_free(struct model *model)
 	RELEASE(mms, n_mms, image_mm);
 	RELEASE(files, n_files, image_file);
 	RELEASE(processes, n_processes, image_process);
+	xdr_free((xdrproc_t)xdr_image_ipc, (char *)&model->ipc);
 }

@@ -10,6 +10,12 @@
 
 #include "store/store.h"
 
+/* What its mappings may span: whole pages of its own size. */
+static inline uint64_t shm_bytes(const image_shm *shm)
+{
+	return (shm->size + shm->page - 1) & ~(shm->page - 1);
+}
+
 struct model {
 	image_tree tree;
 	image_machine machine;
@@ -23,6 +29,7 @@ struct model {
 	size_t n_files;
 	image_process *processes; /* root first */
 	size_t n_processes;
+	image_ipc ipc; /* empty where the image has none */
 	unsigned max_space; /* highest number of a ghost or address space */
 };
 
@@ -31,6 +38,7 @@ void model_free(struct model *model);
 
 const image_mm *model_mm(const struct model *model, unsigned id);
 const image_ghost *model_ghost(const struct model *model, unsigned id);
+const image_shm *model_shm(const image_ipc *ipc, unsigned ghost); /* whose content is that */
 image_process *model_process(const struct model *model, int pid);
 
 #endif

@@ -31,6 +31,7 @@ struct procfs_stat {
 	pid_t ppid, pgid, sid;
 	int exit_signal;
 	int exit_code; /* of a zombie, as wait(2) reports it */
+	unsigned long start_time; /* clock ticks of CLOCK_BOOTTIME */
 	unsigned long start_code, end_code, start_stack, start_data, end_data, start_brk;
 	unsigned long arg_start, arg_end, env_start, env_end;
 };

@@ -72,6 +72,7 @@ static int tell_story(struct restore *restore, struct fsnap_error *err)
 	if (result == 0)
 		return 0;
 	give_up(restore);
+	ipc_unmake(restore);
 	return error_context(err, "image %s", image_name(restore->image));
 }
 
@@ -84,6 +85,7 @@ static void restore_begin(struct restore *restore, const struct fsnap_restore_op
 
 static void restore_end(struct restore *restore)
 {
+	ipc_free(restore);
 	workshop_close(restore);
 	if (restore->control)
 		munmap(restore->control, restore->control_size);

@@ -11,6 +11,7 @@
 #define ENGINE_RESTORE_H
 
 #include "engine/fsnap.h"
+#include "engine/ipc/ipc.h"
 #include "engine/kinds/kinds.h"
 #include "engine/model.h"
 #include "engine/state/state.h"
@@ -40,6 +41,8 @@ struct restore {
 	int stdio[3];		     /* what was 0, 1, 2 */
 	int image_fd;
 	void *scratch[32];
+
+	struct shm_made *shms; /* ipc/shm.c: by place in model.ipc.shms */
 
 	struct plans *plans;
 	uint32_t *first_task; /* by process: its leader's task; its threads follow */

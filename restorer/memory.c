@@ -286,6 +286,10 @@ int memory_build(struct plans *plans, uint32_t task, const struct memory_source 
 		const image_vma *vma = &mm->vmas.vmas_val[i];
 		if (vma->kind == VMA_SPECIAL)
 			continue;
+		if (vma->kind == VMA_SYSV) {
+			memory_attach(plans, task, source, mm, i);
+			continue;
+		}
 		map_vma(plans, task, source, vma, needs_write(vma, runs, n));
 		name_vma(plans, task, vma);
 	}

@@ -30,6 +30,7 @@ struct memory_source {
 	int image_fd;
 	const int *mapped_fd; /* by image_mapped.id */
 	const int *ghost_fd;  /* by image_ghost.id, -1 for other spaces */
+	const image_ipc *ipc;	     /* segments by content */
 	struct memory_range control; /* control memory, in every task */
 	struct memory_special *specials; /* where the kernel put the vDSO group in the restoring process */
 	size_t n_specials;
@@ -46,5 +47,10 @@ int memory_build(struct plans *plans, uint32_t task, const struct memory_source 
 		 const image_mm *mm, struct fsnap_error *err);
 void memory_fields(struct plans *plans, uint32_t task, const struct memory_source *source,
 		   const image_mm *mm);
+
+/* attach.c: mapping number `vma` is of a System V segment: made, along with the others of the same
+ * attachment. To be called for each, in order. */
+void memory_attach(struct plans *plans, uint32_t task, const struct memory_source *source,
+		   const image_mm *mm, u_int vma);
 
 #endif

@@ -9,7 +9,7 @@
 #include "store/internal.h"
 #include "store/scope.h"
 
-#define KINDS (IMAGE_PROCESS + 2)
+#define KINDS (IMAGE_IPC + 2)
 
 struct image {
 	int fd;

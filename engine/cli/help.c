@@ -165,16 +165,24 @@ static void print_kind_line(FILE *out, const char *label, const char *text)
 	fputc('\n', out);
 }
 
+static void print_kind(FILE *out, const struct other_kind *kind)
+{
+	fprintf(out, "\n%s\n", kind->name);
+	print_kind_line(out, "kept", kind->keeps);
+	print_kind_line(out, "refused", kind->refuses);
+	print_kind_line(out, "shown by", kind->shown_by);
+}
+
 /* engine/README.md shows the same; tests/cli/kinds.py compares. */
 static void help_kinds(FILE *out)
 {
 	fputs("Kinds of open files, in the order in which they are asked:\n", out);
-	for (const struct file_kind *const *kind = file_kinds; *kind; kind++) {
-		fprintf(out, "\n%s\n", (*kind)->name);
-		print_kind_line(out, "kept", (*kind)->keeps);
-		print_kind_line(out, "refused", (*kind)->refuses);
-		print_kind_line(out, "shown by", (*kind)->shown_by);
-	}
+	for (const struct file_kind *const *kind = file_kinds; *kind; kind++)
+		print_kind(out, &(struct other_kind){ (*kind)->name, (*kind)->keeps, (*kind)->refuses,
+						      (*kind)->shown_by });
+	fputs("\nOther state of the kernel:\n", out);
+	for (const struct other_kind *const *kind = other_kinds; *kind; kind++)
+		print_kind(out, *kind);
 }
 
 int cli_help(const struct cli *cli, struct fsnap_error *err)

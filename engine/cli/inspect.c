@@ -13,7 +13,7 @@ const char *const memory_sort_names[MEMORY_SORTS] = { "files", "heap", "stack", 
 
 static enum memory_sort sort_of(const image_vma *vma)
 {
-	if (vma->kind == VMA_SHARED)
+	if (vma->kind == VMA_SHARED || vma->kind == VMA_SYSV)
 		return MEMORY_SHARED;
 	if (vma->kind == VMA_FILE)
 		return MEMORY_FILES;

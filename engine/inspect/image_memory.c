@@ -78,6 +78,7 @@ static size_t read_behind(struct process_view *process, const image_vma *vma, ui
 		return mapped ? view_read_mapped(process->tree, mapped, vma->offset + offset, to, n) :
 				0;
 	case VMA_SHARED:
+	case VMA_SYSV:
 		return image_space_read(process->tree, vma->object, vma->offset + offset, to, n);
 	case VMA_SPECIAL:
 		return read_vdso(process->tree, vma, offset, to, n);

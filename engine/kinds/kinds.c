@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "engine/ipc/ipc.h"
 #include "engine/kinds/table.h"
 
 /* Order matters: the first that matches takes the descriptor. */
@@ -15,6 +16,11 @@ const struct file_kind *const file_kinds[] = {
 	&kind_epoll, &kind_timerfd, &kind_signalfd,
 	&kind_unix, &kind_inet, &kind_tcp,
 	&kind_unsupported, /* matches everything */
+	NULL,
+};
+
+const struct other_kind *const other_kinds[] = {
+	&kind_sysv_shm,
 	NULL,
 };
 

@@ -86,6 +86,15 @@ struct file_kind {
 		       struct plans *plans, uint32_t task, int fd);
 };
 
+/* State that is no open file, told of in the same words. */
+struct other_kind {
+	const char *name;
+	const char *keeps, *refuses;
+	const char *shown_by;
+};
+
+extern const struct other_kind *const other_kinds[]; /* NULL-ended */
+
 extern const struct file_kind *const file_kinds[]; /* NULL-ended; the order is the order of matching */
 const struct file_kind *file_kind_find(const char *name);
 
