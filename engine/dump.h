@@ -41,8 +41,9 @@ struct saved_file {
 	image_file file;
 	union file_state state;
 	struct stat stat;
-	struct process *process; /* where it was met first, and under which number */
+	pid_t pid; /* where it was met first, and under which number; ours: only in flight */
 	int fd;
+	int held; /* our own descriptor of what is only in flight, else -1 */
 };
 
 struct saved_mapped {
@@ -72,6 +73,7 @@ struct dump {
 	int *ghost_fds; /* of each ghost, open until its content is copied */
 	size_t n_ghost_fds;
 	struct saved_file **files;
+	void *by_identity; /* the same, as tsearch(3) keeps them */
 	size_t n_files;
 	struct copy_job *jobs; /* by `at` */
 	size_t n_jobs;

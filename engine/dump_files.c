@@ -1,5 +1,6 @@
 #include <fcntl.h>
 #include <linux/kcmp.h>
+#include <search.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,8 +24,12 @@ int refuse_fd(const struct fd_view *fd, struct fsnap_error *err, const char *hin
 	va_start(args, what);
 	vsnprintf(text, sizeof(text), what, args);
 	va_end(args);
-	fail(err, FSNAP_E_UNSUPPORTED, 0, "process %d (%s): descriptor %d (%s): %s", fd->process->pid,
-	     fd->process->comm, fd->fd, fd->link, text);
+	if (fd->carrier)
+		fail(err, FSNAP_E_UNSUPPORTED, 0, "process %d (%s): under way in descriptor %d (%s): %s: %s",
+		     fd->process->pid, fd->process->comm, fd->carrier->fd, fd->carrier->link, fd->link, text);
+	else
+		fail(err, FSNAP_E_UNSUPPORTED, 0, "process %d (%s): descriptor %d (%s): %s", fd->process->pid,
+		     fd->process->comm, fd->fd, fd->link, text);
 	return error_hint(err, "%s", hint);
 }
 
@@ -110,6 +115,21 @@ void *dump_file_state(struct dump *dump, const char *kind, size_t index, image_f
 	return NULL;
 }
 
+void *dump_file_by_id(struct dump *dump, unsigned id, image_file **file)
+{
+	if (id == 0 || id > dump->n_files)
+		return NULL;
+	if (file)
+		*file = &dump->files[id - 1]->file;
+	return &dump->files[id - 1]->state;
+}
+
+void dump_holder(struct dump *dump, const image_file *file, pid_t *pid, int *fd)
+{
+	*pid = dump->files[file->id - 1]->pid;
+	*fd = dump->files[file->id - 1]->fd;
+}
+
 bool fdinfo_number(const char *info, const char *key, int base, uint64_t *value)
 {
 	size_t length = strlen(key);
@@ -125,17 +145,30 @@ bool fdinfo_number(const char *info, const char *key, int base, uint64_t *value)
 
 /* --- one descriptor ----------------------------------------------------------------- */
 
+/* Open file descriptions in an order of their own: by inode, and those of one inode (all of
+ * anon_inode have the same) as kcmp(2) orders them. */
+static int compare_files(const void *a, const void *b)
+{
+	const struct saved_file *left = a, *right = b;
+	if (left->stat.st_ino != right->stat.st_ino)
+		return left->stat.st_ino < right->stat.st_ino ? -1 : 1;
+	if (left->stat.st_dev != right->stat.st_dev)
+		return left->stat.st_dev < right->stat.st_dev ? -1 : 1;
+	switch (syscall(SYS_kcmp, left->pid, right->pid, KCMP_FILE, left->fd, right->fd)) {
+	case 0:
+		return 0;
+	case 1:
+		return -1;
+	}
+	return 1;
+}
+
 /* Descriptors of one open file description share it after a restore as well. */
 static struct saved_file *find_saved(struct dump *dump, const struct fd_view *fd)
 {
-	for (size_t i = 0; i < dump->n_files; i++) {
-		struct saved_file *saved = dump->files[i];
-		if (saved->stat.st_ino == fd->stat.st_ino && saved->stat.st_dev == fd->stat.st_dev &&
-		    saved->file.flags == fd->flags && saved->file.pos == fd->pos &&
-		    syscall(SYS_kcmp, saved->process->pid, fd->process->pid, KCMP_FILE, saved->fd, fd->fd) == 0)
-			return saved;
-	}
-	return NULL;
+	struct saved_file key = { .stat = fd->stat, .pid = fd->pid, .fd = fd->fd };
+	struct saved_file **found = tfind(&key, &dump->by_identity, compare_files);
+	return found ? *found : NULL;
 }
 
 static void collect_owner(const struct fd_view *fd, image_file *file)
@@ -163,8 +196,13 @@ static struct saved_file *save_file(const struct fd_view *fd, struct fsnap_error
 	for (size_t i = 0; !kind->matches(fd); i++)
 		kind = file_kinds[i + 1];
 	saved->stat = fd->stat;
-	saved->process = fd->process;
+	saved->pid = fd->pid;
 	saved->fd = fd->fd;
+	saved->held = -1;
+	if (!tsearch(saved, &dump->by_identity, compare_files)) {
+		fail(err, FSNAP_E_NOMEM, ENOMEM, "descriptors");
+		return NULL;
+	}
 	saved->file = (image_file){ .id = (unsigned)dump->n_files, .kind = strdup(kind->name),
 				    .flags = fd->flags, .pos = fd->pos, .label = strdup(fd->link) };
 	if (!saved->file.kind || !saved->file.label) {
@@ -189,6 +227,18 @@ static int add_fd(struct fd_view *fd, bool cloexec, struct fsnap_error *err)
 	return 0;
 }
 
+/* What fdinfo and fstat say of view->dup; *flags as fdinfo shows them. */
+static int look_at_file(struct fd_view *view, uint64_t *flags, struct fsnap_error *err)
+{
+	if (!view->info || !fdinfo_number(view->info, "flags", 8, flags) ||
+	    !fdinfo_number(view->info, "pos", 10, &view->pos) || fstat(view->dup, &view->stat) < 0)
+		return fail(err, FSNAP_E_SYSTEM, errno, "process %d (%s): descriptor %d (%s)", view->process->pid,
+			    view->process->comm, view->fd, view->link);
+	/* The number's close-on-exec flag is shown among the description's. */
+	view->flags = (unsigned)*flags & ~(unsigned)O_CLOEXEC;
+	return 0;
+}
+
 static int view_fd(struct dump *dump, struct process *process, int number, struct fsnap_error *err)
 {
 	char name[32], link[4096];
@@ -204,17 +254,43 @@ static int view_fd(struct dump *dump, struct process *process, int number, struc
 			    process->pid, process->comm, number, link);
 	snprintf(name, sizeof(name), "fdinfo/%d", number);
 	cleanup_free char *info = procfs_read_once(process->proc, name, NULL, err);
-	struct fd_view view = { .dump = dump, .process = process, .fd = number, .dup = dup, .link = link,
-				.info = info };
+	struct fd_view view = { .dump = dump, .process = process, .pid = process->pid, .fd = number,
+				.dup = dup, .link = link, .info = info };
 	uint64_t flags;
-	if (!info || !fdinfo_number(info, "flags", 8, &flags) || !fdinfo_number(info, "pos", 10, &view.pos) ||
-	    fstat(dup, &view.stat) < 0)
-		return fail(err, FSNAP_E_SYSTEM, errno, "process %d (%s): descriptor %d (%s)", process->pid,
-			    process->comm, number, link);
-	/* The number's close-on-exec flag is shown among the description's. */
-	bool cloexec = flags & O_CLOEXEC;
-	view.flags = (unsigned)flags & ~(unsigned)O_CLOEXEC;
-	return add_fd(&view, cloexec, err) < 0 ? -1 : record_locks_collect(&view, err);
+	if (look_at_file(&view, &flags, err) < 0)
+		return -1;
+	return add_fd(&view, flags & O_CLOEXEC, err) < 0 ? -1 : record_locks_collect(&view, err);
+}
+
+/* As view_fd(), for what /proc says of a descriptor of ours. */
+static struct saved_file *view_received(const struct fd_view *carrier, int fd, struct fsnap_error *err)
+{
+	char path[32], link[4096];
+	uint64_t flags;
+	struct fsnap_error ignored = { 0 };
+	cleanup_fd int self = procfs_open(getpid(), &ignored);
+	snprintf(path, sizeof(path), "fd/%d", fd);
+	ssize_t length = readlinkat(self, path, link, sizeof(link) - 1);
+	link[length < 0 ? 0 : length] = '\0';
+	snprintf(path, sizeof(path), "fdinfo/%d", fd);
+	cleanup_free char *info = procfs_read_once(self, path, NULL, err);
+	struct fd_view view = { .dump = carrier->dump, .process = carrier->process, .pid = getpid(), .fd = fd,
+				.dup = fd, .link = link, .info = info, .carrier = carrier };
+	if (look_at_file(&view, &flags, err) < 0)
+		return NULL;
+	struct saved_file *saved = find_saved(view.dump, &view);
+	return saved ? saved : save_file(&view, err);
+}
+
+unsigned dump_received(const struct fd_view *carrier, int fd, struct fsnap_error *err)
+{
+	struct saved_file *saved = view_received(carrier, fd, err);
+	/* What is known by our own descriptor only is compared with others through it, to the end. */
+	if (saved && saved->pid == getpid() && saved->fd == fd)
+		saved->held = fd;
+	else
+		close(fd);
+	return saved ? saved->file.id : 0;
 }
 
 int files_collect(struct dump *dump, struct process *process, struct fsnap_error *err)
@@ -268,6 +344,12 @@ int files_put(struct dump *dump, struct fsnap_error *err)
 	return 0;
 }
 
+/* The tree points to what dump->files owns. */
+static void leave(void *saved)
+{
+	(void)saved;
+}
+
 void files_free(struct dump *dump)
 {
 	for (size_t i = 0; i < dump->n_files; i++) {
@@ -276,8 +358,11 @@ void files_free(struct dump *dump)
 		if (kind && kind->xdr)
 			xdr_free(kind->xdr, (char *)&saved->state);
 		xdr_free((xdrproc_t)xdr_image_file, (char *)&saved->file);
+		if (saved->held >= 0)
+			close(saved->held);
 		free(saved);
 	}
+	tdestroy(dump->by_identity, leave);
 	free(dump->files);
 	for (size_t i = 0; i < sizeof(dump->scratch) / sizeof(dump->scratch[0]); i++)
 		free(dump->scratch[i]);

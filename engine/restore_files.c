@@ -80,6 +80,14 @@ const void *restore_file_state(struct restore *restore, const char *kind, size_t
 	return NULL;
 }
 
+const void *restore_file_by_id(struct restore *restore, unsigned id, const image_file **file)
+{
+	if (id == 0 || id > restore->model.n_files)
+		return NULL;
+	*file = &restore->model.files[id - 1];
+	return &restore->files[id - 1].state;
+}
+
 void **restore_scratch(struct restore *restore, const struct file_kind *kind)
 {
 	size_t place = 0;

@@ -29,6 +29,7 @@ struct restore;
 struct fd_view {
 	struct dump *dump;
 	struct process *process;
+	pid_t pid;		/* whose number `fd` is: the process, or ourselves (carrier) */
 	int fd;			/* its number there */
 	int dup;		/* a duplicate of it here (pidfd_getfd); -1 if O_PATH or not to be had */
 	struct stat stat;	/* of what it refers to */
@@ -36,6 +37,8 @@ struct fd_view {
 	uint64_t pos;		/* from fdinfo */
 	const char *link;	/* what /proc/PID/fd/N says */
 	const char *info;	/* text of /proc/PID/fdinfo/N */
+	/* Met in a message that waits in this socket: no process may have it. Else NULL. */
+	const struct fd_view *carrier;
 };
 
 /* Room for the state struct of any kind: what `state` below points to. */
@@ -138,6 +141,17 @@ int dump_identity(struct dump *dump, struct process *process, int fd, const char
 /* Image id of the file that descriptor `fd` of the process is; 0 if it has none. */
 unsigned dump_file_of_fd(struct dump *dump, const struct process *process, int fd);
 
+/* Takes `fd`, a descriptor of ours that came out of a message peeked at in the socket `carrier`, and
+ * returns the image id of that open file: one of the tree's, or one that is only in flight and is
+ * saved now, by its own kind. 0 with *err set: it cannot be. May call save() of the caller's kind. */
+unsigned dump_received(const struct fd_view *carrier, int fd, struct fsnap_error *err);
+
+/* Where kcmp(2) finds a file: a process and its number there. It may be ours (dump_received). */
+void dump_holder(struct dump *dump, const image_file *file, pid_t *pid, int *fd);
+
+/* The saved file of this id (they count from 1), whatever its kind; NULL past the end. */
+void *dump_file_by_id(struct dump *dump, unsigned id, image_file **file);
+
 /* Every saved file of a kind, to search among: returns its state struct or NULL past the end. */
 void *dump_file_state(struct dump *dump, const char *kind, size_t index, image_file **file);
 
@@ -159,6 +173,9 @@ int restore_fd(struct restore *restore, unsigned file_id);
  * with this one (the other end of a pair). The engine owns `fd` from here on, treats it as what
  * make() of that file had returned, and calls its connect(). */
 void restore_give(struct restore *restore, unsigned file_id, int fd);
+
+/* The file of this id (they count from 1), whatever its kind; NULL past the end. */
+const void *restore_file_by_id(struct restore *restore, unsigned id, const image_file **file);
 
 /* Files of a kind in the image, made or not: state or NULL past the end. */
 const void *restore_file_state(struct restore *restore, const char *kind, size_t index,

@@ -12,6 +12,7 @@
 #define TESTS_UNIT_KINDS_WORLD_H
 
 #include <fcntl.h>
+#include <linux/kcmp.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -20,6 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "engine/kinds/kinds.h"
@@ -27,7 +29,7 @@
 #include <cmocka.h> /* last: its fail() is a macro */
 
 #define WORLD_FILES 64
-#define WORLD_KINDS 16
+#define WORLD_KINDS 64
 
 struct world_file {
 	image_file file;
@@ -44,6 +46,7 @@ struct dump {
 	size_t n;
 	image_fd fds[WORLD_FILES];
 	void *scratch[WORLD_KINDS];
+	void *workshop[WORLD_KINDS]; /* scratch of the restore */
 	int ghosts[WORLD_FILES]; /* our own descriptors of what has no name; [0] unused */
 	size_t n_ghosts;
 	char notes[4096];
@@ -138,6 +141,20 @@ void *dump_file_state(struct dump *dump, const char *kind, size_t index, image_f
 	return NULL;
 }
 
+void *dump_file_by_id(struct dump *dump, unsigned id, image_file **file)
+{
+	if (id == 0 || id > dump->n)
+		return NULL;
+	*file = &dump->files[id - 1].file;
+	return &dump->files[id - 1].state;
+}
+
+void dump_holder(struct dump *dump, const image_file *file, pid_t *pid, int *fd)
+{
+	*pid = getpid();
+	*fd = dump->files[file->id - 1].number;
+}
+
 bool fdinfo_number(const char *info, const char *key, int base, uint64_t *value)
 {
 	char line[64];
@@ -189,6 +206,23 @@ const void *restore_file_state(struct restore *restore, const char *kind, size_t
 	return state;
 }
 
+const void *restore_file_by_id(struct restore *restore, unsigned id, const image_file **file)
+{
+	image_file *found;
+	const void *state = dump_file_by_id(restore->saved, id, &found);
+	if (state)
+		*file = found;
+	return state;
+}
+
+void **restore_scratch(struct restore *restore, const struct file_kind *kind)
+{
+	size_t i = 0;
+	while (file_kinds[i] != kind)
+		i++;
+	return &restore->saved->workshop[i];
+}
+
 void restore_note(struct restore *restore, const char *format, ...)
 {
 	(void)restore;
@@ -209,7 +243,8 @@ static char *read_text(const char *path, char *text, size_t size)
 	return text;
 }
 
-static int save_one(int number)
+/* `number`: of a test's descriptor, or of one that a message carried. */
+static int save_one(int number, const struct fd_view *carrier)
 {
 	char path[64], link[4096], info[4096];
 	uint64_t flags = 0;
@@ -217,9 +252,9 @@ static int save_one(int number)
 	ssize_t length = readlink(path, link, sizeof(link) - 1);
 	link[length < 0 ? 0 : length] = '\0';
 	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", number);
-	struct fd_view view = {.dump = &world, .process = &world.process, .fd = number,
+	struct fd_view view = {.dump = &world, .process = &world.process, .pid = getpid(), .fd = number,
 			       .dup = fcntl(number, F_DUPFD_CLOEXEC, 400), .link = link,
-			       .info = read_text(path, info, sizeof(info))};
+			       .info = read_text(path, info, sizeof(info)), .carrier = carrier};
 	fstat(view.dup, &view.stat);
 	fdinfo_number(info, "flags", 8, &flags);
 	fdinfo_number(info, "pos", 10, &view.pos);
@@ -239,6 +274,26 @@ static int save_one(int number)
 	return result;
 }
 
+static unsigned known_file(int fd)
+{
+	for (size_t i = 0; i < world.n; i++)
+		if (syscall(SYS_kcmp, getpid(), getpid(), KCMP_FILE, fd, world.files[i].number) == 0)
+			return world.files[i].file.id;
+	return 0;
+}
+
+unsigned dump_received(const struct fd_view *carrier, int fd, struct fsnap_error *err)
+{
+	(void)err;
+	unsigned id = known_file(fd);
+	int kept = id ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 700);
+	close(fd);
+	if (id)
+		return id;
+	id = (unsigned)world.n + 1;
+	return save_one(kept, carrier) < 0 ? 0 : id;
+}
+
 static void through_xdr(struct world_file *entry)
 {
 	static char buffer[1 << 22];
@@ -255,7 +310,7 @@ static void through_xdr(struct world_file *entry)
 static int world_save(size_t n, const int *fds)
 {
 	for (size_t i = 0; i < n; i++)
-		if (save_one(fds[i]) < 0)
+		if (!known_file(fds[i]) && save_one(fds[i], NULL) < 0)
 			return -1;
 	for (size_t i = 0; i < world.n; i++) {
 		struct world_file *entry = &world.files[i];
@@ -363,8 +418,10 @@ static int world_teardown(void **state)
 	}
 	for (size_t i = 1; i <= world.n_ghosts; i++)
 		close(world.ghosts[i]);
-	for (size_t i = 0; i < WORLD_KINDS; i++)
+	for (size_t i = 0; i < WORLD_KINDS; i++) {
 		free(world.scratch[i]);
+		free(world.workshop[i]);
+	}
 	close(world.process.proc);
 	return 0;
 }
