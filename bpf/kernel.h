@@ -43,6 +43,8 @@ typedef struct {
 
 struct folio {
 	memdesc_flags_t flags;
+	struct address_space *mapping;
+	unsigned long index;
 };
 
 struct folio___before_6_18 {
@@ -62,13 +64,55 @@ struct address_space {
 	struct xarray i_pages;
 };
 
-/* --- files: include/linux/fs.h ---------------------------------------------------- */
+/* --- files: include/linux/fs.h, include/linux/dcache.h ------------------------------ */
 
 struct file {
 	struct address_space *f_mapping;
 };
 
+struct super_block {
+	__u32 s_dev;
+};
+
+struct hlist_node {
+	struct hlist_node *next;
+};
+
+struct hlist_head {
+	struct hlist_node *first;
+};
+
+struct inode {
+	unsigned long i_ino;
+	__u32 i_generation;
+	struct super_block *i_sb;
+	struct hlist_head i_dentry;
+};
+
+struct qstr {
+	const unsigned char *name;
+};
+
+struct dentry {
+	struct dentry *d_parent;
+	struct qstr d_name;
+	union {
+		struct hlist_node d_alias; /* in inode.i_dentry */
+	} d_u;
+};
+
+/* --- tasks -------------------------------------------------------------------------- */
+
+struct task_struct {
+	int pid;
+	int tgid;
+};
+
 /* --- iterators: kernel/bpf/task_iter.c --------------------------------------------- */
+
+struct bpf_iter__task {
+	struct task_struct *task;
+};
 
 struct bpf_iter__task_file {
 	__u32 fd;

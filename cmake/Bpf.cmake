@@ -10,7 +10,7 @@ find_program(BPFTOOL bpftool PATHS /usr/sbin /sbin REQUIRED)
 mark_as_advanced(BPF_CLANG BPF_STRIP BPFTOOL)
 
 # <asm/types.h> is the host's: -target bpf has none of its own.
-set(bpf_flags -target bpf -g -O2 -Wall -Wextra $<$<BOOL:${FSNAP_WERROR}>:-Werror> -Wno-unused-parameter
+set(bpf_flags -target bpf -mcpu=v3 -g -O2 -Wall -Wextra $<$<BOOL:${FSNAP_WERROR}>:-Werror> -Wno-unused-parameter
 	-I${PROJECT_SOURCE_DIR} -isystem /usr/include/${CMAKE_LIBRARY_ARCHITECTURE})
 
 file(GLOB bpf_programs CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/bpf/*.bpf.c)

@@ -1,0 +1,209 @@
+/* What a watched tree reads is told by file and range, whoever of it reads; what others read is not. */
+#include "bpf/touch.h" /* before cmocka makes a macro of fail */
+
+#include <fcntl.h>
+#include <sched.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define MIB 1048576u
+#define SIZE 8u /* MiB */
+
+static struct fsnap_error err;
+static struct touch_watch *watch;
+static char path[] = "/var/tmp/fsnap-touch-XXXXXX";
+static int file;
+
+/* What was touched of our file, by MiB; after asking for it twice the CPUs have put down what they held. */
+struct seen {
+	ino_t ino;
+	uint64_t blocks[SIZE];
+	struct touch_file file;
+	bool found;
+};
+
+static int note(void *arg, const struct touch_key *key, const struct touch_range *range)
+{
+	struct seen *seen = arg;
+	if (key->file.ino != seen->ino || key->mib >= SIZE)
+		return 0;
+	seen->blocks[key->mib] |= range->blocks;
+	seen->file = key->file;
+	seen->found = true;
+	return 0;
+}
+
+static struct seen look(struct touch_watch *at)
+{
+	struct stat stat;
+	assert_int_equal(fstat(file, &stat), 0);
+	struct seen seen = { .ino = stat.st_ino };
+	assert_int_equal(touch_watch_read(at, note, &seen, &err), 0);
+	return seen;
+}
+
+static void read_at(off_t offset, size_t size)
+{
+	static char buf[MIB];
+	assert_int_equal(pread(file, buf, size, offset), size);
+}
+
+static int start_watch(void **state)
+{
+	(void)state;
+	pid_t self = getpid();
+	watch = touch_watch_start(&self, 1, &err);
+	return 0;
+}
+
+static int end_watch(void **state)
+{
+	(void)state;
+	touch_watch_close(watch);
+	watch = NULL;
+	return 0;
+}
+
+static void need_watch(void)
+{
+	if (!watch) {
+		print_message("skipped: %s\n", err.message);
+		skip();
+	}
+}
+
+static void reads_are_seen(void **state)
+{
+	(void)state;
+	need_watch();
+	read_at(2 * MIB + 5 * 16384, 16384);
+	read_at(4 * MIB, MIB);
+	struct seen seen = look(watch);
+	assert_true(seen.found);
+	assert_true(seen.blocks[2] & 1u << 5);
+	assert_int_equal(seen.blocks[4], UINT64_MAX);
+	assert_int_equal(seen.blocks[7], 0);
+}
+
+static void its_name_is_known(void **state)
+{
+	(void)state;
+	need_watch();
+	char told[4096];
+	read_at(0, 4096);
+	struct seen seen = look(watch);
+	assert_int_equal(touch_watch_path(watch, &seen.file, told, sizeof(told)), 0);
+	assert_string_equal(strrchr(told, '/'), strrchr(path, '/'));
+}
+
+static void faults_are_seen(void **state)
+{
+	(void)state;
+	need_watch();
+	volatile char *map = mmap(NULL, SIZE * MIB, PROT_READ, MAP_SHARED, file, 0);
+	assert_ptr_not_equal(map, MAP_FAILED);
+	(void)map[3 * MIB];
+	struct seen seen = look(watch);
+	assert_true(seen.blocks[3] & 1);
+	munmap((void *)map, SIZE * MIB);
+}
+
+static void in_child(void (*what)(void))
+{
+	pid_t pid = fork();
+	if (pid == 0) {
+		what();
+		_exit(0);
+	}
+	assert_int_equal(waitpid(pid, NULL, 0), pid);
+}
+
+static void read_sixth(void)
+{
+	read_at(6 * MIB, 4096);
+}
+
+static void children_are_watched(void **state)
+{
+	(void)state;
+	need_watch();
+	in_child(read_sixth);
+	assert_true(look(watch).blocks[6] & 1);
+}
+
+static void others_are_not(void **state)
+{
+	(void)state;
+	need_watch();
+	/* A watch of a child that does nothing: what we do is not its concern. */
+	int gate[2];
+	assert_int_equal(pipe(gate), 0);
+	pid_t pid = fork();
+	if (pid == 0) {
+		char byte;
+		close(gate[1]);
+		_exit((int)read(gate[0], &byte, 1));
+	}
+	struct touch_watch *other = touch_watch_start(&pid, 1, &err);
+	assert_non_null(other);
+	read_at(MIB, MIB);
+	assert_false(look(other).found);
+	touch_watch_close(other);
+	close(gate[0]);
+	close(gate[1]);
+	waitpid(pid, NULL, 0);
+}
+
+static void a_pinned_watch_stays(void **state)
+{
+	(void)state;
+	need_watch();
+	char place[] = "/var/tmp/fsnap-bpffs-XXXXXX", dir[64];
+	assert_non_null(mkdtemp(place));
+	snprintf(dir, sizeof(dir), "%s/watch", place);
+	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+	    mount("bpf", place, "bpf", 0, NULL) < 0) {
+		print_message("skipped: no bpffs to be mounted here\n");
+		skip();
+	}
+	assert_null(touch_watch_open(dir, &err));
+	assert_int_equal(touch_watch_pin(watch, dir, &err), 0);
+	touch_watch_close(watch);
+	watch = NULL;
+	read_at(7 * MIB, 4096);
+	struct touch_watch *again = touch_watch_open(dir, &err);
+	assert_non_null(again);
+	assert_true(look(again).blocks[7] & 1);
+	touch_watch_close(again);
+	assert_int_equal(touch_watch_unpin(dir, &err), 0);
+	assert_null(touch_watch_open(dir, &err));
+	umount2(place, MNT_DETACH);
+	rmdir(place);
+}
+
+int main(void)
+{
+#define WATCHED(test) cmocka_unit_test_setup_teardown(test, start_watch, end_watch)
+	const struct CMUnitTest tests[] = {
+		WATCHED(reads_are_seen), WATCHED(its_name_is_known),	WATCHED(faults_are_seen),
+		WATCHED(children_are_watched), WATCHED(others_are_not), WATCHED(a_pinned_watch_stays),
+	};
+	file = mkstemp(path);
+	if (file < 0 || posix_fallocate(file, 0, SIZE * MIB) != 0)
+		return 1;
+	int failed = cmocka_run_group_tests(tests, NULL, NULL);
+	unlink(path);
+	return failed;
+}
