@@ -268,7 +268,7 @@ static void terminal_becomes_stdio_and_its_master_is_refused(void **state)
 	assert_string_equal(world.files[0].file.kind, "stdio");
 	assert_int_equal(world.files[0].state.stdio.terminal, 1);
 	assert_true(world.files[0].state.stdio.termios.termios_len > 0);
-	assert_int_equal(save_one(master), -1);
+	assert_int_equal(save_one(master, NULL), -1);
 	assert_non_null(strstr(world_error.message, "pseudo-terminal"));
 	close(master);
 }
