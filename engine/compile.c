@@ -27,6 +27,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "engine/kinds/locks.h"
 #include "engine/machine.h"
 #include "engine/record_locks.h"
 #include "engine/restore.h"
@@ -151,43 +152,46 @@ static void close_numbers(struct plans *plans, uint32_t task, unsigned first, un
 		plan_call(plans, task, SYS_close_range, IMM(first), IMM(last), IMM(0));
 }
 
+/* Is this the first descriptor, by number of records, of its file? */
+static bool is_holder(const struct restore *restore, const image_process *process, const image_fd *fd)
+{
+	const struct workshop_file *file = &restore->files[fd->file - 1];
+	return file->holder == process && file->number == fd->fd;
+}
+
+/* Through one of the descriptors: owner and signal are the description's. */
 static void own_signals(struct restore *restore, const image_process *process, uint32_t task)
 {
 	for (u_int i = 0; i < process->fds.fds_len; i++) {
 		const image_fd *fd = &process->fds.fds_val[i];
 		const image_file *file = &restore->model.files[fd->file - 1];
-		if (file->owner == 0)
+		if ((!file->owner && !file->signo) || !is_holder(restore, process, fd))
 			continue;
-		struct f_owner_ex owner = { file->owner < 0 ? F_OWNER_PGRP : F_OWNER_PID, abs(file->owner) };
+		struct f_owner_ex owner = { file->owner < 0 ? F_OWNER_PGRP :
+					    file->owner_tid ? F_OWNER_TID : F_OWNER_PID, abs(file->owner) };
 		plan_note(restore->plans, "who gets signals of descriptor %d", fd->fd);
-		plan_call(restore->plans, task, SYS_fcntl, IMM(fd->fd), IMM(F_SETOWN_EX),
-			  DATA(plans_data(restore->plans, &owner, sizeof(owner), 4)));
-		plan_accept_any(restore->plans); /* an owner outside the tree may be gone */
+		if (owner.pid) {
+			plan_call(restore->plans, task, SYS_fcntl, IMM(fd->fd), IMM(F_SETOWN_EX),
+				  DATA(plans_data(restore->plans, &owner, sizeof(owner), 4)));
+			plan_accept_any(restore->plans); /* an owner outside the tree may be gone */
+		}
 		plan_call(restore->plans, task, SYS_fcntl, IMM(fd->fd), IMM(F_SETSIG), IMM(file->signo));
 	}
 }
 
-/* Is this the first process, by number of records, that has the file? */
-static bool first_holder(const struct restore *restore, const image_process *process, unsigned file)
-{
-	for (const image_process *p = restore->model.processes; p < process; p++)
-		for (u_int i = 0; i < p->fds.fds_len; i++)
-			if (p->fds.fds_val[i].file == file)
-				return false;
-	return true;
-}
-
+/* What the kernel ties to the process that asks for it. */
 static void settle_descriptors(struct restore *restore, const image_process *process, uint32_t task)
 {
-	unsigned last = 0;
 	for (u_int i = 0; i < process->fds.fds_len; i++) {
 		const image_fd *fd = &process->fds.fds_val[i];
 		const image_file *file = &restore->model.files[fd->file - 1];
 		const struct file_kind *kind = file_kind_find(file->kind);
-		if (!kind->settle || fd->file == last || !first_holder(restore, process, fd->file))
+		if (!is_holder(restore, process, fd))
 			continue;
-		last = fd->file;
-		kind->settle(restore, file, &restore->files[fd->file - 1].state, restore->plans, task, fd->fd);
+		locks_settle(file, restore->plans, task, fd->fd);
+		if (kind->settle)
+			kind->settle(restore, file, &restore->files[fd->file - 1].state, restore->plans, task,
+				     fd->fd);
 	}
 }
 

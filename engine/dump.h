@@ -13,6 +13,7 @@
 #ifndef ENGINE_DUMP_H
 #define ENGINE_DUMP_H
 
+#include "engine/file_keys.h"
 #include "engine/fsnap.h"
 #include "engine/kinds/kinds.h"
 #include "engine/text.h"
@@ -75,6 +76,8 @@ struct dump {
 	struct saved_file **files;
 	void *by_identity; /* the same, as tsearch(3) keeps them */
 	size_t n_files;
+	struct file_keys file_keys;
+	struct file_cursor file_cursor;
 	struct copy_job *jobs; /* by `at` */
 	size_t n_jobs;
 	struct page_run *runs;

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "engine/dump.h"
+#include "engine/kinds/locks.h"
 #include "engine/notes.h"
 #include "engine/procfs.h"
 #include "engine/record_locks.h"
@@ -93,20 +94,45 @@ int dump_identity(struct dump *dump, struct process *process, int fd, const char
 	return identity->ghost ? 0 : error_context(err, "process %d (%s)", process->pid, process->comm);
 }
 
+static int by_number(const void *number, const void *fd)
+{
+	return *(const int *)number - ((const image_fd *)fd)->fd;
+}
+
 unsigned dump_file_of_fd(struct dump *dump, const struct process *process, int fd)
 {
 	(void)dump;
-	for (u_int i = 0; i < process->image.fds.fds_len; i++)
-		if (process->image.fds.fds_val[i].fd == fd)
-			return process->image.fds.fds_val[i].file;
-	return 0;
+	const image_fd *found = process->image.fds.fds_len ?
+		bsearch(&fd, process->image.fds.fds_val, process->image.fds.fds_len, sizeof(*found), by_number) :
+		NULL;
+	return found ? found->file : 0;
 }
 
+/* Mostly called for one number after the other. A file that became another kind meanwhile is passed over. */
 void *dump_file_state(struct dump *dump, const char *kind, size_t index, image_file **file)
 {
-	for (size_t i = 0; i < dump->n_files; i++) {
+	struct file_cursor *cursor = &dump->file_cursor;
+	const struct file_kind *wanted = file_kind_find(kind);
+	if (cursor->kind != wanted || index < cursor->number)
+		*cursor = (struct file_cursor){ wanted, 0, 0 };
+	for (; cursor->at < dump->n_files; cursor->at++) {
+		struct saved_file *saved = dump->files[cursor->at];
+		if (strcmp(saved->file.kind, kind) != 0 || cursor->number++ < index)
+			continue;
+		cursor->number--;
+		if (file)
+			*file = &saved->file;
+		return &saved->state;
+	}
+	return NULL;
+}
+
+void *dump_file_next(struct dump *dump, const struct file_kind *kind, uint64_t key, size_t *at,
+		     image_file **file)
+{
+	for (size_t i; (i = file_keys_next(&dump->file_keys, kind, key, at)) != SIZE_MAX;) {
 		struct saved_file *saved = dump->files[i];
-		if (strcmp(saved->file.kind, kind) != 0 || index-- > 0)
+		if (strcmp(saved->file.kind, kind->name) != 0)
 			continue;
 		if (file)
 			*file = &saved->file;
@@ -171,13 +197,20 @@ static struct saved_file *find_saved(struct dump *dump, const struct fd_view *fd
 	return found ? *found : NULL;
 }
 
-static void collect_owner(const struct fd_view *fd, image_file *file)
+/* Whom signals about it go to, and which; what the writer knows of its lifetime. */
+static void collect_common(const struct fd_view *fd, image_file *file)
 {
 	struct f_owner_ex owner = { 0 };
-	if (fd->dup < 0 || fcntl(fd->dup, F_GETOWN_EX, &owner) < 0 || owner.pid == 0)
+	uint64_t hint = 0;
+	if (fd->dup < 0 || (fd->flags & O_PATH))
 		return;
-	file->owner = owner.type == F_OWNER_PGRP ? -owner.pid : owner.pid;
+	if (fcntl(fd->dup, F_GETOWN_EX, &owner) == 0 && owner.pid) {
+		file->owner = owner.type == F_OWNER_PGRP ? -owner.pid : owner.pid;
+		file->owner_tid = owner.type == F_OWNER_TID;
+	}
 	file->signo = fcntl(fd->dup, F_GETSIG);
+	if (S_ISREG(fd->stat.st_mode) && fcntl(fd->dup, F_GET_RW_HINT, &hint) == 0)
+		file->hint = (unsigned)hint;
 }
 
 static struct saved_file *save_file(const struct fd_view *fd, struct fsnap_error *err)
@@ -209,7 +242,9 @@ static struct saved_file *save_file(const struct fd_view *fd, struct fsnap_error
 		fail(err, FSNAP_E_NOMEM, ENOMEM, "descriptors");
 		return NULL;
 	}
-	collect_owner(fd, &saved->file);
+	collect_common(fd, &saved->file);
+	if (locks_save(fd, &saved->file, err) < 0)
+		return NULL;
 	return kind->save(fd, &saved->file, &saved->state, err) < 0 ? NULL : saved;
 }
 
@@ -307,8 +342,22 @@ int files_collect(struct dump *dump, struct process *process, struct fsnap_error
 
 /* --- all of them ---------------------------------------------------------------------- */
 
+static int index_files(struct dump *dump, struct fsnap_error *err)
+{
+	for (size_t i = 0; i < dump->n_files; i++) {
+		const struct file_kind *kind = file_kind_find(dump->files[i]->file.kind);
+		if (kind->key && file_keys_add(&dump->file_keys, kind, kind->key(&dump->files[i]->state), i,
+					       err) < 0)
+			return -1;
+	}
+	file_keys_sort(&dump->file_keys);
+	return 0;
+}
+
 int files_finish(struct dump *dump, struct fsnap_error *err)
 {
+	if (index_files(dump, err) < 0)
+		return -1;
 	for (size_t i = 0; i < dump->n_files; i++) {
 		struct saved_file *saved = dump->files[i];
 		const struct file_kind *kind = file_kind_find(saved->file.kind);
@@ -364,6 +413,7 @@ void files_free(struct dump *dump)
 	}
 	tdestroy(dump->by_identity, leave);
 	free(dump->files);
+	file_keys_free(&dump->file_keys);
 	for (size_t i = 0; i < sizeof(dump->scratch) / sizeof(dump->scratch[0]); i++)
 		free(dump->scratch[i]);
 }

@@ -10,6 +10,7 @@
 #ifndef ENGINE_RESTORE_H
 #define ENGINE_RESTORE_H
 
+#include "engine/file_keys.h"
 #include "engine/fsnap.h"
 #include "engine/ipc/ipc.h"
 #include "engine/kinds/kinds.h"
@@ -21,6 +22,8 @@ struct workshop_file {
 	union file_state state;
 	int fd; /* -1: not made yet */
 	bool given;
+	const image_process *holder; /* the first process, by number of records, that has it ... */
+	int number;		     /* ... under this number */
 };
 
 struct restore {
@@ -35,6 +38,8 @@ struct restore {
 	 * restored tasks use, which inherit them, take what is theirs, and close the rest. */
 	int bench;
 	struct workshop_file *files; /* by image_file.id - 1 */
+	struct file_keys file_keys;
+	struct file_cursor file_cursor;
 	int *mapped_fd;		     /* by image_mapped.id */
 	int *ghost_fd;		     /* by space */
 	int *cwd_fd, *root_fd;	     /* by process; root: -1 where it is our own */

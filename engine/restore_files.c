@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "engine/kinds/locks.h"
 #include "engine/machine.h"
 #include "engine/notes.h"
 #include "engine/restore.h"
@@ -70,12 +71,18 @@ void restore_give(struct restore *restore, unsigned file_id, int fd)
 const void *restore_file_state(struct restore *restore, const char *kind, size_t index,
 			       const image_file **file)
 {
-	for (size_t i = 0; i < restore->model.n_files; i++) {
-		if (strcmp(restore->model.files[i].kind, kind) != 0 || index-- > 0)
+	struct file_cursor *cursor = &restore->file_cursor;
+	const struct file_kind *wanted = file_kind_find(kind);
+	if (cursor->kind != wanted || index < cursor->number)
+		*cursor = (struct file_cursor){ wanted, 0, 0 };
+	for (; cursor->at < restore->model.n_files; cursor->at++) {
+		const image_file *candidate = &restore->model.files[cursor->at];
+		if (strcmp(candidate->kind, kind) != 0 || cursor->number++ < index)
 			continue;
+		cursor->number--;
 		if (file)
-			*file = &restore->model.files[i];
-		return &restore->files[i].state;
+			*file = candidate;
+		return &restore->files[cursor->at].state;
 	}
 	return NULL;
 }
@@ -86,6 +93,17 @@ const void *restore_file_by_id(struct restore *restore, unsigned id, const image
 		return NULL;
 	*file = &restore->model.files[id - 1];
 	return &restore->files[id - 1].state;
+}
+
+const void *restore_file_next(struct restore *restore, const struct file_kind *kind, uint64_t key,
+			      size_t *at, const image_file **file)
+{
+	size_t i = file_keys_next(&restore->file_keys, kind, key, at);
+	if (i == SIZE_MAX)
+		return NULL;
+	if (file)
+		*file = &restore->model.files[i];
+	return &restore->files[i].state;
 }
 
 void **restore_scratch(struct restore *restore, const struct file_kind *kind)
@@ -183,19 +201,34 @@ static int decode_state(struct restore *restore, size_t index, struct fsnap_erro
 	return 0;
 }
 
+/* What files of every kind have. */
 static int apply_common(const image_file *file, int fd, struct fsnap_error *err)
 {
+	uint64_t hint = file->hint;
 	if (file->flags & O_PATH)
 		return 0;
+	if (hint && fcntl(fd, F_SET_RW_HINT, &hint) < 0)
+		return fail(err, FSNAP_E_RESTORE_STEP, errno, "the expected lifetime of its data");
 	if (file->pos && lseek(fd, (off_t)file->pos, SEEK_SET) < 0 && errno != ESPIPE)
-		return fail(err, FSNAP_E_RESTORE_STEP, errno, "%s: file offset %llu", file->label,
+		return fail(err, FSNAP_E_RESTORE_STEP, errno, "file offset %llu",
 			    (unsigned long long)file->pos);
 	int settable = O_APPEND | O_ASYNC | O_DIRECT | O_NOATIME | O_NONBLOCK;
 	int now = fcntl(fd, F_GETFL);
 	int wanted = (now & ~settable) | ((int)file->flags & settable);
 	if (now != wanted && fcntl(fd, F_SETFL, wanted) < 0)
-		return fail(err, FSNAP_E_RESTORE_STEP, errno, "%s: file status flags", file->label);
+		return fail(err, FSNAP_E_RESTORE_STEP, errno, "file status flags");
 	return 0;
+}
+
+/* An error about this file, said as people know it. */
+static int whose(const struct restore *restore, size_t index, struct fsnap_error *err)
+{
+	const struct workshop_file *made = &restore->files[index];
+	const char *label = restore->model.files[index].label;
+	if (!made->holder)
+		return error_context(err, "descriptor (%s)", label);
+	return error_context(err, "process %d (%s): descriptor %d (%s)", made->holder->pid,
+			     made->holder->threads.threads_val[0].comm, made->number, label);
 }
 
 /* Owners are processes that exist only later; the kernel wants them alive: see compile.c. */
@@ -206,26 +239,60 @@ static int make_file(struct restore *restore, size_t index, struct fsnap_error *
 	const struct file_kind *kind = file_kind_find(file->kind);
 	/* Made with its other end; another one would lead nowhere. */
 	if (made->given && made->fd < 0) {
-		fail(err, FSNAP_E_SYSTEM, EMFILE, "descriptor (%s)", file->label);
-		return error_hint(err, "raise the limit on open files: ulimit -n");
+		fail(err, FSNAP_E_SYSTEM, EMFILE, "its other end was made");
+		error_hint(err, "raise the limit on open files: ulimit -n");
+		return whose(restore, index, err);
 	}
 	if (made->fd < 0) {
 		int fd = kind->make(restore, file, &made->state, err);
 		if (fd < 0)
-			return error_context(err, "descriptor (%s)", file->label);
+			return whose(restore, index, err);
 		made->fd = workshop_keep(restore, fd, err);
 	}
 	if (made->fd < 0)
 		return -1;
-	return kind->own_flags ? 0 : apply_common(file, made->fd, err);
+	if (locks_take(file, made->fd, err) < 0 ||
+	    (!kind->own_flags && apply_common(file, made->fd, err) < 0))
+		return whose(restore, index, err);
+	return 0;
+}
+
+static int index_files(struct restore *restore, struct fsnap_error *err)
+{
+	for (size_t i = 0; i < restore->model.n_files; i++) {
+		const struct file_kind *kind = file_kind_find(restore->model.files[i].kind);
+		if (kind->key && file_keys_add(&restore->file_keys, kind, kind->key(&restore->files[i].state), i,
+					       err) < 0)
+			return -1;
+	}
+	file_keys_sort(&restore->file_keys);
+	return 0;
+}
+
+static void find_holders(struct restore *restore)
+{
+	for (size_t i = 0; i < restore->model.n_processes; i++) {
+		const image_process *process = &restore->model.processes[i];
+		for (u_int j = 0; j < process->fds.fds_len; j++) {
+			const image_fd *fd = &process->fds.fds_val[j];
+			struct workshop_file *file = &restore->files[fd->file - 1];
+			if (file->holder)
+				continue;
+			file->holder = process;
+			file->number = fd->fd;
+		}
+	}
 }
 
 static int make_files(struct restore *restore, struct fsnap_error *err)
 {
 	size_t n = restore->model.n_files;
+	find_holders(restore);
 	for (size_t i = 0; i < n; i++)
 		if (decode_state(restore, i, err) < 0)
 			return -1;
+	if (index_files(restore, err) < 0)
+		return -1;
 	for (size_t i = 0; i < n; i++)
 		if (make_file(restore, i, err) < 0)
 			return -1;
@@ -233,7 +300,7 @@ static int make_files(struct restore *restore, struct fsnap_error *err)
 		const struct file_kind *kind = file_kind_find(restore->model.files[i].kind);
 		if (kind->connect && kind->connect(restore, &restore->model.files[i], &restore->files[i].state,
 						   restore->files[i].fd, err) < 0)
-			return error_context(err, "descriptor (%s)", restore->model.files[i].label);
+			return whose(restore, i, err);
 	}
 	return 0;
 }
@@ -322,6 +389,7 @@ void workshop_close(struct restore *restore)
 	}
 	free(restore->files);
 	restore->files = NULL;
+	file_keys_free(&restore->file_keys);
 	close_all(&restore->mapped_fd, model->n_mapped);
 	close_all(&restore->ghost_fd, model->max_space);
 	close_all(&restore->cwd_fd, model->n_processes);

@@ -64,6 +64,9 @@ struct file_kind {
 	const char *shown_by; /* the tests that show it: names or shell patterns, blanks between */
 	xdrproc_t xdr;	  /* of its state struct */
 	bool own_flags;	  /* make() leaves position and flags as they must be: the engine sets none */
+	/* What ties files of this kind together (the pipe that an end belongs to, a socket's number):
+	 * see dump_file_next(). May be NULL. */
+	uint64_t (*key)(const void *state);
 	bool (*matches)(const struct fd_view *fd);
 	/* Fills *state (its struct in image.x: image_file_NAME, zeroed before); the engine has filled
 	 * the rest of `file`. Strings and buffers in it are malloc'ed; the engine frees them with xdr_free. */
@@ -155,6 +158,11 @@ void *dump_file_by_id(struct dump *dump, unsigned id, image_file **file);
 /* Every saved file of a kind, to search among: returns its state struct or NULL past the end. */
 void *dump_file_state(struct dump *dump, const char *kind, size_t index, image_file **file);
 
+/* The next saved file of that kind with this key (file_kind.key): its state, NULL when there are no
+ * more. *at is 0 at first. For save_links, when all are saved. */
+void *dump_file_next(struct dump *dump, const struct file_kind *kind, uint64_t key, size_t *at,
+		     image_file **file);
+
 /* Key/value scan of fdinfo text: the number (any base strtoull takes with base) behind "key:" and
  * blanks or tabs, at the beginning of a line. */
 bool fdinfo_number(const char *info, const char *key, int base, uint64_t *value);
@@ -180,6 +188,10 @@ const void *restore_file_by_id(struct restore *restore, unsigned id, const image
 /* Files of a kind in the image, made or not: state or NULL past the end. */
 const void *restore_file_state(struct restore *restore, const char *kind, size_t index,
 			       const image_file **file);
+
+/* The next one of a kind with this key, made or not; as dump_file_next(). */
+const void *restore_file_next(struct restore *restore, const struct file_kind *kind, uint64_t key,
+			      size_t *at, const image_file **file);
 
 /* Content of a ghost as a new memfd/tmpfile descriptor positioned at 0; the same open file each time
  * is not promised, the same inode is. */

@@ -26,6 +26,11 @@ static bool pipe_matches(const struct fd_view *fd)
 	return S_ISFIFO(fd->stat.st_mode) && !(fd->flags & O_PATH) && fd->dup >= 0;
 }
 
+static uint64_t pipe_key(const void *state)
+{
+	return ((const image_file_pipe *)state)->pipe;
+}
+
 static bool has_content(image_file_pipe *state)
 {
 	return state->content.content_len > 0;
@@ -103,10 +108,8 @@ static struct pipe_ends ends_in_tree(struct dump *dump, const image_file_pipe *s
 	image_file *file;
 	image_file_pipe *other;
 	bool before = true;
-	for (size_t i = 0; (other = dump_file_state(dump, "pipe", i, &file)); i++) {
+	for (size_t at = 0; (other = dump_file_next(dump, &kind_pipe, state->pipe, &at, &file));) {
 		before = before && other != state;
-		if (other->pipe != state->pipe)
-			continue;
 		ends.reader |= other->writer != PIPE_WRITER;
 		ends.writer |= other->writer != PIPE_READER;
 		ends.packets |= other->writer != PIPE_READER && (file->flags & O_DIRECT);
@@ -125,12 +128,9 @@ static int become_stdio(struct dump *dump, image_file_pipe *state, int number,
 	if (has_content(state))
 		dump_note(dump, "%u bytes waiting on standard stream %d are not in the image",
 			  state->content.content_len, number);
-	for (size_t i = 0; (other = dump_file_state(dump, "pipe", i, &file));) {
-		if (other->pipe != pipe)
-			i++;
-		else if (stdio_become(file, other, number, err) < 0)
+	for (size_t at = 0; (other = dump_file_next(dump, &kind_pipe, pipe, &at, &file));)
+		if (stdio_become(file, other, number, err) < 0)
 			return -1;
-	}
 	return 0;
 }
 
@@ -139,8 +139,8 @@ static int pipe_stdio_number(struct dump *dump, const image_file_pipe *state)
 {
 	image_file *file;
 	const image_file_pipe *other;
-	for (size_t i = 0; (other = dump_file_state(dump, "pipe", i, &file)); i++) {
-		int number = other->pipe == state->pipe ? stdio_number(dump, file) : -1;
+	for (size_t at = 0; (other = dump_file_next(dump, &kind_pipe, state->pipe, &at, &file));) {
+		int number = stdio_number(dump, file);
 		if (number >= 0)
 			return number;
 	}
@@ -184,10 +184,9 @@ static int failed(const image_file *file, struct fsnap_error *err, const char *s
 static int fill(struct restore *restore, const image_file *file, const image_file_pipe *state,
 		int fd, struct fsnap_error *err)
 {
-	const image_file *ignored;
 	const image_file_pipe *other, *content = state;
-	for (size_t i = 0; (other = restore_file_state(restore, "pipe", i, &ignored)); i++)
-		if (other->pipe == state->pipe && other->content.content_len)
+	for (size_t at = 0; (other = restore_file_next(restore, &kind_pipe, state->pipe, &at, NULL));)
+		if (other->content.content_len)
 			content = other;
 	if (state->capacity != (unsigned)fcntl(fd, F_GETPIPE_SZ) &&
 	    fcntl(fd, F_SETPIPE_SZ, state->capacity) < 0) {
@@ -223,8 +222,8 @@ static int make_pipe(struct restore *restore, const image_file *file, const imag
 	}
 	const image_file *candidate;
 	const image_file_pipe *other;
-	for (size_t i = 0; (other = restore_file_state(restore, "pipe", i, &candidate)); i++) {
-		if (other->pipe != state->pipe || other->writer != !state->writer)
+	for (size_t at = 0; (other = restore_file_next(restore, &kind_pipe, state->pipe, &at, &candidate));) {
+		if (other->writer != !state->writer)
 			continue;
 		restore_give(restore, candidate->id, steal_fd(state->writer ? &reader : &writer));
 		break;
@@ -261,12 +260,12 @@ static int make_fifo(struct restore *restore, const image_file *file, const imag
 static int pipe_make(struct restore *restore, const image_file *file, const void *in,
 		     struct fsnap_error *err)
 {
-	const image_file_pipe *state = in, *other;
+	const image_file_pipe *state = in;
 	const image_file *candidate;
 	int made = -1;
-	for (size_t i = 0; made < 0 && (other = restore_file_state(restore, "pipe", i, &candidate)); i++)
-		if (other->pipe == state->pipe)
-			made = restore_fd(restore, candidate->id);
+	for (size_t at = 0; made < 0 &&
+	     restore_file_next(restore, &kind_pipe, state->pipe, &at, &candidate);)
+		made = restore_fd(restore, candidate->id);
 	if (state->path[0])
 		return make_fifo(restore, file, state, made < 0, err);
 	if (made < 0)
@@ -281,6 +280,7 @@ const struct file_kind kind_pipe = {
 	.refuses = "an end held outside the tree, packets not read yet",
 	.shown_by = "pipe_*",
 	.xdr = (xdrproc_t)xdr_image_file_pipe,
+	.key = pipe_key,
 	.matches = pipe_matches,
 	.save = pipe_save,
 	.save_links = pipe_save_links,

@@ -26,6 +26,11 @@ static bool unix_matches(const struct fd_view *fd)
 	return type == SOCK_STREAM || type == SOCK_DGRAM || type == SOCK_SEQPACKET;
 }
 
+static uint64_t unix_key(const void *state)
+{
+	return ((const image_file_unix *)state)->ino;
+}
+
 /* --- dump --------------------------------------------------------------------- */
 
 static bool error_waits(int fd)
@@ -85,12 +90,8 @@ static int unix_save(const struct fd_view *fd, image_file *file, void *out,
 
 static const image_file_unix *saved_socket(struct dump *dump, uint64_t ino)
 {
-	image_file *ignored;
-	const image_file_unix *other;
-	for (size_t i = 0; (other = dump_file_state(dump, "unix", i, &ignored)); i++)
-		if (other->ino == ino)
-			return other;
-	return NULL;
+	size_t at = 0;
+	return dump_file_next(dump, &kind_unix, ino, &at, NULL);
 }
 
 /* Clients outside the tree that wait at a listener of the tree. */
@@ -173,10 +174,9 @@ struct end {
 static struct end find_end(struct restore *restore, uint64_t ino)
 {
 	struct end end = {.fd = -1};
-	for (size_t i = 0; ino && (end.state = restore_file_state(restore, "unix", i, &end.file)); i++)
-		if (end.state->ino == ino)
-			return end;
-	return (struct end){.fd = -1};
+	size_t at = 0;
+	end.state = ino ? restore_file_next(restore, &kind_unix, ino, &at, &end.file) : NULL;
+	return end;
 }
 
 /* The listener that accepted: the image's own, made now if it is not yet; else -1 and no error. */
@@ -387,6 +387,7 @@ const struct file_kind kind_unix = {
 	.refuses = "an end outside the tree, descriptors under way, data before accept",
 	.shown_by = "socket_pair* socket_unix_listen",
 	.xdr = (xdrproc_t)xdr_image_file_unix,
+	.key = unix_key,
 	.matches = unix_matches,
 	.save = unix_save,
 	.save_links = unix_save_links,

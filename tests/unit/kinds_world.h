@@ -25,6 +25,7 @@
 #include <unistd.h>
 
 #include "engine/kinds/kinds.h"
+#include "engine/kinds/locks.h"
 
 #include <cmocka.h> /* last: its fail() is a macro */
 
@@ -135,7 +136,8 @@ void *dump_file_state(struct dump *dump, const char *kind, size_t index, image_f
 	for (size_t i = 0; i < dump->n; i++) {
 		if (strcmp(dump->files[i].file.kind, kind) || index--)
 			continue;
-		*file = &dump->files[i].file;
+		if (file)
+			*file = &dump->files[i].file;
 		return &dump->files[i].state;
 	}
 	return NULL;
@@ -153,6 +155,15 @@ void dump_holder(struct dump *dump, const image_file *file, pid_t *pid, int *fd)
 {
 	*pid = getpid();
 	*fd = dump->files[file->id - 1].number;
+}
+
+void *dump_file_next(struct dump *dump, const struct file_kind *kind, uint64_t key, size_t *at,
+		     image_file **file)
+{
+	for (void *state; (state = dump_file_state(dump, kind->name, *at, file)); ++*at)
+		if (kind->key(state) == key)
+			return ++*at, state;
+	return NULL;
 }
 
 bool fdinfo_number(const char *info, const char *key, int base, uint64_t *value)
@@ -215,6 +226,16 @@ const void *restore_file_by_id(struct restore *restore, unsigned id, const image
 	return state;
 }
 
+const void *restore_file_next(struct restore *restore, const struct file_kind *kind, uint64_t key,
+			      size_t *at, const image_file **file)
+{
+	image_file *found;
+	const void *state = dump_file_next(restore->saved, kind, key, at, &found);
+	if (state && file)
+		*file = found;
+	return state;
+}
+
 void **restore_scratch(struct restore *restore, const struct file_kind *kind)
 {
 	size_t i = 0;
@@ -269,7 +290,9 @@ static int save_one(int number, const struct fd_view *carrier)
 				   .flags = view.flags, .pos = view.pos, .label = strdup(link)};
 	world.fds[world.n - 1] = (image_fd){.fd = number, .file = entry->file.id};
 	world.process.image.fds.fds_len = (unsigned)world.n;
-	int result = file_kinds[i]->save(&view, &entry->file, &entry->state, &world_error);
+	int result = locks_save(&view, &entry->file, &world_error);
+	if (result == 0)
+		result = file_kinds[i]->save(&view, &entry->file, &entry->state, &world_error);
 	close(view.dup);
 	return result;
 }
@@ -341,6 +364,8 @@ static int make_all(struct restore *restore)
 		if (entry->made < 0)
 			entry->made = kind->make(restore, &entry->file, &entry->state, &world_error);
 		if (entry->made < 0)
+			return -1;
+		if (locks_take(&entry->file, entry->made, &world_error) < 0)
 			return -1;
 		if (kind->own_flags)
 			continue;

@@ -91,16 +91,16 @@ static void locks_of_the_description_come_back(void **state)
 	unlink(path);
 }
 
-static void lease_is_refused(void **state)
+static void lease_on_a_deleted_file_is_refused(void **state)
 {
 	(void)state;
 	char path[64];
 	int fd = open(scratch_file(path, "x"), O_RDONLY);
 	assert_int_equal(fcntl(fd, F_SETLEASE, F_RDLCK), 0);
+	unlink(path);
 	assert_int_equal(world_save(1, &fd), -1);
 	assert_int_equal(world_error.code, FSNAP_E_UNSUPPORTED);
 	assert_non_null(strstr(world_error.message, "lease"));
-	unlink(path);
 }
 
 static void devices_and_directories(void **state)
@@ -439,7 +439,7 @@ int main(void)
 		in_world(regular_file_goes_on_where_it_was),
 		in_world(deleted_file_and_memfd_keep_content),
 		in_world(locks_of_the_description_come_back),
-		in_world(lease_is_refused),
+		in_world(lease_on_a_deleted_file_is_refused),
 		in_world(devices_and_directories),
 		in_world(refused_by_name),
 		in_world(pipe_keeps_content_and_capacity),

@@ -106,7 +106,8 @@ static void a_file_and_its_state(void **state)
 	file.state.state_len = xdr_getpos(&xdr);
 
 	static const char front[] = "{\"id\":3,\"kind\":\"%s\",\"flags\":0,\"pos\":0,\"owner\":-5,"
-				    "\"signo\":0,\"label\":\"anon_inode:[eventfd]\",\"state\":%s}\n";
+				    "\"signo\":0,\"label\":\"anon_inode:[eventfd]\",\"state\":%s,"
+				    "\"owner_tid\":0,\"hint\":0,\"locks\":[]}\n";
 	static const struct {
 		char *kind;
 		const char *state;
