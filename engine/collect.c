@@ -157,7 +157,7 @@ int collect(struct dump *dump, struct fsnap_error *err)
 	struct tree *tree = &dump->tree;
 	struct process *batch[BATCH];
 	size_t n = 0;
-	if (refuse_shared_memory(tree, err) < 0)
+	if (refuse_shared_memory(tree, err) < 0 || kinship_collect(dump, err) < 0)
 		return -1;
 	for (size_t i = 0; i < tree->n_processes; i++) {
 		struct process *process = tree->processes[i];

@@ -5,7 +5,7 @@
  *
  *	die with the restorer            until it is released
  *	forget what it inherited         memory first: forking little is cheap
- *	children, session, children      those of the old session before setsid()
+ *	children, session, children      those of the old session before setsid(): compile_family.c
  *	process group, terminal
  *	wait for children to end         those that had ended
  *	memory
@@ -22,110 +22,20 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "engine/compile.h"
 #include "engine/kinds/locks.h"
 #include "engine/machine.h"
 #include "engine/record_locks.h"
 #include "engine/restore.h"
 #include "store/scope.h"
 
-enum { BARRIER_GROUPS, BARRIER_PRIVILEGES, BARRIER_BORN };
-
 #ifndef SYS_close_range
 #define SYS_close_range 436
 #endif
-
-static uint32_t leader_task(const struct restore *restore, const image_process *process)
-{
-	return restore->first_task[process - restore->model.processes];
-}
-
-/* --- family ------------------------------------------------------------------------ */
-
-static void fork_children(struct restore *restore, const image_process *parent, bool of_own_session)
-{
-	for (size_t i = 1; i < restore->model.n_processes; i++) {
-		const image_process *child = &restore->model.processes[i];
-		if (child->ppid != parent->pid || (child->sid == parent->pid) != of_own_session)
-			continue;
-		plan_note(restore->plans, "child process %d", child->pid);
-		plan_fork(restore->plans, leader_task(restore, parent), leader_task(restore, child),
-			  child->exit_signal);
-	}
-}
-
-/* Zombies have to be dead, and not waited for, before the program looks. */
-static void await_zombies(struct restore *restore, const image_process *parent)
-{
-	for (size_t i = 1; i < restore->model.n_processes; i++) {
-		const image_process *child = &restore->model.processes[i];
-		if (child->ppid != parent->pid || !child->zombie)
-			continue;
-		plan_note(restore->plans, "child %d has ended", child->pid);
-		plan_call(restore->plans, leader_task(restore, parent), SYS_waitid, IMM(P_PID), IMM(child->pid),
-			  IMM(0), IMM(WEXITED | WNOWAIT | __WALL), IMM(0));
-	}
-}
-
-static uint32_t count_group_leaders(const struct model *model)
-{
-	uint32_t n = 0;
-	for (size_t i = 0; i < model->n_processes; i++)
-		n += model->processes[i].pgid == model->processes[i].pid;
-	return n;
-}
-
-/* Is the tree in the foreground of our terminal, as a shell's job is? Then its own group must get
- * the terminal before it runs, or its first read() stops it. */
-static bool takes_terminal(const struct restore *restore, const image_process *root)
-{
-	if (restore->options->detach || root->sid == root->pid || root->pgid != root->pid)
-		return false;
-	return isatty(STDIN_FILENO) && tcgetpgrp(STDIN_FILENO) == getpgrp();
-}
-
-static void join_group(struct restore *restore, const image_process *process)
-{
-	struct plans *plans = restore->plans;
-	uint32_t task = leader_task(restore, process);
-	const image_process *parent = model_process(&restore->model, process->ppid);
-	if (process->pgid == process->pid) {
-		/* setsid() has made the group already. */
-		if (process->sid != process->pid) {
-			plan_note(plans, "process group");
-			plan_call(plans, task, SYS_setpgid, IMM(0), IMM(0));
-		}
-		plan_post(plans, task, BARRIER_GROUPS, 1);
-	} else if (model_process(&restore->model, process->pgid) && !(parent && parent->sid == process->pgid)) {
-		plan_note(plans, "process group of %d", process->pgid);
-		plan_wait(plans, task, BARRIER_GROUPS, count_group_leaders(&restore->model));
-		plan_call(plans, task, SYS_setpgid, IMM(0), IMM(process->pgid));
-	}
-}
-
-static void build_family(struct restore *restore, const image_process *process)
-{
-	struct plans *plans = restore->plans;
-	uint32_t task = leader_task(restore, process);
-	fork_children(restore, process, false);
-	if (process->sid == process->pid) {
-		plan_note(plans, "session");
-		plan_call(plans, task, SYS_setsid);
-	}
-	fork_children(restore, process, true);
-	join_group(restore, process);
-	if (process->ppid == 0 && takes_terminal(restore, process)) {
-		restore->report->terminal = 1;
-		plan_note(plans, "foreground of the terminal");
-		plan_call(plans, task, SYS_ioctl, IMM(restore->stdio[0]), IMM(TIOCSPGRP),
-			  DATA(plans_data(plans, &process->pgid, sizeof(process->pgid), 4)));
-	}
-	await_zombies(restore, process);
-}
 
 /* --- descriptors ---------------------------------------------------------------------- */
 
@@ -273,7 +183,7 @@ static void compile_zombie(struct restore *restore, const image_process *process
 	int status = process->wait_status;
 	const char *comm = process->threads.threads_val[0].comm;
 	struct rebuild r = rebuild_of(restore, process, 0);
-	join_group(restore, process);
+	family_build(restore, process);
 	creds_rebuild_task(&r);
 	plan_note(plans, "end as it had ended");
 	plan_call(plans, task, SYS_prctl, IMM(PR_SET_NAME), DATA(plans_data(plans, comm, strlen(comm) + 1, 1)));
@@ -300,6 +210,7 @@ static int compile_process(struct restore *restore, const image_process *process
 	uint32_t task = leader_task(restore, process);
 	struct rebuild r = rebuild_of(restore, process, 0);
 	const image_mm *mm = model_mm(&restore->model, process->mm);
+	family_await_parent(restore, process);
 	plan_note(plans, "end if the restore is given up");
 	plan_call(plans, task, SYS_prctl, IMM(PR_SET_PDEATHSIG), IMM(SIGKILL));
 	/* A parent that died before that does not count. */
@@ -308,7 +219,8 @@ static int compile_process(struct restore *restore, const image_process *process
 	rebuild_first(&r);
 	if (process->ppid == 0)
 		memory_clear(plans, task, &restore->source);
-	build_family(restore, process);
+	family_build(restore, process);
+	family_await_zombies(restore, process);
 	if (memory_specials(plans, task, &restore->source, mm, err) < 0 ||
 	    memory_build(plans, task, &restore->source, mm, err) < 0)
 		return -1;
@@ -318,6 +230,7 @@ static int compile_process(struct restore *restore, const image_process *process
 		plan_note(plans, "thread %d", process->threads.threads_val[i].tid);
 		plan_thread(plans, task, task + i);
 	}
+	family_await_orphans(restore, process);
 	rebuild_task(&r);
 	if (rebuild_process(&r, err) < 0)
 		return -1;
@@ -361,13 +274,14 @@ static int number_tasks(struct restore *restore, struct fsnap_error *err)
 		}
 	}
 	restore->n_parking = restore->report->threads;
-	return 0;
+	return family_tasks(restore, err);
 }
 
 int compile(struct restore *restore, struct fsnap_error *err)
 {
-	if (number_tasks(restore, err) < 0)
+	if (family_prepare(restore, err) < 0 || number_tasks(restore, err) < 0)
 		return -1;
+	family_helpers(restore);
 	for (size_t i = 0; i < restore->model.n_processes; i++) {
 		const image_process *process = &restore->model.processes[i];
 		if (process->zombie)

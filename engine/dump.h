@@ -3,6 +3,7 @@
  *
  *	look.c        what can be had before the freeze
  *	collect.c     what must be had during it, calling on the following
+ *	kinship.c     sessions, process groups and their leaders
  *	maps.c        the address space: mappings and mm fields
  *	pages.c       which pages must be stored, each physical frame once
  *	copy.c        target memory -> image, by as many workers as there are cores
@@ -94,6 +95,9 @@ void look_doubtfully(struct process *process);
 
 /* collect.c */
 int collect(struct dump *dump, struct fsnap_error *err);
+
+/* kinship.c: sessions and groups, which must be such that a restore can make them. */
+int kinship_collect(struct dump *dump, struct fsnap_error *err);
 
 /* records.c */
 int records_put(struct dump *dump, image_tree *tree, struct fsnap_error *err);

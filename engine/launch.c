@@ -126,7 +126,7 @@ static bool in_use(int tid)
 }
 
 /* Cheaper to find out now than to undo later; what slips through is found by clone3. */
-static int check_numbers(const struct restore *restore, struct fsnap_error *err)
+int launch_check_numbers(const struct restore *restore, struct fsnap_error *err)
 {
 	for (size_t i = 0; i < restore->model.n_processes; i++) {
 		const image_process *process = &restore->model.processes[i];
@@ -160,11 +160,17 @@ static int spawn(struct restore *restore, struct fsnap_error *err)
 	sigset_t all, was;
 	sigfillset(&all);
 	sigprocmask(SIG_SETMASK, &all, &was);
-	int pid = agent_spawn(control(restore), 0, SIGCHLD);
+	const struct kin *root = &restore->family.kin[0];
+	bool stand_in = root->birth == BIRTH_STAND_IN;
+	int pid = agent_spawn(control(restore),
+			      stand_in ? restore->stand_in_task[root->maker] : restore->first_task[0], SIGCHLD);
 	sigprocmask(SIG_SETMASK, &was, NULL);
 	if (pid < 0)
 		return spawn_failed(restore, -pid, err);
-	restore->root = restore->report->pid = pid;
+	restore->root = restore->report->pid = root->pid;
+	/* It makes the root, a child of ours, and ends; if it could not, that shows as a failed step. */
+	if (stand_in)
+		waitpid(pid, NULL, __WALL);
 	return 0;
 }
 
@@ -259,7 +265,7 @@ static void open_gate(struct restore *restore)
 
 int launch(struct restore *restore, struct fsnap_error *err)
 {
-	if (check_numbers(restore, err) < 0 || ipc_make(restore, err) < 0 ||
+	if (launch_check_numbers(restore, err) < 0 || ipc_make(restore, err) < 0 ||
 	    lay_control(restore, err) < 0 || spawn(restore, err) < 0)
 		return -1;
 	/* Meanwhile: are the pages what was written? The tasks copy, but nothing of them runs yet. */

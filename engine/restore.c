@@ -92,6 +92,8 @@ static void restore_end(struct restore *restore)
 	tree_free(&restore->tracees);
 	plans_free(restore->plans);
 	free(restore->first_task);
+	free(restore->stand_in_task);
+	family_free(&restore->family);
 	free(restore->source.specials);
 	inherited_free(&restore->self);
 	model_free(&restore->model);

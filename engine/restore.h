@@ -4,12 +4,13 @@
  *	model.c          the image's records, decoded and checked
  *	restore_files.c  the workshop: every open file description, made in this process
  *	restore_ghost.c  content without a name, made anew
- *	compile.c        image -> one plan per task
+ *	compile*.c       image -> one plan per task
  *	launch.c         plans -> tasks: control memory, spawn, await, release
  */
 #ifndef ENGINE_RESTORE_H
 #define ENGINE_RESTORE_H
 
+#include "engine/family.h"
 #include "engine/file_keys.h"
 #include "engine/fsnap.h"
 #include "engine/ipc/ipc.h"
@@ -51,6 +52,8 @@ struct restore {
 
 	struct plans *plans;
 	uint32_t *first_task; /* by process: its leader's task; its threads follow */
+	struct family family; /* in the order of the image's processes */
+	uint32_t *stand_in_task; /* by stand-in */
 	uint32_t n_parking;   /* tasks that will park: all but zombies */
 	struct memory_source source;
 
@@ -75,6 +78,8 @@ int compile(struct restore *restore, struct fsnap_error *err);
 /* launch.c: launch_reserve() finds a place for control memory; launch() brings all tasks to the end
  * of their plans; release() makes them the program; give_up() removes all that was made. */
 int launch_reserve(struct restore *restore, struct fsnap_error *err);
+/* PID_TAKEN where a number that the image needs is in use. */
+int launch_check_numbers(const struct restore *restore, struct fsnap_error *err);
 int launch(struct restore *restore, struct fsnap_error *err);
 int release(struct restore *restore, struct fsnap_error *err);
 void give_up(struct restore *restore);

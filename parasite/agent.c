@@ -294,7 +294,7 @@ static int64_t perform(const struct run *run, const struct plan_op *op)
 	case PLAN_WAIT:
 		return await(run, &ctl->barrier[arg[0]], arg[1], &ctl->failed);
 	case PLAN_FORK:
-		return clone_task(ctl, (uint32_t)arg[0], 0, arg[1]);
+		return clone_task(ctl, (uint32_t)arg[0], arg[2], arg[1]);
 	case PLAN_THREAD:
 		return clone_task(ctl, (uint32_t)arg[0], THREAD_FLAGS, 0);
 	case PLAN_PARK:

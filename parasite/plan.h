@@ -30,7 +30,8 @@ enum plan_kind {
 	PLAN_COPY,	  /* copy arg[2] bytes from arg[1] to arg[0] */
 	PLAN_POST,	  /* add arg[1] to barrier word arg[0], wake its waiters */
 	PLAN_WAIT,	  /* until barrier word arg[0] is at least arg[1] */
-	PLAN_FORK,	  /* a child process (arg[1] = its exit signal) on task arg[0]'s plan */
+	PLAN_FORK,	  /* a child process (arg[1] = its exit signal, arg[2] = CLONE_* flags) on task
+			     arg[0]'s plan */
 	PLAN_THREAD,	  /* a sibling thread on task arg[0]'s plan */
 	PLAN_PARK,	  /* report TASK_PARKED; go on when ctl.release >= arg[0] */
 };

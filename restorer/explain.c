@@ -163,6 +163,8 @@ static void say_op(struct text *text, const struct plans *plans, struct ctl *ctl
 		break;
 	case PLAN_FORK:
 		say(text, "fork %s", who_is(plans, op->arg[0]));
+		if (op->arg[2])
+			say(text, " with flags %#" PRIx64, op->arg[2]);
 		break;
 	case PLAN_THREAD:
 		say(text, "start %s", who_is(plans, op->arg[0]));

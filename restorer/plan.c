@@ -215,6 +215,13 @@ void plan_fork(struct plans *plans, uint32_t task, uint32_t child_task, int exit
 	APPEND(plans, task, PLAN_FORK, IMM(child_task), IMM(exit_signal));
 }
 
+void plan_fork_flags(struct plans *plans, uint64_t flags)
+{
+	struct plan_op *op = last_op(plans);
+	if (op)
+		op->arg[2] = flags;
+}
+
 void plan_thread(struct plans *plans, uint32_t task, uint32_t thread_task)
 {
 	APPEND(plans, task, PLAN_THREAD, IMM(thread_task));

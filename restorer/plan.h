@@ -69,6 +69,7 @@ void plan_copy(struct plans *plans, uint32_t task, struct arg to, struct arg fro
 void plan_post(struct plans *plans, uint32_t task, uint32_t barrier, uint32_t add);
 void plan_wait(struct plans *plans, uint32_t task, uint32_t barrier, uint32_t at_least);
 void plan_fork(struct plans *plans, uint32_t task, uint32_t child_task, int exit_signal);
+void plan_fork_flags(struct plans *plans, uint64_t flags); /* of the fork appended last: CLONE_* */
 void plan_thread(struct plans *plans, uint32_t task, uint32_t thread_task);
 void plan_park(struct plans *plans, uint32_t task, uint32_t until_release);
 

@@ -1,0 +1,36 @@
+/*
+ * compile.h - what the parts of compile.c share.
+ */
+#ifndef ENGINE_COMPILE_H
+#define ENGINE_COMPILE_H
+
+#include "engine/restore.h"
+
+enum barrier {
+	BARRIER_GROUPS,	    /* process groups that have begun */
+	BARRIER_JOINED,	    /* members of groups begun by stand-ins */
+	BARRIER_ORPHANS,    /* orphans that have come to their parents */
+	BARRIER_PRIVILEGES, /* threads that have given up privileges */
+	BARRIER_BORN,	    /* processes that are complete */
+};
+
+/* The plan of a process' main thread; its other threads follow. */
+static inline uint32_t leader_task(const struct restore *restore, const image_process *process)
+{
+	return restore->first_task[process - restore->model.processes];
+}
+
+/* compile_family.c: who is made by whom, told to restore->family and to the first operations of every
+ * plan; family_tasks() numbers the tasks that only help, family_helpers() writes their plans. */
+int family_prepare(struct restore *restore, struct fsnap_error *err);
+int family_tasks(struct restore *restore, struct fsnap_error *err);
+void family_helpers(struct restore *restore);
+/* A process that comes to its parent as an orphan has another one at first. */
+void family_await_parent(struct restore *restore, const image_process *process);
+/* Children, session, process group. */
+void family_build(struct restore *restore, const image_process *process);
+void family_await_zombies(struct restore *restore, const image_process *process);
+/* Before anybody becomes, or ceases to be, a subreaper. */
+void family_await_orphans(struct restore *restore, const image_process *process);
+
+#endif
