@@ -59,6 +59,8 @@ static uint64_t *block_table(struct image_writer *writer)
 
 /* --- tables ----------------------------------------------------------------------------------- */
 
+#define TABLES 4
+
 struct table {
 	struct layout_section *section;
 	const void *bytes;
@@ -93,12 +95,13 @@ static int write_tables(struct image_writer *writer, struct layout_slot *slot,
 		{&slot->metadata, writer->records.bytes, writer->records.length},
 		{&slot->blocks, sums, layout_blocks(writer->taken) * sizeof(*sums)},
 		{&slot->index, writer->runs, writer->run_count * sizeof(*writer->runs)},
+		{&slot->hints, writer->hints.bytes, writer->hints.length},
 	};
-	uint64_t end = place_tables(table, 3, writer->taken);
+	uint64_t end = place_tables(table, TABLES, writer->taken);
 	uint64_t start = slot->metadata.offset;
 	if (writer_back(writer, start, end - start, err) < 0)
 		return -1;
-	for (int i = 0; i < 3; i++)
+	for (int i = 0; i < TABLES; i++)
 		medium_copy(writer->medium, table[i].section->offset, table[i].bytes,
 			    table[i].length);
 
@@ -107,6 +110,7 @@ static int write_tables(struct image_writer *writer, struct layout_slot *slot,
 	slot->pages_offset = LAYOUT_PAGES;
 	slot->pages = writer->taken;
 	slot->records = writer->records.count;
+	slot->hint_records = writer->hints.count;
 	return 0;
 }
 
@@ -131,7 +135,7 @@ static int seal(struct image_writer *writer, struct layout_slot *slot, struct fs
 	if (write_tables(writer, slot, err) < 0 || cut_file(writer, slot, err) < 0)
 		return -1;
 	uint64_t tables = slot->metadata.offset;
-	uint64_t tables_end = slot->index.offset + slot->index.length;
+	uint64_t tables_end = slot->hints.offset + slot->hints.length;
 	if (medium_persist(medium, 0, sizeof(struct layout_super), err) < 0 ||
 	    medium_persist(medium, tables, tables_end - tables, err) < 0 ||
 	    medium_persist(medium, LAYOUT_PAGES, slot->pages * STORE_PAGE, err) < 0 ||

@@ -137,9 +137,12 @@ static const char *check_bounds(const struct layout_slot *slot)
 		return "the page index has a length of no whole entries";
 	if (slot->metadata.length > UINT32_MAX || slot->records > slot->metadata.length / 16)
 		return "the metadata has an impossible size";
+	if (slot->hints.length > UINT32_MAX || slot->hint_records > slot->hints.length / 16)
+		return "its hints have an impossible size";
 
-	const struct layout_section *section[] = {&slot->metadata, &slot->blocks, &slot->index};
-	for (int i = 0; i < 3; i++) {
+	const struct layout_section *section[] = {&slot->metadata, &slot->blocks, &slot->index,
+						  &slot->hints};
+	for (int i = 0; i < 4; i++) {
 		uint64_t offset = section[i]->offset, length = section[i]->length;
 		if (offset < LAYOUT_HEAD || offset % sizeof(uint64_t) || offset > slot->length ||
 		    length > slot->length - offset)

@@ -62,7 +62,9 @@ struct layout_slot {
 	struct layout_section metadata;
 	struct layout_section blocks; /* uint64_t per LAYOUT_BLOCK of the page area */
 	struct layout_section index;  /* struct page_run, sorted */
-	uint8_t zero[3952];
+	struct layout_section hints;  /* records that a restore can do without */
+	uint64_t hint_records;
+	uint8_t zero[3920];
 	uint64_t checksum; /* XXH3-64 of all bytes before */
 };
 

@@ -9,7 +9,7 @@
 #include "store/internal.h"
 #include "store/scope.h"
 
-#define KINDS (IMAGE_IPC + 2)
+#define KINDS (IMAGE_HEAT + 2)
 
 struct image {
 	int fd;
@@ -21,6 +21,9 @@ struct image {
 	size_t run_count;
 	struct record *records; /* sorted by kind, then as in the file */
 	size_t first[KINDS];	/* records of kind k: [first[k], first[k + 1]) */
+	char *hint_bytes;
+	struct record *hints; /* sorted likewise; NULL: not read */
+	size_t hint_count;
 	struct medium *medium;	/* the page area; NULL where there are no pages */
 };
 
@@ -227,6 +230,8 @@ void image_close(struct image *image)
 	medium_close(image->medium);
 	scope_close(&image->fd);
 	free(image->records);
+	free(image->hints);
+	free(image->hint_bytes);
 	free(image->runs);
 	free(image->sums);
 	free(image->metadata);
@@ -269,6 +274,39 @@ int image_get(const struct image *image, uint32_t kind, size_t index, xdrproc_t 
 				      "record %zu of kind %" PRIu32 " is missing", index, kind);
 	return record_decode(&image->records[image->first[kind] + index], image->name, proc, object,
 			     err);
+}
+
+int image_hints(struct image *image, struct fsnap_error *err)
+{
+	if (image->hints)
+		return 0;
+	if (!image->hint_bytes)
+		image->hint_bytes = read_section(image, &image->slot.hints, "hints", err);
+	if (!image->hint_bytes)
+		return -1;
+	return record_parse(image->hint_bytes, image->slot.hints.length, image->slot.hint_records, image->name,
+			    &image->hints, &image->hint_count, err);
+}
+
+static size_t first_hint(const struct image *image, uint32_t kind)
+{
+	size_t at = 0;
+	while (at < image->hint_count && image->hints[at].kind < kind)
+		at++;
+	return at;
+}
+
+size_t image_hint_count(const struct image *image, uint32_t kind)
+{
+	return first_hint(image, kind + 1) - first_hint(image, kind);
+}
+
+int image_hint_get(const struct image *image, uint32_t kind, size_t index, xdrproc_t proc, void *object,
+		   struct fsnap_error *err)
+{
+	if (index >= image_hint_count(image, kind))
+		return layout_corrupt(err, image->name, "hint %zu of kind %" PRIu32 " is missing", index, kind);
+	return record_decode(&image->hints[first_hint(image, kind) + index], image->name, proc, object, err);
 }
 
 /* Index of the first run whose space is at least `space`. */

@@ -101,6 +101,10 @@ int image_writer_add_run(struct image_writer *writer, const struct page_run *run
 int image_writer_put(struct image_writer *writer, uint32_t kind, bool required, const char *name,
 		     xdrproc_t proc, void *object, struct fsnap_error *err);
 
+/* Appends a record that a restore can do without, to a table of its own: damage there costs only it. */
+int image_writer_put_hint(struct image_writer *writer, uint32_t kind, const char *name, xdrproc_t proc,
+			  void *object, struct fsnap_error *err);
+
 /* Makes everything persistent, then the commit record, then the name. On failure the image does
  * not exist. Frees the writer in either case. *file_bytes (may be NULL): length of the file. */
 int image_writer_commit(struct image_writer *writer, uint64_t *file_bytes, struct fsnap_error *err);
@@ -126,6 +130,13 @@ uint64_t image_created_ns(const struct image *image);
 size_t image_count(const struct image *image, uint32_t kind);
 int image_get(const struct image *image, uint32_t kind, size_t index, xdrproc_t proc, void *object,
 	      struct fsnap_error *err);
+
+/* Hints, which nothing but speed depends on. image_hints() reads and checks them at the first call; -1:
+ * they are damaged, the image is as good without. The others count and give none before. */
+int image_hints(struct image *image, struct fsnap_error *err);
+size_t image_hint_count(const struct image *image, uint32_t kind);
+int image_hint_get(const struct image *image, uint32_t kind, size_t index, xdrproc_t proc, void *object,
+		   struct fsnap_error *err);
 
 /* Runs of one space, sorted by page; NULL and 0 where it has none. */
 const struct page_run *image_runs(const struct image *image, uint32_t space, size_t *count);

@@ -261,6 +261,14 @@ int image_writer_put(struct image_writer *writer, uint32_t kind, bool required, 
 	return 0;
 }
 
+int image_writer_put_hint(struct image_writer *writer, uint32_t kind, const char *name, xdrproc_t proc,
+			  void *object, struct fsnap_error *err)
+{
+	if (record_append(&writer->hints, kind, false, name, proc, object, err) < 0)
+		return error_context(err, "image %s", writer->name);
+	return 0;
+}
+
 /* --- giving up -------------------------------------------------------------------------------- */
 
 void writer_free(struct image_writer *writer)
@@ -270,6 +278,7 @@ void writer_free(struct image_writer *writer)
 	free(writer->blocks);
 	free(writer->runs);
 	free(writer->records.bytes);
+	free(writer->hints.bytes);
 	free(writer);
 }
 

@@ -32,6 +32,7 @@ struct image_writer {
 	size_t run_count;
 	size_t run_room;
 	struct record_buffer records;
+	struct record_buffer hints;
 	struct layout_super super;
 };
 

@@ -32,15 +32,20 @@ static char image_path[128];
 static int image_file_fd; /* of the image under test, writable */
 static struct layout_head head;
 
+static void open_for_damage(void)
+{
+	snprintf(image_path, sizeof(image_path), "%s/images/a.fsnap", world);
+	image_file_fd = open(image_path, O_RDWR | O_CLOEXEC);
+	assert_true(image_file_fd >= 0);
+	assert_int_equal(pread(image_file_fd, &head, sizeof(head), 0), sizeof(head));
+}
+
 static void make_image(void)
 {
 	struct store *store = world_store(STORE_WRITE);
 	seed_make(store, "a", SEED, PAGES);
 	store_close(store);
-	snprintf(image_path, sizeof(image_path), "%s/images/a.fsnap", world);
-	image_file_fd = open(image_path, O_RDWR | O_CLOEXEC);
-	assert_true(image_file_fd >= 0);
-	assert_int_equal(pread(image_file_fd, &head, sizeof(head), 0), sizeof(head));
+	open_for_damage();
 }
 
 static void write_head(void)
@@ -221,6 +226,64 @@ static void two_slots(void **state)
 	write_head();
 	expect_refused(FSNAP_E_IMAGE_CORRUPT, "never committed");
 	close(image_file_fd);
+}
+
+/* --- hints ------------------------------------------------------------------------------- */
+
+static void make_image_with_hint(void)
+{
+	struct fsnap_error err = {0};
+	struct store *store = world_store(STORE_WRITE);
+	struct image_writer *writer = image_writer_open(store, "a", PAGES, &err);
+	image_heat_run run = {.page = 7, .pages = 9, .heat = 3};
+	image_heat heat = {.identity.path = (char *)"/f", .runs = {1, &run}};
+	assert_non_null(writer);
+	assert_int_equal(seed_fill(writer, SEED, PAGES, &err), 0);
+	assert_int_equal(image_writer_put_hint(writer, IMAGE_HEAT, "heat", (xdrproc_t)xdr_image_heat, &heat,
+					       &err), 0);
+	assert_int_equal(image_writer_commit(writer, NULL, &err), 0);
+	store_close(store);
+	open_for_damage();
+}
+
+static int read_hint(image_heat *heat)
+{
+	struct fsnap_error err = {0};
+	struct image *image = image_open(NULL, image_path, &err);
+	if (!image)
+		fail_msg("without its hints the image is whole: %s", err.message);
+	memset(heat, 0, sizeof(*heat));
+	int result = image_hints(image, &err);
+	if (result == 0) {
+		assert_int_equal(image_hint_count(image, IMAGE_HEAT), 1);
+		assert_int_equal(image_hint_count(image, IMAGE_TREE), 0);
+		result = image_hint_get(image, IMAGE_HEAT, 0, (xdrproc_t)xdr_image_heat, heat, &err);
+	} else {
+		assert_int_equal(image_hint_count(image, IMAGE_HEAT), 0);
+		assert_int_equal(err.code, FSNAP_E_IMAGE_CORRUPT);
+	}
+	image_close(image);
+	return result;
+}
+
+static void damaged_hints_cost_the_hints(void **state)
+{
+	(void)state;
+	image_heat heat;
+	make_image_with_hint();
+	assert_int_equal(read_hint(&heat), 0);
+	assert_int_equal(heat.runs.runs_val[0].pages, 9);
+	xdr_free((xdrproc_t)xdr_image_heat, (char *)&heat);
+	const struct layout_section *hints = &head.slot[0].hints;
+	for (uint64_t at = hints->offset; at < hints->offset + hints->length; at++) {
+		uint8_t byte, flipped;
+		assert_int_equal(pread(image_file_fd, &byte, 1, (off_t)at), 1);
+		flipped = byte ^ 0x10;
+		assert_int_equal(pwrite(image_file_fd, &flipped, 1, (off_t)at), 1);
+		assert_int_equal(read_hint(&heat), -1);
+		assert_int_equal(pwrite(image_file_fd, &byte, 1, (off_t)at), 1);
+	}
+	expect_whole();
 }
 
 /* --- lies with a right checksum ------------------------------------------------------------ */
@@ -432,6 +495,7 @@ int main(void)
 		STORE_TEST(two_slots),
 		STORE_TEST(lying_slots),
 		STORE_TEST(lying_runs),
+		STORE_TEST(damaged_hints_cost_the_hints),
 		STORE_TEST(lying_metadata),
 		STORE_TEST(unknown_records),
 		STORE_TEST(a_body_longer_than_its_struct),
