@@ -13,9 +13,10 @@
  *	threads
  *	signals, timers, names, ...      engine/state/
  *	owners of descriptors' signals   when everybody is born
+ *	late descriptors                 pidfds: settle_files.c
  *	PARK 1                           the engine takes hold of every task
  *	limits, filters, credentials     from here on it may do no more than the program may
- *	dumpable, timers armed           when that is true of everybody
+ *	dumpable, timers armed           when that is true of everybody; timers of descriptors, too
  *	end                              parks for good; registers are set from outside
  */
 #include <fcntl.h>
@@ -89,22 +90,6 @@ static void own_signals(struct restore *restore, const image_process *process, u
 	}
 }
 
-/* What the kernel ties to the process that asks for it. */
-static void settle_descriptors(struct restore *restore, const image_process *process, uint32_t task)
-{
-	for (u_int i = 0; i < process->fds.fds_len; i++) {
-		const image_fd *fd = &process->fds.fds_val[i];
-		const image_file *file = &restore->model.files[fd->file - 1];
-		const struct file_kind *kind = file_kind_find(file->kind);
-		if (!is_holder(restore, process, fd))
-			continue;
-		locks_settle(file, restore->plans, task, fd->fd);
-		if (kind->settle)
-			kind->settle(restore, file, &restore->files[fd->file - 1].state, restore->plans, task,
-				     fd->fd);
-	}
-}
-
 static void build_descriptors(struct restore *restore, const image_process *process)
 {
 	struct plans *plans = restore->plans;
@@ -118,7 +103,7 @@ static void build_descriptors(struct restore *restore, const image_process *proc
 			  IMM(fd->cloexec ? O_CLOEXEC : 0));
 		plan_accept_equal(plans, fd->fd);
 	}
-	settle_descriptors(restore, process, task);
+	settle_files(restore, process, task);
 	plan_note(plans, "close what the program does not have");
 	for (u_int i = 0; i < process->fds.fds_len; i++) {
 		unsigned fd = (unsigned)process->fds.fds_val[i].fd;
@@ -160,6 +145,7 @@ static void end_parked(struct restore *restore, uint32_t task, const struct rebu
 		return;
 	plan_wait(restore->plans, task, BARRIER_PRIVILEGES, restore->n_parking);
 	identity_settle(r);
+	arm_files(restore, r->process, task);
 	timers_arm(r);
 }
 
@@ -237,6 +223,7 @@ static int compile_process(struct restore *restore, const image_process *process
 	plan_post(plans, task, BARRIER_BORN, 1);
 	plan_wait(plans, task, BARRIER_BORN, restore->report->processes);
 	own_signals(restore, process, task);
+	arrive_files(restore, process, task, BARRIER_ARRIVED);
 	plan_park(plans, task, 1);
 	limits_rebuild(&r);
 	if (rebuild_privileges(&r, err) < 0)

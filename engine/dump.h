@@ -85,6 +85,8 @@ struct dump {
 	size_t n_runs;
 	void *frames; /* pages.c: physical frames seen so far */
 	void *scratch[32]; /* of the kinds, by their place in file_kinds[] */
+	struct peek *peek; /* opened when it is first wanted */
+	bool peeked;
 };
 
 /* look.c: the tree's root and whoever is found below it; one process, if that was not done yet; what

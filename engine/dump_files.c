@@ -9,6 +9,7 @@
 
 #include "engine/dump.h"
 #include "engine/kinds/locks.h"
+#include "engine/kinds/peek.h"
 #include "engine/notes.h"
 #include "engine/procfs.h"
 #include "engine/record_locks.h"
@@ -45,6 +46,14 @@ void **dump_scratch(struct dump *dump, const struct file_kind *kind)
 	while (file_kinds[place] != kind)
 		place++;
 	return &dump->scratch[place];
+}
+
+struct peek *dump_peek(struct dump *dump)
+{
+	if (!dump->peeked)
+		dump->peek = peek_open();
+	dump->peeked = true;
+	return dump->peek;
 }
 
 void dump_note(struct dump *dump, const char *format, ...)
@@ -414,6 +423,7 @@ void files_free(struct dump *dump)
 	tdestroy(dump->by_identity, leave);
 	free(dump->files);
 	file_keys_free(&dump->file_keys);
+	peek_close(dump->peek);
 	for (size_t i = 0; i < sizeof(dump->scratch) / sizeof(dump->scratch[0]); i++)
 		free(dump->scratch[i]);
 }

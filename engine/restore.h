@@ -5,6 +5,7 @@
  *	restore_files.c  the workshop: every open file description, made in this process
  *	restore_ghost.c  content without a name, made anew
  *	compile*.c       image -> one plan per task
+ *	settle_files.c   what must be done to a descriptor in a process that has it
  *	launch.c         plans -> tasks: control memory, spawn, await, release
  */
 #ifndef ENGINE_RESTORE_H
@@ -74,6 +75,12 @@ int ghost_make(struct restore *restore, unsigned ghost_id, struct fsnap_error *e
 
 /* compile.c */
 int compile(struct restore *restore, struct fsnap_error *err);
+
+/* settle_files.c: operations for files this process is the one to settle, in the order of a plan.
+ * arrive_files() posts and awaits `barrier`. */
+void settle_files(struct restore *restore, const image_process *process, uint32_t task);
+void arrive_files(struct restore *restore, const image_process *process, uint32_t task, uint32_t barrier);
+void arm_files(struct restore *restore, const image_process *process, uint32_t task);
 
 /* launch.c: launch_reserve() finds a place for control memory; launch() brings all tasks to the end
  * of their plans; release() makes them the program; give_up() removes all that was made. */

@@ -284,6 +284,18 @@ static void find_holders(struct restore *restore)
 	}
 }
 
+static int connect_files(struct restore *restore, int rank, struct fsnap_error *err)
+{
+	for (size_t i = 0; i < restore->model.n_files; i++) {
+		const image_file *file = &restore->model.files[i];
+		const struct file_kind *kind = file_kind_find(file->kind);
+		if (kind->connect && kind->connect_rank == rank &&
+		    kind->connect(restore, file, &restore->files[i].state, restore->files[i].fd, err) < 0)
+			return error_context(err, "descriptor (%s)", file->label);
+	}
+	return 0;
+}
+
 static int make_files(struct restore *restore, struct fsnap_error *err)
 {
 	size_t n = restore->model.n_files;
@@ -296,12 +308,9 @@ static int make_files(struct restore *restore, struct fsnap_error *err)
 	for (size_t i = 0; i < n; i++)
 		if (make_file(restore, i, err) < 0)
 			return -1;
-	for (size_t i = 0; i < n; i++) {
-		const struct file_kind *kind = file_kind_find(restore->model.files[i].kind);
-		if (kind->connect && kind->connect(restore, &restore->model.files[i], &restore->files[i].state,
-						   restore->files[i].fd, err) < 0)
-			return whose(restore, i, err);
-	}
+	for (int rank = 0; rank <= 2; rank++)
+		if (connect_files(restore, rank, err) < 0)
+			return -1;
 	return 0;
 }
 

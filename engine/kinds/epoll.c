@@ -4,6 +4,10 @@
  * The kernel knows a watch by file *and* by the number it was added under; later
  * epoll_ctl calls of the program use that number.  So at restore each file stands
  * at that number for the moment it is added.
+ *
+ * An edge-triggered watch tells once.  Whether it has told is only to be seen in the
+ * kernel's list of what is to be reported (peek.h); where we may look, one that
+ * has told is silent after a restore too, and reports come in the order they had.
  */
 #include <fcntl.h>
 #include <inttypes.h>
@@ -12,10 +16,12 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "engine/kinds/peek.h"
 #include "engine/kinds/table.h"
 #include "engine/kinds/values.h"
 #include "store/scope.h"
@@ -30,23 +36,78 @@ static bool epoll_matches(const struct fd_view *fd)
 
 /* --- dump --------------------------------------------------------------------- */
 
+/* linux/eventpoll.h since Linux 6.9 */
+struct busy_poll {
+	uint32_t usecs;
+	uint16_t budget;
+	uint8_t prefer, pad;
+};
+#define EPIOCSPARAMS_6_9 _IOW(0x8a, 1, struct busy_poll)
+#define EPIOCGPARAMS_6_9 _IOR(0x8a, 2, struct busy_poll)
+
+static void save_busy_poll(int fd, image_file_epoll *state)
+{
+	struct busy_poll params;
+	if (fd < 0 || ioctl(fd, EPIOCGPARAMS_6_9, &params) < 0)
+		return;
+	state->busy_poll_usecs = params.usecs;
+	state->busy_poll_budget = params.budget;
+	state->prefer_busy_poll = params.prefer;
+}
+
+/* The list of struct epitem that the next epoll_wait looks at. */
+static void save_ready(const struct fd_view *fd, image_file_epoll *state)
+{
+	enum { LIST, LINK, NUMBER, EVENT };
+	struct peek_member at[] = {{"eventpoll", "rdllist", 0}, {"epitem", "rdllink", 0},
+				   {"epitem", "ffd.fd", 0}, {"epitem", "event", 0}};
+	struct peek *peek = dump_peek(fd->dump);
+	uint64_t instance = peek && peek_layout(peek, at, 4) ? peek_private(peek, fd->dup) : 0;
+	if (!instance)
+		return;
+	uint64_t head = instance + at[LIST].offset, link = peek_word(peek, head, 0);
+	unsigned place = 0;
+	for (unsigned n = 0; link && link != head && n <= state->targets.targets_len; n++) {
+		uint64_t item = link - at[LINK].offset;
+		struct epoll_event event;
+		int number = (int)peek_half(peek, item, at[NUMBER].offset);
+		if (!peek_bytes(peek, item + at[EVENT].offset, &event, sizeof(event)))
+			return;
+		for (unsigned i = 0; i < state->targets.targets_len; i++) {
+			image_epoll_target *target = &state->targets.targets_val[i];
+			if (target->fd != number || target->ready || target->data != event.data.u64)
+				continue;
+			target->ready = ++place;
+			break;
+		}
+		link = peek_word(peek, link, 0);
+	}
+	state->seen = link == head;
+}
+
 static int epoll_save(const struct fd_view *fd, image_file *file, void *out,
 		      struct fsnap_error *err)
 {
 	(void)file;
 	image_file_epoll *state = out;
 	static const char key[] = "\ntfd:";
+	bool edges = false;
 	for (const char *at = strstr(fd->info, key); at; at = strstr(at + 1, key)) {
 		image_epoll_target *target = append(state->targets, targets);
-		uint64_t data;
+		uint64_t data, ino;
 		if (!target)
 			return no_memory(err);
-		if (sscanf(at, " tfd: %d events: %x data: %" SCNx64, &target->fd, &target->events,
-			   &data) != 3)
+		if (sscanf(at, " tfd: %d events: %x data: %" SCNx64 " pos: %*d ino: %" SCNx64, &target->fd,
+			   &target->events, &data, &ino) != 4)
 			return refuse_fd(fd, err, "The kernel does not say what it watches.",
 					 "an epoll instance");
 		target->data = data;
+		target->ino = ino;
+		edges |= (target->events & EPOLLET) != 0;
 	}
+	save_busy_poll(fd->dup, state);
+	if (edges)
+		save_ready(fd, state);
 	return 0;
 }
 
@@ -62,10 +123,17 @@ static bool watches(const struct watch *watch, const struct process *process, in
 		       &watch->slot) == 0;
 }
 
-/* Nearly always the descriptor of that number in the same process; else anybody's. */
-static unsigned watched_file(struct dump *dump, const struct watch *watch)
+/* Nearly always the descriptor of that number in the same process; else anybody's. A socket has an
+ * inode of its own, which fdinfo shows: no need to ask, which takes the longer the more is watched. */
+static unsigned watched_file(struct dump *dump, const struct watch *watch, uint64_t ino)
 {
+	char socket[64];
 	unsigned id = dump_file_of_fd(dump, watch->process, (int)watch->slot.tfd);
+	image_file *file = NULL;
+	dump_file_by_id(dump, id, &file);
+	snprintf(socket, sizeof(socket), "socket:[%" PRIu64 "]", ino);
+	if (file && !strcmp(file->label, socket))
+		return id;
 	if (id && watches(watch, watch->process, (int)watch->slot.tfd))
 		return id;
 	const struct tree *tree = dump_tree(dump);
@@ -78,37 +146,71 @@ static unsigned watched_file(struct dump *dump, const struct watch *watch)
 	return 0;
 }
 
+/* What is late is added by the process that has the instance, which must have the file under that
+ * number, too. */
+static bool is_late_elsewhere(struct dump *dump, const struct process *process,
+			      const image_epoll_target *target)
+{
+	image_file *file;
+	const void *state = dump_file_by_id(dump, target->file, &file);
+	const struct file_kind *kind = file_kind_find(file->kind);
+	return kind->is_late && kind->is_late(state) &&
+	       dump_file_of_fd(dump, process, target->fd) != target->file;
+}
+
+static int link_target(struct dump *dump, const image_file *file, struct watch *watch,
+		       image_epoll_target *target, struct fsnap_error *err)
+{
+	watch->slot.tfd = (__u32)target->fd;
+	target->file = watch->process ? watched_file(dump, watch, target->ino) : 0;
+	if (!target->file)
+		return refuse_file(dump, file, err,
+				   "The program closed a descriptor it still watches, and a process "
+				   "outside the tree has it open: dump that one, too.",
+				   "it watches a file (added as descriptor %d) that no process of the tree "
+				   "has open", target->fd);
+	if (is_late_elsewhere(dump, watch->process, target))
+		return refuse_file(dump, file, err, "Let it watch the descriptor that the program has open.",
+				   "it watches a pidfd that was closed as descriptor %d", target->fd);
+	return 0;
+}
+
+/* Several files may be watched under one number: all but the last were closed there since. */
 static int epoll_save_links(struct dump *dump, image_file *file, void *out, struct fsnap_error *err)
 {
 	image_file_epoll *state = out;
-	int epoll = -1;
+	int epoll = -1, highest = 0;
 	struct watch watch = {.process = file_holder(dump, file, &epoll)};
+	for (unsigned i = 0; i < state->targets.targets_len; i++)
+		if (state->targets.targets_val[i].fd > highest)
+			highest = state->targets.targets_val[i].fd;
+	cleanup_free uint32_t *seen = calloc((size_t)highest + 1, sizeof(*seen));
+	if (!seen)
+		return no_memory(err);
+	watch.slot.efd = (__u32)epoll;
 	for (unsigned i = 0; i < state->targets.targets_len; i++) {
 		image_epoll_target *target = &state->targets.targets_val[i];
-		watch.slot = (struct kcmp_epoll_slot){.efd = (__u32)epoll, .tfd = (__u32)target->fd};
-		for (unsigned j = 0; j < i; j++)
-			watch.slot.toff += state->targets.targets_val[j].fd == target->fd;
-		target->file = watch.process ? watched_file(dump, &watch) : 0;
-		if (!target->file)
-			return refuse_file(dump, file, err,
-					   "The program closed a descriptor it still watches, and a "
-					   "process outside the tree has it open: dump that one, too.",
-					   "it watches a file (added as descriptor %d) that no process "
-					   "of the tree has open", target->fd);
+		watch.slot.toff = seen[target->fd]++;
+		if (link_target(dump, file, &watch, target, err) < 0)
+			return -1;
 	}
 	return 0;
 }
 
 /* --- restore -------------------------------------------------------------------- */
 
-static int epoll_make(struct restore *restore, const image_file *file, const void *state,
+static int epoll_make(struct restore *restore, const image_file *file, const void *in,
 		      struct fsnap_error *err)
 {
-	(void)restore;
-	(void)state;
+	const image_file_epoll *state = in;
+	struct busy_poll params = {state->busy_poll_usecs, (uint16_t)state->busy_poll_budget,
+				   (uint8_t)state->prefer_busy_poll, 0};
 	int fd = epoll_create1(EPOLL_CLOEXEC);
 	if (fd < 0)
 		return fail(err, FSNAP_E_RESTORE_STEP, errno, "file %u: epoll", file->id);
+	if ((params.usecs || params.budget || params.prefer) && ioctl(fd, EPIOCSPARAMS_6_9, &params) < 0)
+		restore_note(restore, "an epoll instance does not poll devices busily any more: %s",
+			     strerror(errno));
 	return fd;
 }
 
@@ -181,57 +283,166 @@ static int add(int epoll, int file, const image_epoll_target *target)
 	return result;
 }
 
+/* A signalfd wakes whoever waits on the signal queue of the process that called epoll_ctl
+ * (fs/signalfd.c, signalfd_poll): that must be one of the program. */
 static bool tied_to_caller(struct restore *restore, const image_epoll_target *target)
 {
 	const image_file *file;
-	for (size_t i = 0; restore_file_state(restore, kind_signalfd.name, i, &file); i++)
-		if (file->id == target->file)
-			return true;
-	return false;
+	return restore_file_by_id(restore, target->file, &file) && !strcmp(file->kind, kind_signalfd.name);
+}
+
+static bool is_late(struct restore *restore, const image_epoll_target *target)
+{
+	const image_file *file;
+	const void *state = restore_file_by_id(restore, target->file, &file);
+	const struct file_kind *kind = state ? file_kind_find(file->kind) : NULL;
+	return kind && kind->is_late && kind->is_late(state);
+}
+
+/* The order in which watches come back. */
+enum turn {
+	FIRED,	/* one-shot watches, each made to fire: nothing else may be ready yet */
+	TOLD,	/* edge-triggered watches that have told: all told again, to nobody */
+	READY,	/* what the program is to be told, in the order it had */
+	OTHERS,
+	LATER,	/* by a process of the tree */
+};
+
+struct turn_of {
+	enum turn turn;
+	const image_epoll_target *target;
+};
+
+static enum turn turn_of(struct restore *restore, const image_file_epoll *state,
+			 const image_epoll_target *target)
+{
+	if (tied_to_caller(restore, target) || is_late(restore, target))
+		return LATER;
+	if (has_fired(target))
+		return FIRED;
+	if (target->ready)
+		return READY;
+	return state->seen && (target->events & EPOLLET) ? TOLD : OTHERS;
+}
+
+static int by_turn(const void *a, const void *b)
+{
+	const struct turn_of *one = a, *two = b;
+	if (one->turn != two->turn)
+		return one->turn < two->turn ? -1 : 1;
+	if (one->target->ready != two->target->ready)
+		return one->target->ready < two->target->ready ? -1 : 1;
+	return one->target < two->target ? -1 : one->target > two->target;
+}
+
+static void take_reports(int epoll)
+{
+	struct epoll_event told[64];
+	while (epoll_wait(epoll, told, 64, 0) > 0)
+		;
+}
+
+static int watch_one(struct restore *restore, const image_file *file, int epoll,
+		     const image_epoll_target *target, struct fsnap_error *err)
+{
+	if (target->fd < 0 || target->fd == INT_MAX)
+		return fail(err, FSNAP_E_IMAGE_CORRUPT, 0, "file %u: epoll: watches descriptor %d", file->id,
+			    target->fd);
+	if (add(epoll, restore_fd(restore, target->file), target) < 0)
+		return fail(err, FSNAP_E_RESTORE_STEP, errno,
+			    "file %u: epoll: watch file %u as descriptor %d", file->id, target->file,
+			    target->fd);
+	return 0;
+}
+
+static int epoll_connect(struct restore *restore, const image_file *file, const void *in, int fd,
+			 struct fsnap_error *err);
+
+/* What an instance inside another will report is looked at when that is made. */
+static int connect_inner(struct restore *restore, const image_epoll_target *target,
+			 struct fsnap_error *err)
+{
+	const image_file *file;
+	const void *state = restore_file_by_id(restore, target->file, &file);
+	if (!state || strcmp(file->kind, kind_epoll.name))
+		return 0;
+	return epoll_connect(restore, file, state, restore_fd(restore, file->id), err);
+}
+
+/* Was it connected before? Marked by file id; an image that says otherwise could go in circles. */
+static bool is_connected(struct restore *restore, unsigned id)
+{
+	void **slot = restore_scratch(restore, &kind_epoll);
+	unsigned highest = id;
+	const image_file *file;
+	for (size_t i = 0; !*slot && restore_file_state(restore, kind_epoll.name, i, &file); i++)
+		highest = file->id > highest ? file->id : highest;
+	if (!*slot && !(*slot = calloc((size_t)highest + 1, 1)))
+		return false;
+	bool *done = *slot;
+	return done[id] || (done[id] = true, false);
 }
 
 static int epoll_connect(struct restore *restore, const image_file *file, const void *in, int fd,
 			 struct fsnap_error *err)
 {
 	const image_file_epoll *state = in;
-	for (int fired = 1; fired >= 0; fired--) { /* those first: see silence() */
-		for (unsigned i = 0; i < state->targets.targets_len; i++) {
-			const image_epoll_target *target = &state->targets.targets_val[i];
-			if (has_fired(target) != (bool)fired || tied_to_caller(restore, target))
-				continue;
-			if (target->fd < 0 || target->fd == INT_MAX)
-				return fail(err, FSNAP_E_IMAGE_CORRUPT, 0,
-					    "file %u: epoll: watches descriptor %d", file->id, target->fd);
-			if (add(fd, restore_fd(restore, target->file), target) < 0)
-				return fail(err, FSNAP_E_RESTORE_STEP, errno,
-					    "file %u: epoll: watch file %u as descriptor %d",
-					    file->id, target->file, target->fd);
-		}
+	unsigned n = state->targets.targets_len;
+	if (is_connected(restore, file->id))
+		return 0;
+	cleanup_free struct turn_of *turns = malloc((n + 1) * sizeof(*turns));
+	if (!turns)
+		return fail(err, FSNAP_E_NOMEM, ENOMEM, "file %u: epoll", file->id);
+	for (unsigned i = 0; i < n; i++) {
+		const image_epoll_target *target = &state->targets.targets_val[i];
+		turns[i] = (struct turn_of){turn_of(restore, state, target), target};
+		if (connect_inner(restore, target, err) < 0)
+			return -1;
+	}
+	qsort(turns, n, sizeof(*turns), by_turn);
+	for (unsigned i = 0; i < n; i++) {
+		if (turns[i].turn != LATER && watch_one(restore, file, fd, turns[i].target, err) < 0)
+			return -1;
+		if (turns[i].turn == TOLD && (i + 1 == n || turns[i + 1].turn != TOLD))
+			take_reports(fd);
 	}
 	return 0;
 }
 
-/* A signalfd wakes whoever waits on the signal queue of the process that called epoll_ctl
- * (fs/signalfd.c, signalfd_poll): that must be one of the program. */
+static void watch_inside(struct plans *plans, uint32_t task, int fd, const image_epoll_target *target)
+{
+	struct epoll_event event = {.events = target->events, .data.u64 = target->data};
+	plan_note(plans, "epoll: watch descriptor %d", target->fd);
+	plan_call(plans, task, SYS_epoll_ctl, IMM(fd), IMM(EPOLL_CTL_ADD), IMM(target->fd),
+		  DATA(plans_data(plans, &event, sizeof(event), 4)));
+}
+
 static void epoll_settle(struct restore *restore, const image_file *file, const void *in,
 			 struct plans *plans, uint32_t task, int fd)
 {
 	(void)file;
 	const image_file_epoll *state = in;
-	for (unsigned i = 0; i < state->targets.targets_len; i++) {
-		const image_epoll_target *target = &state->targets.targets_val[i];
-		if (!tied_to_caller(restore, target))
-			continue;
-		struct epoll_event event = { .events = target->events, .data.u64 = target->data };
-		plan_note(plans, "epoll: watch signalfd %d", target->fd);
-		plan_call(plans, task, SYS_epoll_ctl, IMM(fd), IMM(EPOLL_CTL_ADD), IMM(target->fd),
-			  DATA(plans_data(plans, &event, sizeof(event), 4)));
-	}
+	for (unsigned i = 0; i < state->targets.targets_len; i++)
+		if (tied_to_caller(restore, &state->targets.targets_val[i]))
+			watch_inside(plans, task, fd, &state->targets.targets_val[i]);
+}
+
+static void epoll_settle_late(struct restore *restore, const image_file *file, const void *in,
+			      struct plans *plans, uint32_t task, int fd)
+{
+	(void)file;
+	const image_file_epoll *state = in;
+	for (unsigned i = 0; i < state->targets.targets_len; i++)
+		if (is_late(restore, &state->targets.targets_val[i]))
+			watch_inside(plans, task, fd, &state->targets.targets_val[i]);
 }
 
 const struct file_kind kind_epoll = {
+	.connect_rank = 1,
+	.settle_late = epoll_settle_late,
 	.name = "epoll",
-	.keeps = "what is watched, under which number, for what; one-shot and edge-triggered",
+	.keeps = "what is watched, under which number, for what; what has been told and what is still to be, in "
+		 "order; one-shot, edge-triggered, exclusive; parameters of busy polling",
 	.refuses = "watches of closed descriptors that only a process outside the tree still has",
 	.shown_by = "event_epoll*",
 	.xdr = (xdrproc_t)xdr_image_file_epoll,

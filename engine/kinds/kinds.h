@@ -52,6 +52,8 @@ union file_state {
 	image_file_timerfd timerfd;
 	image_file_signalfd signalfd;
 	image_file_memfd memfd;
+	image_file_pidfd pidfd;
+	image_file_namespace ns;
 	image_file_unix unix_socket;
 	image_file_inet inet;
 	image_file_tcp tcp;
@@ -90,6 +92,23 @@ struct file_kind {
 	 * that process are in place: what the kernel ties to the caller. Called for one of them. May be NULL. */
 	void (*settle)(struct restore *restore, const image_file *file, const void *state,
 		       struct plans *plans, uint32_t task, int fd);
+	/* connect() of a higher rank comes after all of lower ones: 1 for what looks at whether others
+	 * are ready, 2 for what would notice that files are opened. */
+	int connect_rank;
+	/* Can it only be made when the whole tree is born (a pidfd)? Then make() gives a stand-in, and
+	 * `arrive` adds operations that make the file, to the plan of one process that has it; it
+	 * returns the slot with its descriptor. The engine puts it in place, there and elsewhere. NULL: no. */
+	bool (*is_late)(const void *state);
+	uint32_t (*arrive)(struct restore *restore, const image_file *file, const void *state,
+			   struct plans *plans, uint32_t task);
+	/* As settle, when everybody is born and everything late has arrived. `settler`: the process that
+	 * must do it, 0 or NULL: any that has it. May be NULL. */
+	void (*settle_late)(struct restore *restore, const image_file *file, const void *state,
+			    struct plans *plans, uint32_t task, int fd);
+	pid_t (*settler)(const void *state);
+	/* As settle, last of all, after privileges have gone: from here on time runs. May be NULL. */
+	void (*arm)(struct restore *restore, const image_file *file, const void *state,
+		    struct plans *plans, uint32_t task, int fd);
 };
 
 /* State that is no open file, told of in the same words. */

@@ -5,6 +5,7 @@
  */
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/timerfd.h>
@@ -94,10 +95,66 @@ static struct timespec to_timespec(uint64_t ns)
 	return (struct timespec){.tv_sec = (time_t)(ns / SECOND), .tv_nsec = (long)(ns % SECOND)};
 }
 
+static struct itimerspec to_setting(const image_file_timerfd *state)
+{
+	return (struct itimerspec){
+		.it_value = to_timespec(state->deadline_ns ? state->deadline_ns : state->value_ns),
+		.it_interval = to_timespec(state->interval_ns),
+	};
+}
+
+static int setting_flags(const image_file_timerfd *state)
+{
+	return state->deadline_ns ? state->settime_flags : 0;
+}
+
+static bool wakes_the_machine(const image_file_timerfd *state)
+{
+	return state->clock == CLOCK_REALTIME_ALARM || state->clock == CLOCK_BOOTTIME_ALARM;
+}
+
+static clockid_t clock_to_read(const image_file_timerfd *state)
+{
+	return state->clock == CLOCK_REALTIME_ALARM ? CLOCK_REALTIME :
+	       state->clock == CLOCK_BOOTTIME_ALARM ? CLOCK_BOOTTIME :
+						      state->clock;
+}
+
+/*
+ * Without TFD_IOC_SET_TICKS (CONFIG_CHECKPOINT_RESTORE): a timer whose first time is so long ago
+ * that all these expirations have been.
+ */
+static int expire_in_the_past(int fd, const image_file_timerfd *state)
+{
+	struct timespec now;
+	clock_gettime(clock_to_read(state), &now);
+	uint64_t gone = state->ticks * state->interval_ns;
+	uint64_t next = (uint64_t)now.tv_sec * SECOND + (uint64_t)now.tv_nsec + state->value_ns;
+	struct itimerspec timer = {
+		.it_value = to_timespec(state->interval_ns && next > gone ? next - gone : 1),
+		.it_interval = to_timespec(state->interval_ns),
+	};
+	return timerfd_settime(fd, TFD_TIMER_ABSTIME | setting_flags(state), &timer, NULL);
+}
+
+/* *slot in restore_scratch: not NULL when the kernel cannot set them. */
+static int set_ticks(struct restore *restore, int fd, const image_file_timerfd *state)
+{
+	uint64_t ticks = state->ticks;
+	errno = ENOTTY;
+	if (!getenv("FSNAP_NO_SET_TICKS") && ioctl(fd, TFD_IOC_SET_TICKS, &ticks) == 0) /* for tests */
+		return 0;
+	if (errno != ENOTTY)
+		return -1;
+	void **lacks = restore_scratch(restore, &kind_timerfd);
+	if (!*lacks)
+		*lacks = malloc(1);
+	return expire_in_the_past(fd, state);
+}
+
 static int timerfd_make(struct restore *restore, const image_file *file, const void *in,
 			struct fsnap_error *err)
 {
-	(void)restore;
 	const image_file_timerfd *state = in;
 	cleanup_fd int fd = timerfd_create(state->clock, TFD_CLOEXEC | TFD_NONBLOCK);
 	if (fd < 0) {
@@ -108,27 +165,56 @@ static int timerfd_make(struct restore *restore, const image_file *file, const v
 						      "CAP_WAKE_ALARM.") :
 				      -1;
 	}
-	struct itimerspec timer = {
-		.it_value = to_timespec(state->deadline_ns ? state->deadline_ns : state->value_ns),
-		.it_interval = to_timespec(state->interval_ns),
-	};
-	if (timerfd_settime(fd, state->deadline_ns ? state->settime_flags : 0, &timer, NULL) < 0)
+	struct itimerspec timer = to_setting(state);
+	if (timerfd_settime(fd, setting_flags(state), &timer, NULL) < 0)
 		return fail(err, FSNAP_E_RESTORE_STEP, errno, "file %u: timerfd: set", file->id);
-	uint64_t ticks = state->ticks;
-	if (ticks && ioctl(fd, TFD_IOC_SET_TICKS, &ticks) < 0) {
-		fail(err, FSNAP_E_KERNEL_LACKS, errno, "file %u: timerfd: %llu expirations not read",
-		     file->id, (unsigned long long)ticks);
-		return error_hint(err, "The kernel needs CONFIG_CHECKPOINT_RESTORE.");
-	}
+	if (state->ticks && set_ticks(restore, fd, state) < 0)
+		return fail(err, FSNAP_E_RESTORE_STEP, errno, "file %u: timerfd: %llu expirations not read",
+			    file->id, (unsigned long long)state->ticks);
 	return steal_fd(&fd);
+}
+
+/* Once more when everything is in place: its time stands still until the program runs. */
+static void start(struct restore *restore, const image_file_timerfd *state, struct plans *plans,
+		  uint32_t task, int fd)
+{
+	struct itimerspec timer = to_setting(state);
+	if (!state->value_ns || (state->ticks && *restore_scratch(restore, &kind_timerfd)))
+		return;
+	plan_note(plans, "timerfd %d", fd);
+	plan_call(plans, task, SYS_timerfd_settime, IMM(fd), IMM(setting_flags(state)),
+		  DATA(plans_data(plans, &timer, sizeof(timer), 8)), IMM(0));
+	if (state->ticks)
+		plan_call(plans, task, SYS_ioctl, IMM(fd), IMM(TFD_IOC_SET_TICKS),
+			  DATA(plans_data(plans, &state->ticks, sizeof(state->ticks), 8)));
+}
+
+static void timerfd_arm(struct restore *restore, const image_file *file, const void *in,
+			struct plans *plans, uint32_t task, int fd)
+{
+	(void)file;
+	if (!wakes_the_machine(in))
+		start(restore, in, plans, task, fd);
+}
+
+/* These need CAP_WAKE_ALARM, which the program may have given up. */
+static void timerfd_settle_late(struct restore *restore, const image_file *file, const void *in,
+				struct plans *plans, uint32_t task, int fd)
+{
+	(void)file;
+	if (wakes_the_machine(in))
+		start(restore, in, plans, task, fd);
 }
 
 const struct file_kind kind_timerfd = {
 	.name = "timerfd",
-	.keeps = "clock, remaining time, interval, expirations not read yet",
-	.shown_by = "event_timerfd",
+	.keeps = "clock, absolute or relative, remaining time, interval, cancelling when the clock is set, "
+		 "expirations not read yet",
+	.shown_by = "event_timerfd*",
 	.xdr = (xdrproc_t)xdr_image_file_timerfd,
 	.matches = timerfd_matches,
 	.save = timerfd_save,
 	.make = timerfd_make,
+	.settle_late = timerfd_settle_late,
+	.arm = timerfd_arm,
 };

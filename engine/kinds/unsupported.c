@@ -30,10 +30,6 @@ static const struct known known[] = {
 	{"anon_inode:bpf_link", "a BPF link", "Load BPF programs from a process outside the tree."},
 	{"anon_inode:bpf", "a BPF object", "Load BPF programs from a process outside the tree."},
 	{"anon_inode:[perf_event]", "a perf event counter", "Dump when profiling is over."},
-	{"anon_inode:[pidfd]", "a pidfd",
-	 "Programs that wait with waitpid or signalfd instead of a pidfd can be saved."},
-	{"pidfd:", "a pidfd",
-	 "Programs that wait with waitpid or signalfd instead of a pidfd can be saved."},
 	{"anon_inode:[fscontext]", "a mount being configured (fsopen)", "Dump when it is mounted."},
 	{"anon_inode:seccomp notify", "a seccomp listener",
 	 "Run what supervises other programs outside the tree."},
@@ -53,27 +49,21 @@ static const struct known known[] = {
 	 "Dump the shell inside the terminal instead of what shows it."},
 	{"/dev/net/tun", "a network tunnel", "Run the tunnel outside the tree."},
 	{"/dev/fuse", "a FUSE connection", "Run the file system's server outside the tree."},
-	{"/dev/kvm", "a virtual machine", "Use what the virtual machine monitor offers."},
-	{"/dev/kmsg", "the kernel log", "Close it before the dump."},
+	{"/dev/kmsg", "the kernel log being read",
+	 "Its place in the log is told to nobody: close it before the dump."},
+	{"/dev/watchdog", "a watchdog", "Closing it could restart the machine: run it outside the tree."},
+	{"/dev/cpu_dma_latency", "a demand on the latency of processors",
+	 "What was demanded is told to nobody: close it before the dump."},
+	{"/dev/uinput", "an input device", "Run without it."},
+	{"/dev/hidraw", "an input device", "Run without it."},
+	{"/dev/vfio/", "a device given to the program", "Devices cannot be saved."},
+	{"/dev/vhost-", "a virtual machine's device", "Use what the virtual machine monitor offers."},
+	{"/dev/ppp", "a network connection (PPP)", "Run it outside the tree."},
 	{"/dev/dri/", "a graphics device", "Run without hardware rendering."},
 	{"/dev/nvidia", "a graphics device", "Run without it."},
 	{"/dev/snd/", "a sound device", "Run without sound."},
 	{"/dev/input/", "an input device", "Run without it."},
 };
-
-static const char *const namespace_names[] = {"mnt",  "pid",  "net",    "ipc",
-					      "uts",  "user", "cgroup", "time"};
-
-static bool is_namespace(const char *link)
-{
-	for (size_t i = 0; i < sizeof(namespace_names) / sizeof(*namespace_names); i++) {
-		size_t length = strlen(namespace_names[i]);
-		if (!strncmp(link, namespace_names[i], length) &&
-		    (!strncmp(link + length, ":[", 2) || !strncmp(link + length, "_for_children:[", 15)))
-			return true;
-	}
-	return false;
-}
 
 static int refuse_socket(const struct fd_view *fd, struct fsnap_error *err)
 {
@@ -123,8 +113,6 @@ static int unsupported_save(const struct fd_view *fd, image_file *file, void *st
 	for (size_t i = 0; i < sizeof(known) / sizeof(*known); i++)
 		if (!strncmp(fd->link, known[i].link, strlen(known[i].link)))
 			return refuse_fd(fd, err, known[i].hint, "%s", known[i].what);
-	if (is_namespace(fd->link))
-		return refuse_fd(fd, err, "Close it before the dump.", "a namespace held open");
 	if (S_ISSOCK(mode))
 		return refuse_socket(fd, err);
 	if (S_ISCHR(mode) && fd->stat.st_rdev == makedev(5, 2))
@@ -165,8 +153,8 @@ static int unsupported_make(struct restore *restore, const image_file *file, con
 
 const struct file_kind kind_unsupported = {
 	.name = "unsupported",
-	.refuses = "inotify, fanotify, io_uring, pidfds, userfaultfd, BPF, perf, netlink, raw IP, masters of "
-		   "terminals, message queues, namespaces, secret memory, other devices and whatever is new",
+	.refuses = "inotify, fanotify, io_uring, userfaultfd, BPF, perf, netlink, raw IP, masters of "
+		   "terminals, message queues, secret memory, other devices and whatever is new",
 	.shown_by = "kinds",
 	.xdr = (xdrproc_t)xdr_nothing,
 	.matches = unsupported_matches,

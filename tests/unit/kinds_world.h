@@ -26,6 +26,7 @@
 
 #include "engine/kinds/kinds.h"
 #include "engine/kinds/locks.h"
+#include "engine/kinds/peek.h"
 
 #include <cmocka.h> /* last: its fail() is a macro */
 
@@ -51,11 +52,13 @@ struct dump {
 	int ghosts[WORLD_FILES]; /* our own descriptors of what has no name; [0] unused */
 	size_t n_ghosts;
 	char notes[4096];
+	struct peek *peek;
 	int stdio[3]; /* descriptors that are the root's 0, 1, 2; -1: none */
 };
 
 struct restore {
 	struct dump *saved;
+	void *scratch[WORLD_KINDS];
 };
 
 static struct dump world;
@@ -164,6 +167,13 @@ void *dump_file_next(struct dump *dump, const struct file_kind *kind, uint64_t k
 		if (kind->key(state) == key)
 			return ++*at, state;
 	return NULL;
+}
+
+struct peek *dump_peek(struct dump *dump)
+{
+	if (!dump->peek)
+		dump->peek = peek_open();
+	return dump->peek;
 }
 
 bool fdinfo_number(const char *info, const char *key, int base, uint64_t *value)
@@ -373,13 +383,15 @@ static int make_all(struct restore *restore)
 		if (entry->file.pos)
 			lseek(entry->made, (off_t)entry->file.pos, SEEK_SET);
 	}
-	for (size_t i = 0; i < world.n; i++) {
-		struct world_file *entry = &world.files[i];
-		const struct file_kind *kind = file_kind_find(entry->file.kind);
-		if (kind->connect && kind->connect(restore, &entry->file, &entry->state, entry->made,
-						   &world_error) < 0)
-			return -1;
-	}
+	for (int rank = 0; rank <= 2; rank++)
+		for (size_t i = 0; i < world.n; i++) {
+			struct world_file *entry = &world.files[i];
+			const struct file_kind *kind = file_kind_find(entry->file.kind);
+			if (kind->connect && kind->connect_rank == rank &&
+			    kind->connect(restore, &entry->file, &entry->state, entry->made,
+					  &world_error) < 0)
+				return -1;
+		}
 	return 0;
 }
 
@@ -387,7 +399,10 @@ static int make_all(struct restore *restore)
 static int world_make(void)
 {
 	struct restore restore = {.saved = &world};
-	if (make_all(&restore) < 0)
+	int result = make_all(&restore);
+	for (size_t i = 0; i < WORLD_KINDS; i++)
+		free(restore.scratch[i]);
+	if (result < 0)
 		return -1;
 	int aside[WORLD_FILES];
 	for (size_t i = 0; i < world.n; i++) {
@@ -448,6 +463,7 @@ static int world_teardown(void **state)
 		free(world.workshop[i]);
 	}
 	close(world.process.proc);
+	peek_close(world.peek);
 	return 0;
 }
 

@@ -1,0 +1,150 @@
+/*
+ * settle_files.c - what must be done to a descriptor in a process that has it,
+ * rather than in the workshop.
+ *
+ * Most of it can be done by any process that has the file: the first one does,
+ * its holder.  Files that are late (a pidfd: its process must exist) are made by
+ * their holder when everybody is born; the other processes that have the file take
+ * a duplicate of it from there, so that it is the same open file description.
+ */
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "engine/kinds/locks.h"
+#include "engine/restore.h"
+
+#ifndef SYS_pidfd_open
+#define SYS_pidfd_open 434
+#endif
+#ifndef SYS_pidfd_getfd
+#define SYS_pidfd_getfd 438
+#endif
+
+/* One descriptor of a process, seen from the file behind it. */
+struct place {
+	const image_fd *fd;
+	const image_file *file;
+	const struct workshop_file *made;
+	const struct file_kind *kind;
+	bool held; /* this process and number are the holder's */
+};
+
+static struct place place_of(struct restore *restore, const image_process *process, u_int index)
+{
+	const image_fd *fd = &process->fds.fds_val[index];
+	const struct workshop_file *made = &restore->files[fd->file - 1];
+	const image_file *file = &restore->model.files[fd->file - 1];
+	return (struct place){ fd, file, made, file_kind_find(file->kind),
+			       made->holder == process && made->number == fd->fd };
+}
+
+void settle_files(struct restore *restore, const image_process *process, uint32_t task)
+{
+	for (u_int i = 0; i < process->fds.fds_len; i++) {
+		struct place at = place_of(restore, process, i);
+		if (at.held)
+			locks_settle(at.file, restore->plans, task, at.fd->fd);
+		if (at.held && at.kind->settle)
+			at.kind->settle(restore, at.file, &at.made->state, restore->plans, task, at.fd->fd);
+	}
+}
+
+void arm_files(struct restore *restore, const image_process *process, uint32_t task)
+{
+	for (u_int i = 0; i < process->fds.fds_len; i++) {
+		struct place at = place_of(restore, process, i);
+		if (at.held && at.kind->arm)
+			at.kind->arm(restore, at.file, &at.made->state, restore->plans, task, at.fd->fd);
+	}
+}
+
+/* --- late files ---------------------------------------------------------------------- */
+
+static bool is_late(const struct place *at)
+{
+	return at->kind->is_late && at->kind->is_late(&at->made->state);
+}
+
+static uint32_t count_late(struct restore *restore)
+{
+	uint32_t n = 0;
+	for (size_t i = 0; i < restore->model.n_files; i++) {
+		const struct file_kind *kind = file_kind_find(restore->model.files[i].kind);
+		n += restore->files[i].holder && kind->is_late && kind->is_late(&restore->files[i].state);
+	}
+	return n;
+}
+
+/* Every number of the process that is this file, from its first one on: the stand-in goes. */
+static void put_in_place(struct restore *restore, const image_process *process, uint32_t task, u_int first,
+			 uint32_t slot)
+{
+	const image_fd *fds = process->fds.fds_val;
+	for (u_int i = first; i < process->fds.fds_len; i++) {
+		if (fds[i].file != fds[first].file)
+			continue;
+		plan_call(restore->plans, task, SYS_dup3, SLOT(slot), IMM(fds[i].fd),
+			  IMM(fds[i].cloexec ? O_CLOEXEC : 0));
+		plan_accept_equal(restore->plans, fds[i].fd);
+	}
+	plan_call(restore->plans, task, SYS_close, SLOT(slot));
+}
+
+static bool is_first_of_process(const image_process *process, u_int index)
+{
+	for (u_int i = 0; i < index; i++)
+		if (process->fds.fds_val[i].file == process->fds.fds_val[index].file)
+			return false;
+	return true;
+}
+
+static void make_late(struct restore *restore, const image_process *process, uint32_t task, uint32_t barrier)
+{
+	for (u_int i = 0; i < process->fds.fds_len; i++) {
+		struct place at = place_of(restore, process, i);
+		if (!at.held || !is_late(&at))
+			continue;
+		plan_note(restore->plans, "%s", at.file->label);
+		uint32_t slot = at.kind->arrive(restore, at.file, &at.made->state, restore->plans, task);
+		put_in_place(restore, process, task, i, slot);
+		plan_post(restore->plans, task, barrier, 1);
+	}
+}
+
+static void take_late(struct restore *restore, const image_process *process, uint32_t task)
+{
+	struct plans *plans = restore->plans;
+	for (u_int i = 0; i < process->fds.fds_len; i++) {
+		struct place at = place_of(restore, process, i);
+		if (!is_late(&at) || at.made->holder == process || !is_first_of_process(process, i))
+			continue;
+		plan_note(plans, "%s, as process %d has it", at.file->label, at.made->holder->pid);
+		plan_call(plans, task, SYS_pidfd_open, IMM(at.made->holder->pid), IMM(0));
+		uint32_t holder = plan_result(plans);
+		plan_call(plans, task, SYS_pidfd_getfd, SLOT(holder), IMM(at.made->number), IMM(0));
+		put_in_place(restore, process, task, i, plan_result(plans));
+		plan_call(plans, task, SYS_close, SLOT(holder));
+	}
+}
+
+static bool settles(const struct place *at, const image_process *process)
+{
+	pid_t settler = at->kind->settler ? at->kind->settler(&at->made->state) : 0;
+	return settler ? settler == process->pid : at->held;
+}
+
+void arrive_files(struct restore *restore, const image_process *process, uint32_t task, uint32_t barrier)
+{
+	uint32_t late = count_late(restore);
+	if (late) {
+		make_late(restore, process, task, barrier);
+		plan_wait(restore->plans, task, barrier, late);
+		take_late(restore, process, task);
+	}
+	for (u_int i = 0; i < process->fds.fds_len; i++) {
+		struct place at = place_of(restore, process, i);
+		if (at.kind->settle_late && settles(&at, process) && is_first_of_process(process, i))
+			at.kind->settle_late(restore, at.file, &at.made->state, restore->plans, task,
+					     at.fd->fd);
+	}
+}
