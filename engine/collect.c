@@ -138,26 +138,12 @@ static int collect_batch(struct dump *dump, struct process **processes, size_t n
 	return result;
 }
 
-/* posix_spawn(3) and vfork(2) children live in their parent's memory until they exec. */
-static int refuse_shared_memory(const struct tree *tree, struct fsnap_error *err)
-{
-	for (size_t i = 1; i < tree->n_processes; i++) {
-		const struct process *child = tree->processes[i];
-		if (child->image.zombie || syscall(SYS_kcmp, child->pid, child->ppid, 1 /* KCMP_VM */, 0, 0) != 0)
-			continue;
-		fail(err, FSNAP_E_UNSUPPORTED, 0, "process %d (%s) shares its memory with its parent %d",
-		     child->pid, child->comm, child->ppid);
-		return error_hint(err, "it is probably about to exec: try again in a moment");
-	}
-	return 0;
-}
-
 int collect(struct dump *dump, struct fsnap_error *err)
 {
 	struct tree *tree = &dump->tree;
 	struct process *batch[BATCH];
 	size_t n = 0;
-	if (refuse_shared_memory(tree, err) < 0 || kinship_collect(dump, err) < 0)
+	if (sharing_collect(dump, err) < 0 || kinship_collect(dump, err) < 0)
 		return -1;
 	for (size_t i = 0; i < tree->n_processes; i++) {
 		struct process *process = tree->processes[i];

@@ -50,7 +50,7 @@ static int read_pieces(const struct process *process, const struct iovec *pieces
 		       size_t bytes, struct fsnap_error *err)
 {
 	struct iovec local = { to, bytes };
-	if (process_vm_readv(process->pid, &local, 1, pieces, n, 0) == (ssize_t)bytes)
+	if (process_vm_readv(process->live, &local, 1, pieces, n, 0) == (ssize_t)bytes)
 		return 0;
 	for (size_t i = 0; i < n; i++) {
 		if (read_forced(process, &pieces[i], to, err) < 0)

@@ -3,6 +3,7 @@
  *
  *	look.c        what can be had before the freeze
  *	collect.c     what must be had during it, calling on the following
+ *	sharing.c     what processes share that is not shared as a rule
  *	kinship.c     sessions, process groups and their leaders
  *	maps.c        the address space: mappings and mm fields
  *	pages.c       which pages must be stored, each physical frame once
@@ -97,6 +98,9 @@ void look_doubtfully(struct process *process);
 
 /* collect.c */
 int collect(struct dump *dump, struct fsnap_error *err);
+
+/* sharing.c: what tasks share that processes, or threads, as a rule do not, is refused. */
+int sharing_collect(struct dump *dump, struct fsnap_error *err);
 
 /* kinship.c: sessions and groups, which must be such that a restore can make them. */
 int kinship_collect(struct dump *dump, struct fsnap_error *err);

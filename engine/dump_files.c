@@ -298,7 +298,7 @@ static int view_fd(struct dump *dump, struct process *process, int number, struc
 			    process->pid, process->comm, number, link);
 	snprintf(name, sizeof(name), "fdinfo/%d", number);
 	cleanup_free char *info = procfs_read_once(process->proc, name, NULL, err);
-	struct fd_view view = { .dump = dump, .process = process, .pid = process->pid, .fd = number,
+	struct fd_view view = { .dump = dump, .process = process, .pid = process->live, .fd = number,
 				.dup = dup, .link = link, .info = info };
 	uint64_t flags;
 	if (look_at_file(&view, &flags, err) < 0)

@@ -50,7 +50,7 @@ int look_at_process(struct dump *dump, struct process *process, struct fsnap_err
 		return 0;
 	if (refuse_namespaces(dump, process, err) < 0 || maps_survey(process, err) < 0 ||
 	    maps_collect(dump, process, err) < 0 ||
-	    text_find(process->pid, process->mm.vmas.vmas_val, process->mm.vmas.vmas_len, &process->text,
+	    text_find(process->live, process->mm.vmas.vmas_val, process->mm.vmas.vmas_len, &process->text,
 		      &dump->texts, err) < 0)
 		return explain_permission(process, err);
 	if (process->mem >= 0)

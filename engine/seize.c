@@ -1,6 +1,7 @@
 #include "engine/seize.h"
 
 #include <fcntl.h>
+#include <linux/kcmp.h>
 #include <poll.h>
 #include <sched.h>
 #include <stdlib.h>
@@ -95,14 +96,32 @@ static enum trace_result stop_task(struct task *task, struct fsnap_error *err)
 	return result == TRACE_OK ? trace_hide_stop(task, err) : result;
 }
 
+/* A child that still runs in this process' memory: the thread that made it with vfork(2) sleeps until it
+ * executes a program or ends, and cannot be stopped meanwhile. */
+static pid_t vfork_child(const struct process *process)
+{
+	size_t n, count;
+	cleanup_free pid_t *tids = procfs_threads(process->proc, &n, NULL);
+	cleanup_free pid_t *pids = tids ? procfs_children(process->proc, tids, n, &count, NULL) : NULL;
+	for (size_t i = 0; pids && i < count; i++)
+		if (syscall(SYS_kcmp, process->live, pids[i], KCMP_VM, 0, 0) == 0)
+			return pids[i];
+	return 0;
+}
+
 static int fail_to_stop(const struct process *process, size_t first, struct fsnap_error *err)
 {
+	pid_t child = vfork_child(process);
 	while (!process->tasks[first]->seized || process->tasks[first]->stopped)
 		first++;
+	if (child) {
+		fail(err, FSNAP_E_TARGET_BUSY, 0, "process %d (%s): thread %d waits in vfork(2) for process %d",
+		     process->pid, process->comm, process->tasks[first]->tid, child);
+		return error_hint(err, "try again when process %d has executed a program or ended", child);
+	}
 	fail(err, FSNAP_E_TARGET_BUSY, 0, "process %d (%s): thread %d does not stop", process->pid,
 	     process->comm, process->tasks[first]->tid);
-	return error_hint(err, "it waits for a device, or in vfork(2) for a child that has not executed "
-			       "another program: see /proc/%d/stack", process->tasks[first]->tid);
+	return error_hint(err, "it waits for a device: see /proc/%d/stack", process->tasks[first]->tid);
 }
 
 /* In whatever order they come: a thread that executes another program cannot stop before all others

@@ -23,6 +23,7 @@ struct process *tree_add(struct tree *tree, pid_t pid, pid_t ppid)
 		return NULL;
 	process->pid = pid;
 	process->ppid = ppid;
+	process->live = pid;
 	process->proc = process->pidfd = process->mem = -1;
 	if (append((void ***)&tree->processes, &tree->n_processes, process) < 0) {
 		free(process);

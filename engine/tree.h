@@ -41,6 +41,7 @@ struct advice { /* what madvise(2) said about a mapping */
 struct process {
 	pid_t pid;
 	pid_t ppid;
+	pid_t live;	/* a thread that has memory and descriptors: pid, unless its main thread has ended */
 	int proc;	/* descriptor of /proc/PID, for openat() */
 	int pidfd;
 	int mem;	/* /proc/PID/mem, read-write */

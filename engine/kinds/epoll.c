@@ -119,7 +119,7 @@ struct watch {
 
 static bool watches(const struct watch *watch, const struct process *process, int fd)
 {
-	return syscall(SYS_kcmp, process->pid, watch->process->pid, KCMP_EPOLL_TFD, fd,
+	return syscall(SYS_kcmp, process->live, watch->process->live, KCMP_EPOLL_TFD, fd,
 		       &watch->slot) == 0;
 }
 

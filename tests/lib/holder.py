@@ -7,13 +7,13 @@ import children
 import trial
 
 
-def start(t, kind, uid=None):
+def start(t, kind, uid=None, program="holder"):
     """The PID, or None where the thing cannot be had here."""
     for name in ("ready", "answers"):
         if os.path.exists(t.path(name)):
             os.unlink(t.path(name))
     try:
-        return t.start([os.path.join(t.helpers, "holder"), kind], ready="ready", uid=uid,
+        return t.start([os.path.join(t.helpers, program), kind], ready="ready", uid=uid,
                        name=f"holder.{kind}")
     except trial.Stop:
         children.reap()

@@ -438,7 +438,7 @@ static int world_setup(void **state)
 	(void)state;
 	world = (struct dump){.stdio = {-1, -1, -1}};
 	world_error = (struct fsnap_error){0};
-	world.process.pid = getpid();
+	world.process.pid = world.process.live = getpid();
 	world.process.proc = open("/proc/self", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	strcpy(world.process.comm, "test");
 	world.process.image.fds.fds_val = world.fds;
