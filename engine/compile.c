@@ -4,7 +4,8 @@
  * What a process does, in order:
  *
  *	die with the restorer            until it is released
- *	forget what it inherited         memory first: forking little is cheap
+ *	forget what it inherited         forking little is cheap, so memory comes last; but
+ *	lay what its children share      restorer/heirloom.h
  *	children, session, children      those of the old session before setsid(): compile_family.c
  *	process group, terminal
  *	wait for children to end         those that had ended
@@ -162,14 +163,17 @@ static int compile_thread(struct restore *restore, const image_process *process,
 }
 
 /* An ended child: it ends again, the way it did. */
-static void compile_zombie(struct restore *restore, const image_process *process)
+static int compile_zombie(struct restore *restore, const image_process *process, struct fsnap_error *err)
 {
 	struct plans *plans = restore->plans;
 	uint32_t task = leader_task(restore, process);
 	int status = process->wait_status;
 	const char *comm = process->threads.threads_val[0].comm;
 	struct rebuild r = rebuild_of(restore, process, 0);
-	family_build(restore, process);
+	if (heirlooms_enter(restore->heirlooms, plans, &restore->source,
+			    (size_t)(process - restore->model.processes), err) < 0 ||
+	    family_build(restore, process, err) < 0)
+		return -1;
 	creds_rebuild_task(&r);
 	plan_note(plans, "end as it had ended");
 	plan_call(plans, task, SYS_prctl, IMM(PR_SET_NAME), DATA(plans_data(plans, comm, strlen(comm) + 1, 1)));
@@ -188,6 +192,7 @@ static void compile_zombie(struct restore *restore, const image_process *process
 			  DATA(plans_data(plans, &none, 8, 8)), IMM(0), IMM(8));
 	}
 	plan_call(plans, task, SYS_exit_group, IMM(WEXITSTATUS(status)));
+	return 0;
 }
 
 static int compile_process(struct restore *restore, const image_process *process, struct fsnap_error *err)
@@ -205,10 +210,15 @@ static int compile_process(struct restore *restore, const image_process *process
 	rebuild_first(&r);
 	if (process->ppid == 0)
 		memory_clear(plans, task, &restore->source);
-	family_build(restore, process);
+	size_t index = (size_t)(process - restore->model.processes);
+	struct memory_part part;
+	if (heirlooms_enter(restore->heirlooms, plans, &restore->source, index, err) < 0 ||
+	    family_build(restore, process, err) < 0)
+		return -1;
 	family_await_zombies(restore, process);
-	if (memory_specials(plans, task, &restore->source, mm, err) < 0 ||
-	    memory_build(plans, task, &restore->source, mm, err) < 0)
+	if (heirlooms_settle(restore->heirlooms, plans, &restore->source, index, &part, err) < 0 ||
+	    memory_specials(plans, task, &restore->source, mm, err) < 0 ||
+	    memory_build(plans, task, &restore->source, mm, &part, err) < 0)
 		return -1;
 	memory_fields(plans, task, &restore->source, mm);
 	build_descriptors(restore, process);
@@ -264,17 +274,56 @@ static int number_tasks(struct restore *restore, struct fsnap_error *err)
 	return family_tasks(restore, err);
 }
 
+/* Whose memory a process is born with: not always its parent's. KIN_NONE: the restoring process'. */
+static size_t bearer(const struct restore *restore, size_t number)
+{
+	const struct kin *kin = &restore->family.kin[number];
+	return kin->birth == BIRTH_STAND_IN ? restore->family.stand_ins[kin->maker].parent : kin->maker;
+}
+
+static int find_heirlooms(struct restore *restore, struct fsnap_error *err)
+{
+	const struct model *model = &restore->model;
+	cleanup_free struct heir *heirs = calloc(model->n_processes, sizeof(*heirs));
+	if (!heirs)
+		return fail(err, FSNAP_E_NOMEM, ENOMEM, "plans");
+	for (size_t i = 0; i < model->n_processes; i++) {
+		const image_process *process = &model->processes[i];
+		size_t from = bearer(restore, i);
+		heirs[i] = (struct heir){
+			.mm = process->zombie ? NULL : model_mm(model, process->mm),
+			.bearer = from == KIN_NONE ? -1 : (int)from,
+			.task = leader_task(restore, process),
+		};
+	}
+	return heirlooms_find(&restore->heirlooms, restore->image, heirs, model->n_processes, err);
+}
+
+/* What a process finds at birth is known when the plan of its bearer is written. */
+static int compile_in_turn(struct restore *restore, size_t number, bool *done, struct fsnap_error *err)
+{
+	const image_process *process = &restore->model.processes[number];
+	size_t from = bearer(restore, number);
+	if (done[number])
+		return 0;
+	done[number] = true;
+	if (from != KIN_NONE && compile_in_turn(restore, from, done, err) < 0)
+		return -1;
+	if ((process->zombie ? compile_zombie : compile_process)(restore, process, err) < 0)
+		return error_context(err, "process %d", process->pid);
+	return 0;
+}
+
 int compile(struct restore *restore, struct fsnap_error *err)
 {
-	if (family_prepare(restore, err) < 0 || number_tasks(restore, err) < 0)
+	if (family_prepare(restore, err) < 0 || number_tasks(restore, err) < 0 || find_heirlooms(restore, err) < 0)
 		return -1;
 	family_helpers(restore);
-	for (size_t i = 0; i < restore->model.n_processes; i++) {
-		const image_process *process = &restore->model.processes[i];
-		if (process->zombie)
-			compile_zombie(restore, process);
-		else if (compile_process(restore, process, err) < 0)
-			return error_context(err, "process %d", process->pid);
-	}
+	cleanup_free bool *done = calloc(restore->model.n_processes, sizeof(*done));
+	if (!done)
+		return fail(err, FSNAP_E_NOMEM, ENOMEM, "plans");
+	for (size_t i = 0; i < restore->model.n_processes; i++)
+		if (compile_in_turn(restore, i, done, err) < 0)
+			return -1;
 	return 0;
 }

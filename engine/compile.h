@@ -29,7 +29,7 @@ void family_helpers(struct restore *restore);
 /* A process that comes to its parent as an orphan has another one at first. */
 void family_await_parent(struct restore *restore, const image_process *process);
 /* Children, session, process group. */
-void family_build(struct restore *restore, const image_process *process);
+int family_build(struct restore *restore, const image_process *process, struct fsnap_error *err);
 void family_await_zombies(struct restore *restore, const image_process *process);
 /* Before anybody becomes, or ceases to be, a subreaper. */
 void family_await_orphans(struct restore *restore, const image_process *process);

@@ -90,6 +90,30 @@ static void end_helper(struct plans *plans, uint32_t task)
 	plan_call(plans, task, SYS_exit_group, IMM(0));
 }
 
+/* Right before process `number` forks those of kin[first] and its nexts that are born so, or a helper that
+ * does it: what they are to inherit. */
+static int bequeath(struct restore *restore, size_t number, size_t first, enum birth birth,
+		    struct fsnap_error *err)
+{
+	const struct kin *kin = restore->family.kin;
+	for (size_t i = first; i != KIN_NONE; i = kin[i].next)
+		if (kin[i].birth == birth && heirlooms_lay(restore->heirlooms, restore->plans, &restore->source,
+							   number, i, err) < 0)
+			return -1;
+	for (size_t i = first; i != KIN_NONE; i = kin[i].next)
+		if (kin[i].birth == birth)
+			heirlooms_born(restore->heirlooms, number, i);
+	return 0;
+}
+
+static int bequeath_one(struct restore *restore, size_t number, size_t child, struct fsnap_error *err)
+{
+	if (heirlooms_lay(restore->heirlooms, restore->plans, &restore->source, number, child, err) < 0)
+		return -1;
+	heirlooms_born(restore->heirlooms, number, child);
+	return 0;
+}
+
 static void make_siblings(struct restore *restore, uint32_t task, size_t first, enum birth birth)
 {
 	const struct family *family = &restore->family;
@@ -143,40 +167,56 @@ static void make_orphan(struct restore *restore, uint32_t maker, size_t number)
 	plan_post(plans, maker, BARRIER_ORPHANS, 1);
 }
 
-static void make_children(struct restore *restore, uint32_t task, size_t number, bool before)
+static int make_children(struct restore *restore, uint32_t task, size_t number, bool before,
+			 struct fsnap_error *err)
 {
 	const struct family *family = &restore->family;
 	for (size_t i = family->kin[number].first; i != KIN_NONE; i = family->kin[i].next) {
 		const struct kin *child = &family->kin[i];
 		if (child->birth != BIRTH_CHILD || child->before != before)
 			continue;
+		if (bequeath_one(restore, number, i, err) < 0)
+			return -1;
 		plan_note(restore->plans, "child process %d", child->pid);
 		plan_fork(restore->plans, task, restore->first_task[i], child->exit_signal);
 	}
+	return 0;
 }
 
 /* Those that the leader of a session makes for others. */
-static void make_relatives(struct restore *restore, uint32_t task, size_t number)
+static int make_relatives(struct restore *restore, uint32_t task, size_t number, struct fsnap_error *err)
 {
 	const struct family *family = &restore->family;
-	make_siblings(restore, task, family->kin[number].first, BIRTH_SIBLING);
-	for (size_t i = family->kin[number].first; i != KIN_NONE; i = family->kin[i].next)
-		if (family->kin[i].birth == BIRTH_ORPHAN)
-			make_orphan(restore, task, i);
+	size_t first = family->kin[number].first;
+	if (bequeath(restore, number, first, BIRTH_SIBLING, err) < 0)
+		return -1;
+	make_siblings(restore, task, first, BIRTH_SIBLING);
+	for (size_t i = first; i != KIN_NONE; i = family->kin[i].next) {
+		if (family->kin[i].birth != BIRTH_ORPHAN)
+			continue;
+		if (bequeath_one(restore, number, i, err) < 0)
+			return -1;
+		make_orphan(restore, task, i);
+	}
+	return 0;
 }
 
-static void make_stand_ins(struct restore *restore, uint32_t task, size_t number, bool session)
+static int make_stand_ins(struct restore *restore, uint32_t task, size_t number, bool session,
+			  struct fsnap_error *err)
 {
 	const struct family *family = &restore->family;
 	for (size_t i = family->kin[number].first_stand_in; i != KIN_NONE; i = family->stand_ins[i].next) {
 		const struct stand_in *stand_in = &family->stand_ins[i];
 		if (stand_in->session != session)
 			continue;
+		if (bequeath(restore, number, stand_in->first, BIRTH_STAND_IN, err) < 0)
+			return -1;
 		plan_note(restore->plans, "stand-in for process %d", stand_in->pid);
 		plan_fork(restore->plans, task, restore->stand_in_task[i], stand_in->exit_signal);
 		if (session)
 			bury(restore->plans, task, IMM(stand_in->pid));
 	}
+	return 0;
 }
 
 static void bury_stand_ins(struct restore *restore, uint32_t task, size_t number)
@@ -227,7 +267,7 @@ void family_await_parent(struct restore *restore, const image_process *process)
 	plan_wait(restore->plans, task, BARRIER_ORPHANS, family->n_orphans);
 }
 
-void family_build(struct restore *restore, const image_process *process)
+int family_build(struct restore *restore, const image_process *process, struct fsnap_error *err)
 {
 	struct plans *plans = restore->plans;
 	uint32_t task = leader_task(restore, process);
@@ -237,15 +277,17 @@ void family_build(struct restore *restore, const image_process *process)
 		plan_note(plans, "adopt orphans of the restore");
 		plan_call(plans, task, SYS_prctl, IMM(PR_SET_CHILD_SUBREAPER), IMM(1));
 	}
-	make_children(restore, task, number, true);
+	if (make_children(restore, task, number, true, err) < 0)
+		return -1;
 	if (process->sid == process->pid) {
 		plan_note(plans, "session");
 		plan_call(plans, task, SYS_setsid);
 	}
-	make_stand_ins(restore, task, number, true);
-	make_children(restore, task, number, false);
-	make_relatives(restore, task, number);
-	make_stand_ins(restore, task, number, false);
+	if (make_stand_ins(restore, task, number, true, err) < 0 ||
+	    make_children(restore, task, number, false, err) < 0 ||
+	    make_relatives(restore, task, number, err) < 0 ||
+	    make_stand_ins(restore, task, number, false, err) < 0)
+		return -1;
 	join_group(restore, task, kin);
 	bury_stand_ins(restore, task, number);
 	if (process->ppid == 0 && takes_terminal(restore, kin)) {
@@ -254,6 +296,7 @@ void family_build(struct restore *restore, const image_process *process)
 		plan_call(plans, task, SYS_ioctl, IMM(restore->stdio[0]), IMM(TIOCSPGRP),
 			  DATA(plans_data(plans, &process->pgid, sizeof(process->pgid), 4)));
 	}
+	return 0;
 }
 
 /* Zombies have to be dead, and not waited for, before the program looks. */

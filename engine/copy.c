@@ -13,6 +13,11 @@
  * warm, tmpfs): its own mapping of the image costs 100-300 ms of page faults, and
  * pwrite(2) from inside is serialised by the inode's lock (6 GiB/s whatever the
  * number of writers); process_vm_readv gives 6-8 GiB/s a worker and scales.
+ *
+ * But it pins what it reads, and a frame that is shared copy-on-write is not pinned: the
+ * process is given a copy of its own first (gup_must_unshare() in mm/gup.c, since Linux 5.19).
+ * The tree would take more memory than before, and the copy costs frozen time.  Reading
+ * /proc/PID/mem does not pin.
  */
 
 #define CHUNK_PAGES (4 * STORE_BLOCK_PAGES) /* what a worker takes at a time: 4 MiB */
@@ -29,9 +34,9 @@ struct crew {
 	struct fsnap_error error; /* of the first that failed */
 };
 
-/* Memory the process itself may not read (PROT_NONE, execute-only): /proc/PID/mem may. */
-static int read_forced(const struct process *process, const struct iovec *from, char *to,
-		       struct fsnap_error *err)
+/* Memory the process itself may not read (PROT_NONE, execute-only): /proc/PID/mem may. And what it shares. */
+static int read_unpinned(const struct process *process, const struct iovec *from, char *to,
+			 struct fsnap_error *err)
 {
 	for (size_t done = 0; done < from->iov_len;) {
 		ssize_t n = pread(process->mem, to + done, from->iov_len - done,
@@ -46,14 +51,14 @@ static int read_forced(const struct process *process, const struct iovec *from, 
 }
 
 /* Reads scattered pieces of one process into consecutive bytes. */
-static int read_pieces(const struct process *process, const struct iovec *pieces, size_t n, char *to,
-		       size_t bytes, struct fsnap_error *err)
+static int read_pieces(const struct process *process, const struct iovec *pieces, size_t n, bool shared,
+		       char *to, size_t bytes, struct fsnap_error *err)
 {
 	struct iovec local = { to, bytes };
-	if (process_vm_readv(process->live, &local, 1, pieces, n, 0) == (ssize_t)bytes)
+	if (!shared && process_vm_readv(process->live, &local, 1, pieces, n, 0) == (ssize_t)bytes)
 		return 0;
 	for (size_t i = 0; i < n; i++) {
-		if (read_forced(process, &pieces[i], to, err) < 0)
+		if (read_unpinned(process, &pieces[i], to, err) < 0)
 			return -1;
 		to += pieces[i].iov_len;
 	}
@@ -80,12 +85,13 @@ static int copy_range(struct dump *dump, uint64_t at, uint64_t end, struct fsnap
 	for (size_t job = find_job(dump, at); at < end && job < dump->n_jobs;) {
 		struct iovec pieces[PIECES];
 		struct process *process = dump->jobs[job].process;
+		bool shared = dump->jobs[job].shared;
 		if (at < dump->jobs[job].at)
 			at = dump->jobs[job].at; /* pages that ghost.c filled */
 		uint64_t first = at;
 		size_t n = 0;
 		while (n < PIECES && at < end && job < dump->n_jobs && dump->jobs[job].process == process &&
-		       dump->jobs[job].at <= at) {
+		       dump->jobs[job].shared == shared && dump->jobs[job].at <= at) {
 			const struct copy_job *now = &dump->jobs[job];
 			uint64_t stop = now->at + now->npages < end ? now->at + now->npages : end;
 			pieces[n++] = (struct iovec){
@@ -94,7 +100,7 @@ static int copy_range(struct dump *dump, uint64_t at, uint64_t end, struct fsnap
 			at = stop;
 			job += at == now->at + now->npages;
 		}
-		if (n && read_pieces(process, pieces, n, image_writer_page(dump->writer, first),
+		if (n && read_pieces(process, pieces, n, shared, image_writer_page(dump->writer, first),
 				     (at - first) * STORE_PAGE, err) < 0)
 			return -1;
 	}

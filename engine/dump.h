@@ -30,6 +30,7 @@ struct copy_job {
 	uint64_t page;
 	uint64_t at;
 	uint64_t npages;
+	bool shared; /* others map these frames, too: see copy.c */
 };
 
 /* Pages [page, page + npages) of an open file that go to page `at`. */

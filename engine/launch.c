@@ -16,10 +16,10 @@
 #include "engine/trace.h"
 #include "store/scope.h"
 
-/* Address space kept for control memory: its offsets are 32 bits wide. Behind it, room through which
- * the vDSO moves, and pieces of System V segments (restorer/attach.c). */
+/* Address space kept for control memory: its offsets are 32 bits wide. Behind it, room where the vDSO
+ * waits, and then for pieces of System V segments (restorer/attach.c). */
 #define CONTROL_SPACE (1ull << 32)
-#define TRANSIT_SPACE (1ull << 20)
+#define PARKING_SPACE (1ull << 20)
 #define LOOK_AROUND_MS 50
 #define REAP_PATIENCE_MS 2000
 
@@ -48,9 +48,9 @@ static struct memory_range *own_ranges(size_t *n, struct fsnap_error *err)
 	return ranges;
 }
 
-static uint64_t transit_space(const image_ipc *ipc)
+static uint64_t parking_space(const image_ipc *ipc)
 {
-	uint64_t most = TRANSIT_SPACE;
+	uint64_t most = PARKING_SPACE;
 	for (u_int i = 0; i < ipc->shms.shms_len; i++) {
 		uint64_t room = shm_bytes(&ipc->shms.shms_val[i]) + ipc->shms.shms_val[i].page;
 		most = room > most ? room : most;
@@ -65,7 +65,7 @@ int launch_reserve(struct restore *restore, struct fsnap_error *err)
 	if (!ours)
 		return -1;
 	uint64_t hole = memory_find_hole(restore->model.mms, restore->model.n_mms, ours, n,
-					 CONTROL_SPACE + transit_space(&restore->model.ipc));
+					 CONTROL_SPACE + parking_space(&restore->model.ipc));
 	if (!hole)
 		return fail(err, FSNAP_E_RESTORE_STEP, 0, "the program's address space has no gap of 4 GiB");
 	size_t n_specials;
@@ -77,6 +77,7 @@ int launch_reserve(struct restore *restore, struct fsnap_error *err)
 		.ghost_fd = restore->ghost_fd,
 		.ipc = &restore->model.ipc,
 		.control = { hole, hole + CONTROL_SPACE },
+		.parked = { hole + CONTROL_SPACE, hole + CONTROL_SPACE + parking_space(&restore->model.ipc) },
 		.specials = specials,
 		.n_specials = n_specials,
 	};

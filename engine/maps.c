@@ -161,6 +161,15 @@ static uint64_t sum_dirty(const char *smaps)
 	return kib;
 }
 
+static bool any_shared(const char *smaps)
+{
+	static const char key[] = "Shared_Dirty:";
+	for (const char *at = smaps; (at = strstr(at, key));)
+		if (strtoul(at += strlen(key), NULL, 10))
+			return true;
+	return false;
+}
+
 int maps_survey(struct process *process, struct fsnap_error *err)
 {
 	cleanup_free char *text = procfs_read(process->proc, "smaps", NULL, err);
@@ -170,6 +179,7 @@ int maps_survey(struct process *process, struct fsnap_error *err)
 	process->advice = NULL;
 	process->n_advice = 0;
 	process->dirty = sum_dirty(text) * 1024;
+	process->shares = any_shared(text);
 	char *line = text;
 	for (char *codes; (codes = strstr(line, "\nVmFlags: "));) {
 		struct advice *array = grow(process->advice, process->n_advice, sizeof(*array), err);

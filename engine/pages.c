@@ -57,6 +57,12 @@ int pages_add_run(struct dump *dump, const struct page_run *run, struct fsnap_er
 
 static int add_job(struct dump *dump, const struct copy_job *job, struct fsnap_error *err)
 {
+	struct copy_job *last = dump->jobs + dump->n_jobs - 1;
+	if (dump->n_jobs && last->process == job->process && last->shared == job->shared &&
+	    last->page + last->npages == job->page && last->at + last->npages == job->at) {
+		last->npages += job->npages;
+		return 0;
+	}
 	struct copy_job *jobs = grow(dump->jobs, dump->n_jobs, sizeof(*jobs), err);
 	if (!jobs)
 		return -1;
@@ -74,14 +80,14 @@ uint64_t pages_take(struct dump *dump, uint64_t n)
 }
 
 /* Pages that nobody has stored yet: new image pages, and a copy to be made. */
-static int store_range(struct dump *dump, struct process *process, uint64_t page, uint64_t n,
+static int store_range(struct dump *dump, struct process *process, uint64_t page, uint64_t n, bool shared,
 		       struct fsnap_error *err)
 {
 	if (n > UINT32_MAX)
 		return fail(err, FSNAP_E_UNSUPPORTED, 0, "process %d (%s): more than 16 TiB in one piece",
 			    process->pid, process->comm);
 	uint64_t at = pages_take(dump, n);
-	struct copy_job job = { process, page, at, n };
+	struct copy_job job = { process, page, at, n, shared };
 	struct page_run run = { .page = page, .at = at, .npages = (uint32_t)n, .space = process->mm.id };
 	return add_job(dump, &job, err) < 0 ? -1 : pages_add_run(dump, &run, err);
 }
@@ -91,6 +97,7 @@ static int store_range(struct dump *dump, struct process *process, uint64_t page
 /* Open addressing, frame number -> image page + 1; doubles at three quarters. */
 struct frames {
 	size_t used, room;
+	bool hidden; /* this user is not shown frame numbers */
 	struct frame {
 		uint64_t pfn, at;
 	} *slot;
@@ -114,6 +121,7 @@ static int frames_grow(struct frames *frames, struct fsnap_error *err)
 		if (frames->slot[i].at)
 			*frame_slot(&bigger, frames->slot[i].pfn) = frames->slot[i];
 	bigger.used = frames->used;
+	bigger.hidden = frames->hidden;
 	free(frames->slot);
 	*frames = bigger;
 	return 0;
@@ -144,7 +152,32 @@ static int store_shared_page(struct dump *dump, struct process *process, uint64_
 	}
 	*slot = (struct frame){ pfn, dump->taken + 1 };
 	frames->used++;
-	return store_range(dump, process, page, 1, err);
+	return store_range(dump, process, page, 1, true, err);
+}
+
+/* Does the process map the page alone? Swapped pages count as its own. */
+static bool is_own(uint64_t entry)
+{
+	return (entry & ENTRY_EXCLUSIVE) || !(entry & ENTRY_PRESENT);
+}
+
+/* Pages that others map, too: by their frame, where the kernel shows its number. */
+static int store_shared(struct dump *dump, struct process *process, uint64_t page, const uint64_t *entries,
+			uint64_t n, struct fsnap_error *err)
+{
+	struct frames *frames = dump->frames;
+	for (uint64_t i = 0; i < n; i++) {
+		uint64_t pfn = entries[i] & ENTRY_PFN;
+		if (!pfn && !frames->hidden && dump->tree.n_processes > 1) {
+			frames->hidden = true;
+			dump_note(dump, "memory that processes share copy-on-write is saved as a copy for each: "
+					"only root is shown which it is");
+		}
+		if ((pfn ? store_shared_page(dump, process, page + i, pfn, err) :
+			   store_range(dump, process, page + i, 1, true, err)) < 0)
+			return -1;
+	}
+	return 0;
 }
 
 /* Splits a range into pages that only this process maps and pages that may be shared. */
@@ -159,17 +192,14 @@ static int store_by_frame(struct dump *dump, struct process *process, int pagema
 				    process->comm);
 		for (uint64_t i = 0; i < batch;) {
 			uint64_t first = i;
-			/* Swapped pages and hidden frame numbers (no CAP_SYS_ADMIN) count as own. */
-			while (i < batch && ((entries[i] & ENTRY_EXCLUSIVE) || !(entries[i] & ENTRY_PRESENT) ||
-					     !(entries[i] & ENTRY_PFN)))
+			while (i < batch && is_own(entries[i]))
 				i++;
-			if (i > first && store_range(dump, process, page + first, i - first, err) < 0)
+			if (i > first && store_range(dump, process, page + first, i - first, false, err) < 0)
 				return -1;
-			for (; i < batch && !(entries[i] & ENTRY_EXCLUSIVE) && (entries[i] & ENTRY_PRESENT) &&
-			       (entries[i] & ENTRY_PFN);
-			     i++)
-				if (store_shared_page(dump, process, page + i, entries[i] & ENTRY_PFN, err) < 0)
-					return -1;
+			for (first = i; i < batch && !is_own(entries[i]);)
+				i++;
+			if (store_shared(dump, process, page + first, entries + first, i - first, err) < 0)
+				return -1;
 		}
 		page += batch;
 		n -= batch;
@@ -183,9 +213,9 @@ static int store_pages(struct dump *dump, struct process *process, int pagemap, 
 		       uint64_t end, struct fsnap_error *err)
 {
 	uint64_t page = start / STORE_PAGE, n = (end - start) / STORE_PAGE;
-	if (dump->tree.n_processes > 1)
+	if (dump->tree.n_processes > 1 || process->shares)
 		return store_by_frame(dump, process, pagemap, page, n, err);
-	return store_range(dump, process, page, n, err);
+	return store_range(dump, process, page, n, false, err);
 }
 
 /* Stores what [start, end) holds that is no file's and not the zero page. Telling files' pages apart costs

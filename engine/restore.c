@@ -91,6 +91,7 @@ static void restore_end(struct restore *restore)
 		munmap(restore->control, restore->control_size);
 	tree_free(&restore->tracees);
 	plans_free(restore->plans);
+	heirlooms_free(restore->heirlooms);
 	free(restore->first_task);
 	free(restore->stand_in_task);
 	family_free(&restore->family);

@@ -18,7 +18,7 @@
 #include "engine/kinds/kinds.h"
 #include "engine/model.h"
 #include "engine/state/state.h"
-#include "restorer/memory.h"
+#include "restorer/heirloom.h"
 
 struct workshop_file {
 	union file_state state;
@@ -57,6 +57,7 @@ struct restore {
 	uint32_t *stand_in_task; /* by stand-in */
 	uint32_t n_parking;   /* tasks that will park: all but zombies */
 	struct memory_source source;
+	struct heirlooms *heirlooms; /* NULL: no memory is shared copy-on-write */
 
 	void *control; /* control memory as mapped here, text first, at its address in all tasks */
 	size_t control_size;

@@ -54,6 +54,7 @@ struct process {
 	struct advice *advice;	  /* by address, as seen last */
 	size_t n_advice;
 	uint64_t dirty;		  /* bytes of its own, its part of shared ones included, as seen last */
+	bool shares;		  /* it has dirty pages in common with others, as seen last */
 	bool prepared;		  /* what can be had before the freeze was had */
 };
 

@@ -52,6 +52,24 @@ uint64_t memory_find_hole(const image_mm *mms, size_t n, const struct memory_ran
 	return hole + size <= ADDRESS_END ? hole : 0;
 }
 
+static uint64_t special_size(const struct memory_source *source, size_t special)
+{
+	return source->specials[special].end - source->specials[special].start;
+}
+
+/* They keep their order and distances there: the code reads its data relative to itself. */
+static uint64_t parked_at(const struct memory_source *source, size_t special)
+{
+	return source->parked.start + (source->specials[special].start - source->specials[0].start);
+}
+
+static void move(struct plans *plans, uint32_t task, uint64_t from, uint64_t to, uint64_t size)
+{
+	plan_call(plans, task, SYS_mremap, IMM(from), IMM(size), IMM(size),
+		  IMM(MREMAP_MAYMOVE | MREMAP_FIXED), IMM(to));
+	plan_accept_equal(plans, (int64_t)to);
+}
+
 void memory_clear(struct plans *plans, uint32_t task, const struct memory_source *source)
 {
 	struct memory_range keep[16];
@@ -68,55 +86,41 @@ void memory_clear(struct plans *plans, uint32_t task, const struct memory_source
 			plan_call(plans, task, SYS_munmap, IMM(from), IMM(keep[i].start - from));
 		from = keep[i].end;
 	}
+	plan_note(plans, "vDSO out of the way");
+	for (size_t i = 0; i < source->n_specials; i++)
+		move(plans, task, source->specials[i].start, parked_at(source, i), special_size(source, i));
 }
 
 /* --- the vDSO group --------------------------------------------------------- */
 
-static const struct memory_special *special_named(const struct memory_source *source, const char *name)
+static const image_vma *special_named(const image_mm *mm, const char *name)
 {
-	for (size_t i = 0; i < source->n_specials; i++)
-		if (strcmp(source->specials[i].name, name) == 0)
-			return &source->specials[i];
+	for (u_int i = 0; i < mm->vmas.vmas_len; i++)
+		if (mm->vmas.vmas_val[i].kind == VMA_SPECIAL && strcmp(mm->vmas.vmas_val[i].name, name) == 0)
+			return &mm->vmas.vmas_val[i];
 	return NULL;
-}
-
-static void move(struct plans *plans, uint32_t task, uint64_t from, uint64_t to, uint64_t size)
-{
-	plan_call(plans, task, SYS_mremap, IMM(from), IMM(size), IMM(size),
-		  IMM(MREMAP_MAYMOVE | MREMAP_FIXED), IMM(to));
-	plan_accept_equal(plans, (int64_t)to);
 }
 
 int memory_specials(struct plans *plans, uint32_t task, const struct memory_source *source,
 		    const image_mm *mm, struct fsnap_error *err)
 {
-	/* By way of a place beside control memory, so that old and new places may overlap. */
-	uint64_t transit[16], next = source->control.end;
-	const image_vma *wanted[16];
-	size_t n = 0;
 	plan_note(plans, "vDSO to its old place");
-	for (u_int i = 0; i < mm->vmas.vmas_len && n < 16; i++) {
-		const image_vma *vma = &mm->vmas.vmas_val[i];
-		if (vma->kind != VMA_SPECIAL)
+	for (size_t i = 0; i < source->n_specials; i++) {
+		const struct memory_special *ours = &source->specials[i];
+		const image_vma *vma = special_named(mm, ours->name);
+		/* A program that has unmapped it must not keep ours. */
+		if (!vma) {
+			plan_call(plans, task, SYS_munmap, IMM(parked_at(source, i)),
+				  IMM(special_size(source, i)));
 			continue;
-		const struct memory_special *ours = special_named(source, vma->name);
-		if (!ours || ours->end - ours->start != vma->end - vma->start) {
+		}
+		if (special_size(source, i) != vma->end - vma->start) {
 			fail(err, FSNAP_E_KERNEL_LACKS, 0, "this kernel's %s differs from the image's",
 			     vma->name);
 			return error_hint(err, "restore on the kernel build that dumped it");
 		}
-		wanted[n] = vma;
-		transit[n] = next;
-		next += ours->end - ours->start;
-		move(plans, task, ours->start, transit[n], ours->end - ours->start);
-		n++;
+		move(plans, task, parked_at(source, i), vma->start, special_size(source, i));
 	}
-	for (size_t i = 0; i < n; i++)
-		move(plans, task, transit[i], wanted[i]->start, wanted[i]->end - wanted[i]->start);
-	/* A program without a vDSO (it unmapped it) must not keep ours. */
-	for (size_t i = 0; n == 0 && i < source->n_specials; i++)
-		plan_call(plans, task, SYS_munmap, IMM(source->specials[i].start),
-			  IMM(source->specials[i].end - source->specials[i].start));
 	return 0;
 }
 
@@ -158,6 +162,11 @@ static void map_vma(struct plans *plans, uint32_t task, const struct memory_sour
 		  IMM(vma->prot | (write ? PROT_WRITE : 0)), IMM(flags), IMM(fd),
 		  IMM(fd < 0 ? 0 : vma->offset));
 	plan_accept_equal(plans, (int64_t)vma->start);
+}
+
+void memory_map(struct plans *plans, uint32_t task, const struct memory_source *source, const image_vma *vma)
+{
+	map_vma(plans, task, source, vma, false);
 }
 
 /* prctl(PR_SET_VMA): names a program gave its anonymous memory. */
@@ -225,13 +234,12 @@ static void add_piece(struct plans *plans, uint32_t task, const struct memory_so
 	batch->npages += npages;
 }
 
-static int fill(struct plans *plans, uint32_t task, const struct memory_source *source,
+int memory_fill(struct plans *plans, uint32_t task, const struct memory_source *source,
 		const struct page_run *runs, size_t n, struct fsnap_error *err)
 {
 	cleanup_free struct batch *batch = calloc(1, sizeof(*batch));
 	if (!batch)
 		return fail(err, FSNAP_E_NOMEM, ENOMEM, "plan of a restore");
-	plan_note(plans, "content of memory");
 	for (size_t i = 0; i < n; i++)
 		for (uint64_t done = 0; done < runs[i].npages;) {
 			uint64_t left = runs[i].npages - done, most = READ_MAX / STORE_PAGE;
@@ -278,10 +286,13 @@ static void advise(struct plans *plans, uint32_t task, const image_vma *vma)
 }
 
 int memory_build(struct plans *plans, uint32_t task, const struct memory_source *source,
-		 const image_mm *mm, struct fsnap_error *err)
+		 const image_mm *mm, const struct memory_part *part, struct fsnap_error *err)
 {
 	size_t n;
 	const struct page_run *runs = image_runs(source->image, mm->id, &n);
+	const bool *inherited = part->inherited;
+	const struct page_run *left = inherited ? part->runs : runs;
+	size_t n_left = inherited ? part->n_runs : n;
 	for (u_int i = 0; i < mm->vmas.vmas_len; i++) {
 		const image_vma *vma = &mm->vmas.vmas_val[i];
 		if (vma->kind == VMA_SPECIAL)
@@ -290,15 +301,19 @@ int memory_build(struct plans *plans, uint32_t task, const struct memory_source 
 			memory_attach(plans, task, source, mm, i);
 			continue;
 		}
-		map_vma(plans, task, source, vma, needs_write(vma, runs, n));
+		if (!inherited || !inherited[i])
+			map_vma(plans, task, source, vma, needs_write(vma, runs, n));
 		name_vma(plans, task, vma);
 	}
-	if (fill(plans, task, source, runs, n, err) < 0)
+	plan_note(plans, "content of memory");
+	if (memory_fill(plans, task, source, left, n_left, err) < 0)
 		return -1;
 	plan_note(plans, "protection as it was");
 	for (u_int i = 0; i < mm->vmas.vmas_len; i++) {
 		const image_vma *vma = &mm->vmas.vmas_val[i];
-		if (vma->kind != VMA_SPECIAL && needs_write(vma, runs, n))
+		bool open = inherited && inherited[i] ? vma->prot != (PROT_READ | PROT_WRITE) :
+							vma->kind != VMA_SPECIAL && needs_write(vma, runs, n);
+		if (open)
 			plan_call(plans, task, SYS_mprotect, IMM(vma->start), IMM(vma->end - vma->start),
 				  IMM(vma->prot));
 	}

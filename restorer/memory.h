@@ -4,13 +4,17 @@
  * The operations run in a task that holds nothing but control memory and the
  * kernel's own mappings (vDSO and its data), in this order:
  *
- *	memory_clear      drop what was inherited from the restoring process
+ *	memory_clear      in the root: drop what was inherited from the restoring process,
+ *			  and park the vDSO group beside control memory, out of everybody's way
+ *	(heirlooms)       pages for its descendants, before they are born: heirloom.h
  *	memory_specials   move the vDSO group to where the program knows it
  *	memory_build      every mapping at its place, filled, with its protection
  *	memory_fields     heap, stack, arguments, auxiliary vector, executable
  */
 #ifndef RESTORER_MEMORY_H
 #define RESTORER_MEMORY_H
+
+#include <stdbool.h>
 
 #include "restorer/plan.h"
 #include "store/store.h"
@@ -32,8 +36,16 @@ struct memory_source {
 	const int *ghost_fd;  /* by image_ghost.id, -1 for other spaces */
 	const image_ipc *ipc;	     /* segments by content */
 	struct memory_range control; /* control memory, in every task */
+	struct memory_range parked;  /* right behind it: where the vDSO group waits, then room for attach.c */
 	struct memory_special *specials; /* where the kernel put the vDSO group in the restoring process */
 	size_t n_specials;
+};
+
+/* What memory_build() is still to do of an address space, where part of it was inherited. */
+struct memory_part {
+	const bool *inherited; /* by mapping: it is there, readable and writable; NULL: none is */
+	const struct page_run *runs; /* if so: the pages that are to be brought */
+	size_t n_runs;
 };
 
 /* A gap of `size` bytes that no address space of the image and nothing of ours uses; 0: none. */
@@ -44,9 +56,14 @@ void memory_clear(struct plans *plans, uint32_t task, const struct memory_source
 int memory_specials(struct plans *plans, uint32_t task, const struct memory_source *source,
 		    const image_mm *mm, struct fsnap_error *err);
 int memory_build(struct plans *plans, uint32_t task, const struct memory_source *source,
-		 const image_mm *mm, struct fsnap_error *err);
+		 const image_mm *mm, const struct memory_part *part, struct fsnap_error *err);
 void memory_fields(struct plans *plans, uint32_t task, const struct memory_source *source,
 		   const image_mm *mm);
+
+/* Parts of memory_build(), for what is laid before: one mapping; pages where mappings are. */
+void memory_map(struct plans *plans, uint32_t task, const struct memory_source *source, const image_vma *vma);
+int memory_fill(struct plans *plans, uint32_t task, const struct memory_source *source,
+		const struct page_run *runs, size_t n, struct fsnap_error *err);
 
 /* attach.c: mapping number `vma` is of a System V segment: made, along with the others of the same
  * attachment. To be called for each, in order. */

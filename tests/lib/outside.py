@@ -117,6 +117,47 @@ def process(pid, numbers):
     return found
 
 
+PRESENT, FILE, FRAME = 1 << 63, 1 << 61, (1 << 55) - 1
+
+
+def frames(pid):
+    """{address: frame number} of private pages that are no file's (pagemap.rst), but for stacks,
+    which every wake-up writes to."""
+    found = {}
+    with open(f"/proc/{pid}/pagemap", "rb", buffering=0) as pagemap:
+        for line in read(f"/proc/{pid}/maps").splitlines():
+            span, perms, *rest = line.split(None, 5)
+            start, end = (int(x, 16) for x in span.split("-"))
+            if perms[3] != "p" or rest[-1:] == ["[stack]"] or line.endswith("[vsyscall]"):
+                continue
+            pagemap.seek(start // 4096 * 8)
+            entries = memoryview(pagemap.read((end - start) // 4096 * 8)).cast("Q")
+            for n, entry in enumerate(entries):
+                if entry & PRESENT and not entry & FILE and entry & FRAME:
+                    found[start + n * 4096] = entry & FRAME
+    return found
+
+
+def sharing(pids):
+    """{(address, pids that have one frame there)}: what is shared copy-on-write. Frames that very
+    many have, at whatever address, are the page of zeroes or what KSM merged."""
+    holders, places = {}, {}
+    for pid in pids:
+        for address, frame in frames(pid).items():
+            holders.setdefault((address, frame), []).append(pid)
+            places.setdefault(frame, set()).add(address)
+    return {(address, tuple(sorted(who))) for (address, frame), who in holders.items()
+            if len(who) > 1 and len(places[frame]) == 1}
+
+
+def sharing_lost(before, after, most=10):
+    """Lines for people: who does not share any more, and who shares what they did not."""
+    gone, new = sorted(before - after), sorted(after - before)
+    lines = [f"{len(before)} pages were shared, {len(before & after)} are as before"] if gone or new else []
+    lines += [f"page {a:x}: processes {who} do not share it" for a, who in gone[:most]]
+    return lines + [f"page {a:x}: processes {who} share it" for a, who in new[:most]]
+
+
 def look(pids, ignore=()):
     """{(pid, what): seen} of all these processes."""
     numbers, seen = {}, {}

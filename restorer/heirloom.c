@@ -1,0 +1,433 @@
+#include "restorer/heirloom.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "restorer/heirloom_private.h"
+#include "store/scope.h"
+
+static int no_memory(struct fsnap_error *err)
+{
+	return fail(err, FSNAP_E_NOMEM, ENOMEM, "plan of shared memory");
+}
+
+/* --- the family ------------------------------------------------------------------------ */
+
+/* Numbers in preorder: those it bears right behind a process, in the order of the list. */
+static int number(struct heirlooms *heirlooms, const struct heir *heirs, struct fsnap_error *err)
+{
+	uint32_t n = heirlooms->n, next = 0;
+	cleanup_free uint32_t *first = malloc((n + 1) * sizeof(*first)), *younger = calloc(n + 1, sizeof(*younger));
+	heirlooms->number = calloc(n + 1, sizeof(*heirlooms->number));
+	heirlooms->relatives = calloc(n + 1, sizeof(*heirlooms->relatives));
+	if (!first || !younger || !heirlooms->number || !heirlooms->relatives)
+		return no_memory(err);
+	memset(first, 0xff, (n + 1) * sizeof(*first)); /* NOBODY; the last is the list of those nobody here bears */
+	for (uint32_t i = n; i-- > 0;) {
+		uint32_t *list = &first[heirs[i].bearer < 0 ? n : (uint32_t)heirs[i].bearer];
+		younger[i] = *list;
+		*list = i;
+	}
+	for (uint32_t at = first[n]; at != NOBODY;) {
+		uint32_t bearer = heirs[at].bearer < 0 ? NOBODY : (uint32_t)heirs[at].bearer;
+		heirlooms->number[at] = next;
+		heirlooms->relatives[next++] = (struct relative){
+			.mm = heirs[at].mm, .task = heirs[at].task,
+			.parent = bearer == NOBODY ? NOBODY : heirlooms->number[bearer]
+		};
+		if (first[at] != NOBODY) {
+			at = first[at];
+			continue;
+		}
+		for (; at != NOBODY && younger[at] == NOBODY; at = heirs[at].bearer < 0 ? NOBODY :
+											 (uint32_t)heirs[at].bearer)
+			heirlooms->relatives[heirlooms->number[at]].end = next;
+		if (at != NOBODY) {
+			heirlooms->relatives[heirlooms->number[at]].end = next;
+			at = younger[at];
+		}
+	}
+	return 0;
+}
+
+static bool may_share(const struct heir *heirs, size_t n)
+{
+	size_t spaces = 0;
+	for (size_t i = 0; i < n; i++)
+		spaces += heirs[i].mm != NULL;
+	return spaces > 1 && n < NOBODY;
+}
+
+int heirlooms_find(struct heirlooms **out, const struct image *image, const struct heir *heirs, size_t n,
+		   struct fsnap_error *err)
+{
+	*out = NULL;
+	if (!may_share(heirs, n))
+		return 0;
+	struct heirlooms *heirlooms = calloc(1, sizeof(*heirlooms));
+	if (!heirlooms)
+		return no_memory(err);
+	heirlooms->image = image;
+	heirlooms->n = (uint32_t)n;
+	int result = number(heirlooms, heirs, err);
+	if (result == 0)
+		result = heirlooms_trace(heirlooms, err);
+	if (result == 0 && heirlooms->n_legacies)
+		result = heirlooms_place(heirlooms, err);
+	if (result == 0 && heirlooms->n_legacies)
+		*out = heirlooms;
+	else
+		heirlooms_free(heirlooms);
+	return result;
+}
+
+static void laid_drop(struct laid *laid)
+{
+	if (laid && --laid->users == 0)
+		free(laid);
+}
+
+void heirlooms_free(struct heirlooms *heirlooms)
+{
+	if (!heirlooms)
+		return;
+	for (uint32_t i = 0; heirlooms->relatives && i < heirlooms->n; i++) {
+		struct relative *relative = &heirlooms->relatives[i];
+		for (size_t j = 0; j < relative->n_areas; j++)
+			free(relative->areas[j].claims);
+		free(relative->areas);
+		free(relative->tops);
+		free(relative->kept);
+		free(relative->left);
+		laid_drop(relative->laid);
+	}
+	free(heirlooms->relatives);
+	free(heirlooms->number);
+	free(heirlooms->legacies);
+	free(heirlooms->claims);
+	free(heirlooms);
+}
+
+uint64_t heirlooms_pages(const struct heirlooms *heirlooms)
+{
+	uint64_t pages = 0;
+	for (size_t i = 0; heirlooms && i < heirlooms->n_legacies; i++)
+		pages += heirlooms->legacies[i].end - heirlooms->legacies[i].page;
+	return pages;
+}
+
+/* --- lists of pages ---------------------------------------------------------------------- */
+
+static int laid_set(struct relative *relative, struct page_list *list, struct fsnap_error *err)
+{
+	struct laid *laid = malloc(sizeof(*laid) + list->n * sizeof(list->runs[0]));
+	bool good = laid && !list->exhausted;
+	if (good) {
+		laid->users = 1;
+		laid->n = list->n;
+		if (list->n)
+			memcpy(laid->runs, list->runs, list->n * sizeof(list->runs[0]));
+		laid_drop(relative->laid);
+		relative->laid = laid;
+	} else {
+		free(laid);
+	}
+	free(list->runs);
+	return good ? 0 : no_memory(err);
+}
+
+/* --- giving back ------------------------------------------------------------------------------- */
+
+struct giving {
+	struct plans *plans;
+	uint32_t task;
+	struct memory_range ours; /* control memory and what is parked behind it: never in a hole */
+	struct memory_range pending;
+};
+
+static void give_pending(struct giving *giving)
+{
+	if (giving->pending.start < giving->pending.end)
+		plan_call(giving->plans, giving->task, SYS_munmap, IMM(giving->pending.start),
+			  IMM(giving->pending.end - giving->pending.start));
+	giving->pending = (struct memory_range){ 0, 0 };
+}
+
+/* Between two pieces with nothing kept between them there is nothing at all, but perhaps what is ours. */
+static void give(struct giving *giving, uint64_t start, uint64_t end)
+{
+	struct memory_range *pending = &giving->pending;
+	if (start >= end)
+		return;
+	if (pending->start < pending->end &&
+	    (giving->ours.start >= end || giving->ours.end <= pending->end)) {
+		pending->end = end;
+		return;
+	}
+	give_pending(giving);
+	*pending = (struct memory_range){ start, end };
+}
+
+/* Unmaps of `have` what is not in `keep`; both by address, the latter within the former. */
+static void give_back(struct giving *giving, const struct memory_range *have, size_t n_have,
+		      const struct memory_range *keep, size_t n_keep)
+{
+	size_t next = 0;
+	for (size_t i = 0; i < n_have; i++) {
+		uint64_t from = have[i].start;
+		for (; next < n_keep && keep[next].start < have[i].end; next++) {
+			give(giving, from, keep[next].start);
+			give_pending(giving);
+			from = keep[next].end;
+		}
+		give(giving, from, have[i].end);
+	}
+	give_pending(giving);
+}
+
+static struct memory_range *ranges_of(const struct relative *relative, bool fresh, size_t *n)
+{
+	struct memory_range *ranges = calloc(relative->n_areas + 1, sizeof(*ranges));
+	*n = 0;
+	for (size_t i = 0; ranges && i < relative->n_areas; i++)
+		if (fresh || !relative->areas[i].fresh)
+			ranges[(*n)++] = (struct memory_range){ relative->areas[i].start,
+								relative->areas[i].end };
+	return ranges;
+}
+
+static struct memory_range ours_of(const struct memory_source *source)
+{
+	return (struct memory_range){ source->control.start, source->parked.end };
+}
+
+/* --- enter --------------------------------------------------------------------------------------- */
+
+struct clip {
+	const struct memory_range *ranges;
+	size_t n, next;
+	struct page_list list;
+};
+
+/* The part of the pages that lies in the ranges; calls come by page. */
+static void clip_add(struct clip *clip, uint64_t page, uint64_t end, uint64_t at)
+{
+	while (clip->next < clip->n && clip->ranges[clip->next].end / STORE_PAGE <= page)
+		clip->next++;
+	for (size_t i = clip->next; i < clip->n && clip->ranges[i].start / STORE_PAGE < end; i++) {
+		uint64_t from = clip->ranges[i].start / STORE_PAGE, to = clip->ranges[i].end / STORE_PAGE;
+		from = from > page ? from : page;
+		list_add(&clip->list, from, to < end ? to : end, at + (from - page));
+	}
+}
+
+static void lay_areas(const struct relative *relative, struct plans *plans,
+		      const struct memory_source *source)
+{
+	for (size_t i = 0; i < relative->n_areas; i++) {
+		const struct area *area = &relative->areas[i];
+		if (!area->fresh)
+			continue;
+		image_vma vma = *area->like;
+		vma.start = area->start;
+		vma.end = area->end;
+		vma.offset = vma.kind == VMA_FILE ? area->like->offset - area->like->start + area->start : 0;
+		vma.prot = PROT_READ | PROT_WRITE;
+		memory_map(plans, relative->task, source, &vma);
+	}
+}
+
+int heirlooms_enter(struct heirlooms *heirlooms, struct plans *plans, const struct memory_source *source,
+		    size_t process, struct fsnap_error *err)
+{
+	if (!heirlooms)
+		return 0;
+	uint32_t who = heirlooms->number[process];
+	struct relative *relative = &heirlooms->relatives[who];
+	if (!relative->mm && relative->end == who + 1) /* it ends, and bears nobody */
+		return 0;
+	size_t n_have = 0, n_keep;
+	cleanup_free struct memory_range *keep = ranges_of(relative, false, &n_keep);
+	cleanup_free struct memory_range *have =
+		relative->parent != NOBODY ? ranges_of(&heirlooms->relatives[relative->parent], true, &n_have) : NULL;
+	struct clip clip = { .ranges = keep, .n = n_keep };
+	struct giving giving = { .plans = plans, .task = relative->task, .ours = ours_of(source) };
+	if (!keep || (relative->parent != NOBODY && !have))
+		return no_memory(err);
+	plan_note(plans, "inherited, and for nobody here");
+	give_back(&giving, have, n_have, keep, n_keep);
+	plan_note(plans, "room for pages to be inherited");
+	lay_areas(relative, plans, source);
+	for (size_t i = 0; relative->laid && i < relative->laid->n; i++) {
+		const struct page_run *run = &relative->laid->runs[i];
+		clip_add(&clip, run->page, run->page + run->npages, run->at);
+	}
+	return laid_set(relative, &clip.list, err);
+}
+
+/* --- lay, born --------------------------------------------------------------------------------------------- */
+
+/* Legacies of one turn, as runs; where two want the same address, the first has it. */
+static int list_turn(const struct heirlooms *heirlooms, uint32_t top, uint32_t turn, struct page_list *list)
+{
+	const struct relative *relative = &heirlooms->relatives[top];
+	size_t low = 0, high = heirlooms->n_legacies;
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+		const struct legacy *legacy = &heirlooms->legacies[middle];
+		if (legacy->top < top || (legacy->top == top && legacy->turn < turn))
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	uint64_t done = 0;
+	for (size_t area = 0; low < heirlooms->n_legacies; low++) {
+		const struct legacy *legacy = &heirlooms->legacies[low];
+		if (legacy->top != top || legacy->turn != turn)
+			break;
+		while (area < relative->n_areas && relative->areas[area].end <= legacy->page * STORE_PAGE)
+			area++;
+		/* Given up by all who wanted it? Their mappings have another sort's area in the way. */
+		if (area == relative->n_areas || relative->areas[area].start > legacy->page * STORE_PAGE ||
+		    relative->areas[area].end < legacy->end * STORE_PAGE ||
+		    !heirloom_alike(relative->areas[area].like, legacy->like))
+			continue;
+		uint64_t page = legacy->page > done ? legacy->page : done;
+		list_add(list, page, legacy->end, page + legacy->delta);
+		done = legacy->end > done ? legacy->end : done;
+	}
+	return list->exhausted ? -1 : 0;
+}
+
+/* The newer of the two. */
+static void lay_over(void *list, uint64_t page, uint64_t end, uint64_t old, uint64_t new)
+{
+	if (new != UINT64_MAX || old != UINT64_MAX)
+		list_add(list, page, end, new != UINT64_MAX ? new : old);
+}
+
+/* What is new about it. */
+static void lay_new(void *list, uint64_t page, uint64_t end, uint64_t old, uint64_t new)
+{
+	if (new != UINT64_MAX && new != old)
+		list_add(list, page, end, new);
+}
+
+static int lay(struct plans *plans, const struct memory_source *source, struct relative *relative,
+	       const struct page_list *turn, struct fsnap_error *err)
+{
+	struct page_list new = { 0 }, all = { 0 };
+	compare(relative->laid->runs, relative->laid->n, turn->runs, turn->n, lay_new, &new);
+	compare(relative->laid->runs, relative->laid->n, turn->runs, turn->n, lay_over, &all);
+	plan_note(plans, "pages to be inherited");
+	int result = new.exhausted ? no_memory(err) :
+				     memory_fill(plans, relative->task, source, new.runs, new.n, err);
+	free(new.runs);
+	return laid_set(relative, &all, err) < 0 ? -1 : result;
+}
+
+int heirlooms_lay(struct heirlooms *heirlooms, struct plans *plans, const struct memory_source *source,
+		  size_t process, size_t child, struct fsnap_error *err)
+{
+	struct page_list turn = { 0 };
+	if (!heirlooms || !heirlooms->relatives[heirlooms->number[process]].laid)
+		return 0;
+	uint32_t who = heirlooms->number[process];
+	int result = list_turn(heirlooms, who, heirlooms->number[child], &turn) < 0 ? no_memory(err) : 0;
+	if (result == 0 && turn.n)
+		result = lay(plans, source, &heirlooms->relatives[who], &turn, err);
+	free(turn.runs);
+	return result;
+}
+
+void heirlooms_born(struct heirlooms *heirlooms, size_t process, size_t child)
+{
+	struct laid *laid = heirlooms ? heirlooms->relatives[heirlooms->number[process]].laid : NULL;
+	if (!laid)
+		return;
+	laid->users++;
+	heirlooms->relatives[heirlooms->number[child]].laid = laid;
+}
+
+/* --- settle ---------------------------------------------------------------------------------------------- */
+
+struct settling {
+	struct plans *plans;
+	uint32_t task;
+	struct page_list left;
+};
+
+static void settle_pages(void *arg, uint64_t page, uint64_t end, uint64_t own, uint64_t laid)
+{
+	struct settling *settling = arg;
+	if (own == UINT64_MAX && laid != UINT64_MAX)
+		plan_call(settling->plans, settling->task, SYS_madvise, IMM(page * STORE_PAGE),
+			  IMM((end - page) * STORE_PAGE), IMM(MADV_DONTNEED));
+	if (own != UINT64_MAX && own != laid)
+		list_add(&settling->left, page, end, own);
+}
+
+/* The mappings of the process that are there, by address. */
+static int list_kept(struct relative *relative, uint32_t who, struct memory_range **ranges, size_t *n,
+		     struct fsnap_error *err)
+{
+	u_int vmas = relative->mm->vmas.vmas_len;
+	*n = 0;
+	*ranges = calloc(vmas + 1, sizeof(**ranges));
+	relative->kept = calloc(vmas + 1, sizeof(*relative->kept));
+	if (!*ranges || !relative->kept)
+		return no_memory(err);
+	for (size_t i = 0; i < relative->n_areas; i++)
+		for (size_t j = 0; j < relative->areas[i].n_claims; j++) {
+			const struct claim *claim = relative->areas[i].claims[j];
+			if (claim->who == who)
+				relative->kept[claim->vma] = true;
+		}
+	for (u_int i = 0; i < vmas; i++)
+		if (relative->kept[i])
+			(*ranges)[(*n)++] = (struct memory_range){ relative->mm->vmas.vmas_val[i].start,
+								   relative->mm->vmas.vmas_val[i].end };
+	return 0;
+}
+
+static int settle(struct heirlooms *heirlooms, struct plans *plans, const struct memory_source *source,
+		  uint32_t who, struct fsnap_error *err)
+{
+	struct relative *relative = &heirlooms->relatives[who];
+	struct settling settling = { .plans = plans, .task = relative->task };
+	size_t n_have, n_keep, n;
+	const struct page_run *runs = image_runs(heirlooms->image, relative->mm->id, &n);
+	cleanup_free struct memory_range *have = ranges_of(relative, true, &n_have), *keep = NULL;
+	if (!have || list_kept(relative, who, &keep, &n_keep, err) < 0)
+		return no_memory(err);
+	struct giving giving = { .plans = plans, .task = relative->task, .ours = ours_of(source) };
+	plan_note(plans, "passed on, and not its own");
+	give_back(&giving, have, n_have, keep, n_keep);
+	struct clip clip = { .ranges = keep, .n = n_keep };
+	for (size_t i = 0; i < relative->laid->n; i++) {
+		const struct page_run *run = &relative->laid->runs[i];
+		clip_add(&clip, run->page, run->page + run->npages, run->at);
+	}
+	plan_note(plans, "pages it does not have");
+	compare(runs, n, clip.list.runs, clip.list.n, settle_pages, &settling);
+	free(clip.list.runs);
+	laid_drop(relative->laid);
+	relative->laid = NULL;
+	relative->left = settling.left.runs;
+	relative->n_left = settling.left.n;
+	return clip.list.exhausted || settling.left.exhausted ? no_memory(err) : 0;
+}
+
+int heirlooms_settle(struct heirlooms *heirlooms, struct plans *plans, const struct memory_source *source,
+		     size_t process, struct memory_part *part, struct fsnap_error *err)
+{
+	*part = (struct memory_part){ 0 };
+	struct relative *relative = heirlooms ? &heirlooms->relatives[heirlooms->number[process]] : NULL;
+	if (!relative || !relative->mm || !relative->n_areas)
+		return 0;
+	if (settle(heirlooms, plans, source, heirlooms->number[process], err) < 0)
+		return -1;
+	*part = (struct memory_part){ relative->kept, relative->left, relative->n_left };
+	return 0;
+}
