@@ -8,7 +8,6 @@
 #include <unistd.h>
 
 #include "engine/dump.h"
-#include "engine/ipc/ipc.h"
 #include "engine/place.h"
 #include "engine/procfs.h"
 #include "engine/state/state.h"
@@ -68,7 +67,7 @@ static int collect_zombie(struct process *process, struct fsnap_error *err)
 /* What a process is asked from inside, and what came of it. */
 struct inquiry {
 	struct survey *survey;
-	uint32_t brk; /* slot */
+	uint32_t brk, undo; /* slots */
 };
 
 static int collect_outside(struct dump *dump, struct process *process, struct inquiry *inquiry,
@@ -88,7 +87,7 @@ static int collect_outside(struct dump *dump, struct process *process, struct in
 }
 
 /* Facts that only the process itself can ask the kernel for. */
-static struct plans *ask(struct process *process, struct inquiry *inquiry)
+static struct plans *ask(struct dump *dump, struct process *process, struct inquiry *inquiry)
 {
 	struct plans *plans = plans_new();
 	for (size_t i = 0; i < process->n_tasks; i++)
@@ -97,26 +96,31 @@ static struct plans *ask(struct process *process, struct inquiry *inquiry)
 	plan_note(plans, "end of the heap");
 	plan_call(plans, 0, SYS_brk, IMM(0));
 	inquiry->brk = plan_result(plans);
+	inquiry->undo = ipc_ask(dump, plans, 0);
 	return plans;
 }
 
-static int answer(const struct placement *placement, const struct inquiry *inquiry, struct fsnap_error *err)
+static int answer(struct dump *dump, const struct placement *placement, const struct inquiry *inquiry,
+		  struct fsnap_error *err)
 {
 	struct ctl *ctl = placed_ctl(placement->placed);
 	placement->process->mm.brk = (uint64_t)plans_slot(placement->plans, ctl, inquiry->brk);
+	if (ipc_answer(dump, placement->process, placement->plans, ctl, inquiry->undo, err) < 0)
+		return -1;
 	return survey_answer(inquiry->survey, placement->plans, ctl, err);
 }
 
-static int ask_inside(struct process **processes, struct inquiry *inquiries, size_t n,
+static int ask_inside(struct dump *dump, struct process **processes, struct inquiry *inquiries, size_t n,
 		      struct fsnap_error *err)
 {
 	struct placement placements[BATCH] = { 0 };
 	for (size_t i = 0; i < n; i++)
-		placements[i] = (struct placement){ processes[i], ask(processes[i], &inquiries[i]), NULL };
+		placements[i] = (struct placement){ processes[i], ask(dump, processes[i], &inquiries[i]),
+						    NULL };
 	int result = place_run(placements, n, err);
 	for (size_t i = 0; i < n; i++) {
 		if (result == 0)
-			result = answer(&placements[i], &inquiries[i], err);
+			result = answer(dump, &placements[i], &inquiries[i], err);
 		placed_free(placements[i].placed);
 		plans_free(placements[i].plans);
 	}
@@ -130,7 +134,7 @@ static int collect_batch(struct dump *dump, struct process **processes, size_t n
 	for (size_t i = 0; i < n && result == 0; i++)
 		result = collect_outside(dump, processes[i], &inquiries[i], err);
 	if (result == 0)
-		result = ask_inside(processes, inquiries, n, err);
+		result = ask_inside(dump, processes, inquiries, n, err);
 	for (size_t i = 0; i < n && result == 0; i++)
 		result = pages_find(dump, processes[i], err);
 	for (size_t i = 0; i < n; i++)
@@ -143,7 +147,7 @@ int collect(struct dump *dump, struct fsnap_error *err)
 	struct tree *tree = &dump->tree;
 	struct process *batch[BATCH];
 	size_t n = 0;
-	if (sharing_collect(dump, err) < 0 || kinship_collect(dump, err) < 0)
+	if (sharing_collect(dump, err) < 0 || kinship_collect(dump, err) < 0 || ipc_look(dump, err) < 0)
 		return -1;
 	for (size_t i = 0; i < tree->n_processes; i++) {
 		struct process *process = tree->processes[i];

@@ -230,8 +230,10 @@ static int compile_process(struct restore *restore, const image_process *process
 	rebuild_task(&r);
 	if (rebuild_process(&r, err) < 0)
 		return -1;
+	ipc_rebuild(restore, process, task);
 	plan_post(plans, task, BARRIER_BORN, 1);
 	plan_wait(plans, task, BARRIER_BORN, restore->report->processes);
+	ipc_sign(restore, process, task);
 	own_signals(restore, process, task);
 	arrive_files(restore, process, task, BARRIER_ARRIVED);
 	plan_park(plans, task, 1);

@@ -204,6 +204,7 @@ static void dump_free(struct dump *dump)
 	pages_forget(dump);
 	for (size_t i = 0; i < dump->n_mapped; i++)
 		xdr_free((xdrproc_t)xdr_image_mapped, (char *)&dump->mapped[i].image);
+	sem_forget(dump);
 	xdr_free((xdrproc_t)xdr_image_ipc, (char *)&dump->ipc);
 	free(dump->mapped);
 	free(dump->jobs);

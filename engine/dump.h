@@ -17,6 +17,7 @@
 
 #include "engine/file_keys.h"
 #include "engine/fsnap.h"
+#include "engine/ipc/ipc.h"
 #include "engine/kinds/kinds.h"
 #include "engine/text.h"
 #include "engine/tree.h"
@@ -74,6 +75,7 @@ struct dump {
 	struct ghost_copy *ghost_copies;
 	size_t n_ghost_copies;
 	image_ipc ipc; /* System V objects */
+	struct ipc_dump ipc_known;
 	int *ghost_fds; /* of each ghost, open until its content is copied */
 	size_t n_ghost_fds;
 	struct saved_file **files;

@@ -6,7 +6,6 @@
 #include <sys/sysmacros.h>
 
 #include "engine/dump.h"
-#include "engine/ipc/ipc.h"
 #include "engine/procfs.h"
 #include "store/scope.h"
 

@@ -210,6 +210,14 @@ static int check_segments(const struct model *model, const struct image *image, 
 	return 0;
 }
 
+static int check_sets(const image_ipc *ipc, struct fsnap_error *err)
+{
+	for (u_int i = 0; i < ipc->undos.undos_len; i++)
+		if (ipc->undos.undos_val[i].adjust < INT16_MIN || ipc->undos.undos_val[i].adjust > INT16_MAX)
+			return corrupt(err, "adjustment of semaphore", ipc->undos.undos_val[i].adjust);
+	return 0;
+}
+
 static int check(struct model *model, const struct image *image, struct fsnap_error *err)
 {
 	if (model->n_processes == 0)
@@ -220,7 +228,7 @@ static int check(struct model *model, const struct image *image, struct fsnap_er
 	for (size_t i = 0; i < model->n_mapped; i++)
 		if (model->mapped[i].id != i + 1 || check_identity(model, &model->mapped[i].identity, err) < 0)
 			return corrupt(err, "mapped file", model->mapped[i].id);
-	if (check_segments(model, image, err) < 0)
+	if (check_segments(model, image, err) < 0 || check_sets(&model->ipc, err) < 0)
 		return -1;
 	for (size_t i = 0; i < model->n_files; i++)
 		if (model->files[i].id != i + 1)

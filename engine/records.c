@@ -73,7 +73,7 @@ int records_put(struct dump *dump, image_tree *tree, struct fsnap_error *err)
 	for (size_t i = 0; i < dump->tree.n_processes; i++)
 		if (put_process(dump, dump->tree.processes[i], err) < 0)
 			return -1;
-	if (dump->ipc.shms.shms_len &&
+	if (ipc_any(&dump->ipc) &&
 	    put(dump, IMAGE_IPC, "ipc", (xdrproc_t)xdr_image_ipc, &dump->ipc, err) < 0)
 		return -1;
 	for (size_t i = 0; i < dump->n_runs; i++)

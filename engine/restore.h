@@ -50,6 +50,7 @@ struct restore {
 	void *scratch[32];
 
 	struct shm_made *shms; /* ipc/shm.c: by place in model.ipc.shms */
+	bool *sets_made, *queues_made; /* ipc/: by us, likewise */
 
 	struct plans *plans;
 	uint32_t *first_task; /* by process: its leader's task; its threads follow */

@@ -5,9 +5,15 @@
  * of those in the tree's IPC namespace go with it, and what becomes of one that is still
  * there at a restore, is said in README.md.
  *
- * Dump:	maps.c finds attached segments, ipc_collect() the rest; records.c writes dump->ipc
- * Restore:	ipc_make	before any task exists: every object has its number
+ * Dump:	maps.c finds attached segments
+ *		ipc_look	before anybody is asked: which semaphore sets there are
+ *		ipc_ask, _answer	each process: has it something to be undone in one of them?
+ *		ipc_collect	the rest; records.c writes dump->ipc
+ * Restore:	ipc_make	before any task exists: every object has its number, sets and queues
+ *				their content
  *		[plans attach segments]
+ *		ipc_rebuild	each process: what is to be undone when it ends
+ *		ipc_sign	each process, when all have done that: it was the last at some semaphores
  *		ipc_fill	every task is ready to run: content of segments
  *		ipc_unmake	the restore failed: what ipc_make made is removed
  */
@@ -15,10 +21,13 @@
 #define ENGINE_IPC_H
 
 #include <stdbool.h>
+#include <stdint.h>
+#include <sys/ipc.h>
 #include <sys/types.h>
 
 #include "engine/procfs.h"
 #include "image.h"
+#include "restorer/plan.h"
 #include "store/error.h"
 
 struct dump;
@@ -26,7 +35,7 @@ struct restore;
 struct process;
 struct other_kind;
 
-extern const struct other_kind kind_sysv_shm;
+extern const struct other_kind kind_sysv_shm, kind_sysv_sem, kind_sysv_msg;
 
 /* --- dump ------------------------------------------------------------------------- */
 
@@ -40,12 +49,23 @@ unsigned ipc_shm_mapped(struct dump *dump, const struct process *process,
 /* The same for one that is known already: 0 if it is not. */
 unsigned ipc_shm_known(const struct dump *dump, const struct procfs_map *map);
 
+int ipc_look(struct dump *dump, struct fsnap_error *err);
+/* Adds to the plan of the process' leader; gives the slot that ipc_answer() looks at first. */
+uint32_t ipc_ask(const struct dump *dump, struct plans *plans, uint32_t task);
+int ipc_answer(struct dump *dump, struct process *process, const struct plans *plans, struct ctl *ctl,
+	       uint32_t slot, struct fsnap_error *err);
+
 /* When all processes were collected: facts about what is attached, and what belongs to the tree besides. */
 int ipc_collect(struct dump *dump, struct fsnap_error *err);
+
+/* Is there anything to be kept? */
+bool ipc_any(const image_ipc *ipc);
 
 /* --- restore ------------------------------------------------------------------------- */
 
 int ipc_make(struct restore *restore, struct fsnap_error *err);
+void ipc_rebuild(const struct restore *restore, const image_process *process, uint32_t task);
+void ipc_sign(const struct restore *restore, const image_process *process, uint32_t task);
 int ipc_fill(struct restore *restore, struct fsnap_error *err);
 void ipc_unmake(struct restore *restore);
 void ipc_free(struct restore *restore);
@@ -57,6 +77,41 @@ int shm_make_all(struct restore *restore, struct fsnap_error *err);
 int shm_fill_all(struct restore *restore, struct fsnap_error *err);
 void shm_unmake_all(struct restore *restore);
 void shm_free_all(struct restore *restore);
+
+/* --- sem.c, sem_undo.c, msg.c ---------------------------------------------------------- */
+
+struct sem_known { /* a set in the IPC namespace, as ipc_look() found it */
+	int id;
+	unsigned nsems;
+	unsigned short *values;
+};
+
+struct sem_search { /* a semaphore of which a process has something to be undone, and how much */
+	struct process *process;
+	const struct sem_known *set;
+	unsigned number;
+	int low, high; /* it is one of these */
+	uint32_t slot;
+};
+
+struct ipc_dump { /* what a dump knows besides the image */
+	struct sem_known *sets;
+	size_t n_sets;
+	struct sem_search *searches;
+	size_t n_searches;
+};
+
+int sem_look(struct dump *dump, struct fsnap_error *err);
+void sem_forget(struct dump *dump);
+int sem_collect(struct dump *dump, struct fsnap_error *err);
+int sem_make_all(struct restore *restore, struct fsnap_error *err);
+void sem_unmake_all(struct restore *restore);
+int undo_collect(struct dump *dump, struct fsnap_error *err);
+bool undo_of_set(const struct dump *dump, int id);
+
+int msg_collect(struct dump *dump, struct fsnap_error *err);
+int msg_make_all(struct restore *restore, struct fsnap_error *err);
+void msg_unmake_all(struct restore *restore);
 
 /* --- numbers and owners: perm.c ----------------------------------------------------------- */
 
@@ -72,6 +127,21 @@ int ipc_not_made(const char *what, const image_ipc_perm *perm, int sys, struct f
 
 /* The same when it exists and is not what we left behind. */
 int ipc_in_use(const char *what, const image_ipc_perm *perm, const char *how, struct fsnap_error *err);
+
+/* Is there a process of that number? */
+bool ipc_alive(pid_t pid);
+
+/* The same, and it is not of the tree. */
+bool ipc_stranger(const struct dump *dump, pid_t pid);
+
+/* Does a thread of the tree sleep in one of these two system calls, on this object? */
+bool ipc_awaited(const struct dump *dump, int id, long call, long other);
+
+/* Made while the tree was there, by a user who is in it. */
+bool ipc_could_be(struct dump *dump, const struct ipc_perm *perm, time_t when);
+
+/* What struct ipc_perm says, but for what else is in its mode. */
+image_ipc_perm ipc_perm(int id, const struct ipc_perm *perm);
 
 /* Has this process, of this tree, been there at the time `when` (seconds of CLOCK_REALTIME)? Numbers of
  * processes are used again, and objects outlive their creators. */

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <linux/sched.h>
 #include <linux/securebits.h>
+#include <signal.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -28,6 +29,50 @@ bool ipc_was_there(struct dump *dump, pid_t pid, time_t when)
 	long born = (long)(stat.start_time / (unsigned long)sysconf(_SC_CLK_TCK));
 	/* Either clock is rounded to seconds. */
 	return when + 1 >= real.tv_sec - boot.tv_sec + born - 1;
+}
+
+bool ipc_alive(pid_t pid)
+{
+	return pid > 0 && (kill(pid, 0) == 0 || errno == EPERM);
+}
+
+bool ipc_stranger(const struct dump *dump, pid_t pid)
+{
+	return !tree_find(&dump->tree, pid) && ipc_alive(pid);
+}
+
+bool ipc_awaited(const struct dump *dump, int id, long call, long other)
+{
+	for (size_t i = 0; i < dump->tree.n_processes; i++) {
+		const struct process *process = dump->tree.processes[i];
+		for (size_t j = 0; j < process->n_tasks && !process->image.zombie; j++) {
+			const struct user_regs_struct *regs = &process->tasks[j]->regs;
+			if (((long)regs->orig_rax == call || (long)regs->orig_rax == other) && (int)regs->rdi == id)
+				return true;
+		}
+	}
+	return false;
+}
+
+bool ipc_could_be(struct dump *dump, const struct ipc_perm *perm, time_t when)
+{
+	if (!ipc_was_there(dump, dump->tree.processes[0]->pid, when))
+		return false;
+	for (size_t i = 0; i < dump->tree.n_processes; i++) {
+		const struct process *process = dump->tree.processes[i];
+		for (size_t j = 0; j < process->n_tasks; j++)
+			if (process->tasks[j]->image.creds.uid[1] == perm->cuid)
+				return true;
+	}
+	return false;
+}
+
+image_ipc_perm ipc_perm(int id, const struct ipc_perm *perm)
+{
+	return (image_ipc_perm){
+		.id = id, .key = (unsigned)perm->__key, .mode = perm->mode & 0777, .uid = perm->uid,
+		.gid = perm->gid, .cuid = perm->cuid, .cgid = perm->cgid,
+	};
 }
 
 /* --- restore --------------------------------------------------------------------------- */

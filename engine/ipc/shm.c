@@ -21,7 +21,6 @@
 #include "store/scope.h"
 
 #define WHAT "System V shared memory"
-#define PERMISSIONS 0777
 #ifndef MAP_HUGE_SHIFT
 #define MAP_HUGE_SHIFT 26
 #endif
@@ -147,12 +146,7 @@ static int find_idle(struct dump *dump, struct fsnap_error *err)
 
 static void fill_facts(image_shm *shm, const struct shmid_ds *ds)
 {
-	shm->perm.key = (unsigned)ds->shm_perm.__key;
-	shm->perm.mode = ds->shm_perm.mode & PERMISSIONS;
-	shm->perm.uid = ds->shm_perm.uid;
-	shm->perm.gid = ds->shm_perm.gid;
-	shm->perm.cuid = ds->shm_perm.cuid;
-	shm->perm.cgid = ds->shm_perm.cgid;
+	shm->perm = ipc_perm(shm->perm.id, &ds->shm_perm);
 	shm->size = ds->shm_segsz;
 	shm->locked = (ds->shm_perm.mode & SHM_LOCKED) != 0;
 	shm->removed = (ds->shm_perm.mode & SHM_DEST) != 0;

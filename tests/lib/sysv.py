@@ -6,7 +6,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 libc.shmat.restype = ctypes.c_void_p
 libc.shmat.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_int]
 libc.shmdt.argtypes = [ctypes.c_void_p]
-IPC_RMID = 0
+IPC_RMID, GETVAL, SETVAL = 0, 12, 16
 
 
 def objects(sort):
@@ -31,3 +31,20 @@ def touch_segments():
         if at not in (None, ctypes.c_void_p(-1).value):
             ctypes.memset(at, 0x5a, row["size"])
             libc.shmdt(at)
+
+
+def set_value(semid, number, value):
+    if libc.semctl(semid, number, SETVAL, value) < 0:
+        raise OSError(ctypes.get_errno(), "semctl")
+
+
+def send(msqid, text):
+    if libc.msgsnd(msqid, (1).to_bytes(8, "little") + text, len(text), 0) < 0:
+        raise OSError(ctypes.get_errno(), "msgsnd")
+
+
+def receive(msqid):
+    """The first message, None if there is none."""
+    room = ctypes.create_string_buffer(8 + 8192)
+    n = libc.msgrcv(msqid, room, 8192, ctypes.c_long(0), 0o4000)
+    return None if n < 0 else room.raw[8:8 + n]
