@@ -45,6 +45,9 @@
 static int source_of(const struct restore *restore, const image_process *process, const image_fd *fd)
 {
 	const struct workshop_file *file = &restore->files[fd->file - 1];
+	int handed = handed_source(restore, process->pid, fd->fd, fd->file);
+	if (handed >= 0)
+		return handed;
 	if (process->ppid == 0 && strcmp(restore->model.files[fd->file - 1].kind, "stdio") == 0) {
 		int number = stdio_source(&file->state.stdio, fd->fd);
 		if (number >= 0 && restore->stdio[number] >= 0)
@@ -77,7 +80,8 @@ static void own_signals(struct restore *restore, const image_process *process, u
 	for (u_int i = 0; i < process->fds.fds_len; i++) {
 		const image_fd *fd = &process->fds.fds_val[i];
 		const image_file *file = &restore->model.files[fd->file - 1];
-		if ((!file->owner && !file->signo) || !is_holder(restore, process, fd))
+		if ((!file->owner && !file->signo) || restore->files[fd->file - 1].handed ||
+		    !is_holder(restore, process, fd))
 			continue;
 		struct f_owner_ex owner = { file->owner < 0 ? F_OWNER_PGRP :
 					    file->owner_tid ? F_OWNER_TID : F_OWNER_PID, abs(file->owner) };

@@ -63,7 +63,8 @@ static int look_around(struct dump *dump, struct fsnap_error *err)
 		fail(err, FSNAP_E_USAGE, 0, "%d is not a process ID", pid);
 		return -1;
 	}
-	if (!dir && fsnap_default_store(store_dir, sizeof(store_dir), err) < 0)
+	if (externals_open(&dump->externals, dump->options->external, pid, err) < 0 ||
+	    (!dir && fsnap_default_store(store_dir, sizeof(store_dir), err) < 0))
 		return -1;
 	struct process *root = seize_refuse_self(pid, err) < 0 ? NULL : seize_prepare(&dump->tree, pid, 0, err);
 	if (!root)
@@ -200,6 +201,7 @@ static void dump_free(struct dump *dump)
 {
 	image_writer_abort(dump->writer);
 	files_free(dump);
+	externals_close(&dump->externals);
 	ghost_free(dump);
 	pages_forget(dump);
 	for (size_t i = 0; i < dump->n_mapped; i++)

@@ -15,6 +15,7 @@
 #ifndef ENGINE_DUMP_H
 #define ENGINE_DUMP_H
 
+#include "engine/external.h"
 #include "engine/file_keys.h"
 #include "engine/fsnap.h"
 #include "engine/ipc/ipc.h"
@@ -82,6 +83,7 @@ struct dump {
 	void *by_identity; /* the same, as tsearch(3) keeps them */
 	size_t n_files;
 	struct file_keys file_keys;
+	struct externals externals;
 	struct file_cursor file_cursor;
 	struct copy_job *jobs; /* by `at` */
 	size_t n_jobs;

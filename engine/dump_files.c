@@ -252,7 +252,7 @@ static struct saved_file *save_file(const struct fd_view *fd, struct fsnap_error
 		return NULL;
 	}
 	collect_common(fd, &saved->file);
-	if (locks_save(fd, &saved->file, err) < 0)
+	if (strcmp(kind->name, "external") != 0 && locks_save(fd, &saved->file, err) < 0)
 		return NULL;
 	return kind->save(fd, &saved->file, &saved->state, err) < 0 ? NULL : saved;
 }
@@ -365,7 +365,7 @@ static int index_files(struct dump *dump, struct fsnap_error *err)
 
 int files_finish(struct dump *dump, struct fsnap_error *err)
 {
-	if (index_files(dump, err) < 0)
+	if (externals_check(dump, err) < 0 || index_files(dump, err) < 0)
 		return -1;
 	for (size_t i = 0; i < dump->n_files; i++) {
 		struct saved_file *saved = dump->files[i];

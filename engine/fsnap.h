@@ -49,6 +49,10 @@ struct fsnap_dump_options {
 	int kill;	   /* end the tree (SIGKILL) once the image is durable */
 	fsnap_progress_fn progress;
 	void *progress_arg;
+	/* NULL, or NULL-ended: "[PID:]N=KEY". Descriptor N of process PID (none: the root) leads to
+	 * something outside, whatever it is; it is not saved, and a restore is handed another (see
+	 * fsnap_restore_options.external and .fd). */
+	const char *const *external;
 };
 
 struct fsnap_dump_report {
@@ -82,6 +86,14 @@ enum fsnap_tcp {
 	FSNAP_TCP_RESET = 0, /* they come back as reset by the peer */
 };
 
+/* What becomes of files that are not what they were. */
+enum fsnap_changed {
+	FSNAP_CHANGED_DEFAULT = 0, /* mapped: refuse; open: warn */
+	FSNAP_CHANGED_REFUSE,
+	FSNAP_CHANGED_WARN, /* in the report's notes */
+	FSNAP_CHANGED_ACCEPT,
+};
+
 struct fsnap_restore_options {
 	size_t size;
 	const char *store; /* NULL: fsnap_default_store() */
@@ -90,6 +102,11 @@ struct fsnap_restore_options {
 	fsnap_progress_fn progress;
 	void *progress_arg;
 	int tcp; /* enum fsnap_tcp */
+	int changed; /* enum fsnap_changed */
+	/* Each NULL, or NULL-ended. */
+	const char *const *map;	     /* "OLD=NEW": OLD and all below it is now NEW; the longest that fits */
+	const char *const *fd;	     /* "[PID:]N=M": descriptor N of PID (none: the root) becomes the caller's M */
+	const char *const *external; /* "KEY=M": what was declared so at the dump becomes the caller's M */
 };
 
 struct fsnap_restore_report {

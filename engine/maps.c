@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
+#include "engine/build_id.h"
 #include "engine/dump.h"
 #include "engine/procfs.h"
 #include "store/scope.h"
@@ -47,6 +48,20 @@ static int open_mapped(const struct process *process, const struct procfs_map *m
 	return fd >= 0 ? fd : open(map->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 }
 
+static int note_build_id(image_mapped *mapped, int fd, struct fsnap_error *err)
+{
+	unsigned char id[BUILD_ID_MAX];
+	size_t n = S_ISREG(mapped->identity.mode) && !mapped->identity.ghost ? build_id_read(fd, id) : 0;
+	if (n == 0)
+		return 0;
+	mapped->build_id.build_id_val = malloc(n);
+	if (!mapped->build_id.build_id_val)
+		return fail(err, FSNAP_E_NOMEM, ENOMEM, "mapped files");
+	memcpy(mapped->build_id.build_id_val, id, n);
+	mapped->build_id.build_id_len = (u_int)n;
+	return 0;
+}
+
 static struct saved_mapped *add_mapped(struct dump *dump, struct process *process,
 				       const struct procfs_map *map, struct fsnap_error *err)
 {
@@ -75,6 +90,10 @@ static struct saved_mapped *add_mapped(struct dump *dump, struct process *proces
 	struct saved_mapped *mapped = &array[dump->n_mapped];
 	*mapped = (struct saved_mapped){ .major = map->major, .minor = map->minor, .inode = map->inode };
 	if (dump_identity(dump, process, fd, map->path, &mapped->image.identity, err) < 0) {
+		xdr_free((xdrproc_t)xdr_image_mapped, (char *)&mapped->image);
+		return NULL;
+	}
+	if (note_build_id(&mapped->image, fd, err) < 0) {
 		xdr_free((xdrproc_t)xdr_image_mapped, (char *)&mapped->image);
 		return NULL;
 	}

@@ -23,6 +23,16 @@
 #include "restorer/prefetch.h"
 #include "store/scope.h"
 
+static int understand(struct restore *restore, struct fsnap_error *err)
+{
+	const struct fsnap_restore_options *options = restore->options;
+	if (options->changed < FSNAP_CHANGED_DEFAULT || options->changed > FSNAP_CHANGED_ACCEPT)
+		return fail(err, FSNAP_E_USAGE, 0, "%d says nothing about changed files", options->changed);
+	if (remap_open(&restore->remap, options->map, err) < 0)
+		return -1;
+	return handed_open(&restore->handed, options->fd, options->external, err);
+}
+
 static int open_image(struct restore *restore, struct fsnap_error *err)
 {
 	if (restore->options->tcp != FSNAP_TCP_RESET)
@@ -30,6 +40,8 @@ static int open_image(struct restore *restore, struct fsnap_error *err)
 			    restore->options->tcp);
 	char store_dir[4096];
 	const char *dir = restore->options->store;
+	if (understand(restore, err) < 0)
+		return -1;
 	if (!dir && fsnap_default_store(store_dir, sizeof(store_dir), err) < 0)
 		return -1;
 	restore->store = store_open(dir ? dir : store_dir, STORE_READ, err);
@@ -87,6 +99,8 @@ static void restore_end(struct restore *restore)
 {
 	ipc_free(restore);
 	workshop_close(restore);
+	handed_close(&restore->handed);
+	remap_close(&restore->remap);
 	if (restore->control)
 		munmap(restore->control, restore->control_size);
 	tree_free(&restore->tracees);

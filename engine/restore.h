@@ -14,9 +14,11 @@
 #include "engine/family.h"
 #include "engine/file_keys.h"
 #include "engine/fsnap.h"
+#include "engine/handed.h"
 #include "engine/ipc/ipc.h"
 #include "engine/kinds/kinds.h"
 #include "engine/model.h"
+#include "engine/remap.h"
 #include "engine/state/state.h"
 #include "restorer/heirloom.h"
 
@@ -24,6 +26,7 @@ struct workshop_file {
 	union file_state state;
 	int fd; /* -1: not made yet */
 	bool given;
+	bool handed; /* by the caller: nothing of it is ours to set */
 	const image_process *holder; /* the first process, by number of records, that has it ... */
 	int number;		     /* ... under this number */
 };
@@ -35,6 +38,8 @@ struct restore {
 	struct image *image;
 	struct model model;
 	struct inherited self;
+	struct remap remap;
+	struct handed handed;
 
 	/* The workshop: descriptors of this process from number `bench` on, above all that the
 	 * restored tasks use, which inherit them, take what is theirs, and close the rest. */

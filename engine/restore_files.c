@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "engine/changed.h"
 #include "engine/kinds/locks.h"
 #include "engine/machine.h"
 #include "engine/notes.h"
@@ -130,57 +131,62 @@ static int cannot_open(const image_identity *identity, struct fsnap_error *err)
 {
 	if (errno == ENOENT || errno == ENOTDIR) {
 		fail(err, FSNAP_E_FILE_MISSING, 0, "%s is not there any more", identity->path);
-		return error_hint(err, "put the file back where it was and restore again");
+		return error_hint(err, "put it back where it was, or say where it is now: --map %s=NEW",
+				  identity->path);
 	}
 	fail(err, FSNAP_E_SYSTEM, errno, "cannot open %s", identity->path);
-	return error_hint(err, "restore as a user who may open it");
+	return error_hint(err, "restore as a user who may open it, or hand it in: --fd");
+}
+
+/* Opens what the path leads to now, if that is a file of the same type. */
+static int open_path(const image_identity *identity, unsigned flags, struct stat *stat,
+		     struct fsnap_error *err)
+{
+	flags &= ~(unsigned)(O_CREAT | O_EXCL | O_TRUNC);
+	cleanup_fd int fd = open(identity->path, (int)(flags | O_CLOEXEC | O_NOCTTY));
+	if (fd < 0 || fstat(fd, stat) < 0)
+		return cannot_open(identity, err);
+	if ((stat->st_mode & S_IFMT) != (identity->mode & S_IFMT)) {
+		fail(err, FSNAP_E_FILE_CHANGED, 0, "%s is another kind of file than it was", identity->path);
+		return error_hint(err, "put the original back, or say with --map where it is now");
+	}
+	return steal_fd(&fd);
 }
 
 int restore_open(struct restore *restore, const image_identity *identity, unsigned flags,
 		 struct fsnap_error *err)
 {
+	struct stat stat;
 	if (identity->ghost)
 		return restore_ghost(restore, identity->ghost, flags, err);
-	flags &= ~(unsigned)(O_CREAT | O_EXCL | O_TRUNC);
-	cleanup_fd int fd = open(identity->path, (int)(flags | O_CLOEXEC | O_NOCTTY));
-	struct stat stat;
-	if (fd < 0 || fstat(fd, &stat) < 0)
-		return cannot_open(identity, err);
-	if ((stat.st_mode & S_IFMT) != (identity->mode & S_IFMT)) {
-		fail(err, FSNAP_E_FILE_CHANGED, 0, "%s is another kind of file than it was", identity->path);
-		return error_hint(err, "put the original back");
-	}
-	if (S_ISREG(stat.st_mode) && (uint64_t)stat.st_size < identity->size)
-		restore_note(restore, "%s is shorter than it was (%lld bytes, was %llu)", identity->path,
-			     (long long)stat.st_size, (unsigned long long)identity->size);
+	cleanup_fd int fd = open_path(identity, flags, &stat, err);
+	if (fd < 0 || changed_opened(restore, identity, &stat, fd, err) < 0)
+		return -1;
 	return steal_fd(&fd);
+}
+
+int restore_remap(struct restore *restore, char **path, struct fsnap_error *err)
+{
+	char *now = remap_path(&restore->remap, *path, err);
+	if (!now)
+		return error_is_set(err) ? -1 : 0;
+	free(*path);
+	*path = now;
+	return 0;
 }
 
 /* --- mapped files ------------------------------------------------------------------------ */
 
-/* Code and data of another build at the same addresses would be a crash at best. */
-static int check_mapped(const image_mapped *mapped, int fd, struct fsnap_error *err)
-{
-	struct stat stat;
-	if (mapped->identity.ghost || mapped->writable || !S_ISREG(mapped->identity.mode) ||
-	    fstat(fd, &stat) < 0)
-		return 0;
-	int64_t mtime = stat.st_mtim.tv_sec * 1000000000ll + stat.st_mtim.tv_nsec;
-	if ((uint64_t)stat.st_size == mapped->identity.size && mtime == mapped->identity.mtime_ns)
-		return 0;
-	fail(err, FSNAP_E_FILE_CHANGED, 0, "%s, which the program has mapped, was changed since the dump",
-	     mapped->identity.path);
-	return error_hint(err, "put the old file back (same size and modification time)");
-}
-
 static int open_mapped(struct restore *restore, const image_mapped *mapped, struct fsnap_error *err)
 {
 	unsigned flags = mapped->writable ? O_RDWR : O_RDONLY;
-	int fd = restore_open(restore, &mapped->identity, flags, err);
+	struct stat stat;
+	int fd = mapped->identity.ghost ? restore_ghost(restore, mapped->identity.ghost, flags, err) :
+					  open_path(&mapped->identity, flags, &stat, err);
 	if (fd < 0)
 		return -1;
 	restore->mapped_fd[mapped->id] = fd = workshop_keep(restore, fd, err);
-	return fd < 0 ? -1 : check_mapped(mapped, fd, err);
+	return fd < 0 ? -1 : changed_mapped(restore, mapped, fd, err);
 }
 
 /* --- open file descriptions ------------------------------------------------------------------ */
@@ -195,10 +201,11 @@ static int decode_state(struct restore *restore, size_t index, struct fsnap_erro
 		return error_hint(err, "restore with a newer fsnap");
 	}
 	XDR xdr;
+	void *state = &restore->files[index].state;
 	xdrmem_create(&xdr, file->state.state_val, file->state.state_len, XDR_DECODE);
-	if (!kind->xdr(&xdr, &restore->files[index].state))
+	if (!kind->xdr(&xdr, state))
 		return fail(err, FSNAP_E_IMAGE_CORRUPT, 0, "the record of %s cannot be decoded", file->label);
-	return 0;
+	return kind->remap ? kind->remap(restore, state, err) : 0;
 }
 
 /* What files of every kind have. */
@@ -251,6 +258,8 @@ static int make_file(struct restore *restore, size_t index, struct fsnap_error *
 	}
 	if (made->fd < 0)
 		return -1;
+	if (made->handed)
+		return 0;
 	if (locks_take(file, made->fd, err) < 0 ||
 	    (!kind->own_flags && apply_common(file, made->fd, err) < 0))
 		return whose(restore, index, err);
@@ -289,9 +298,9 @@ static int connect_files(struct restore *restore, int rank, struct fsnap_error *
 	for (size_t i = 0; i < restore->model.n_files; i++) {
 		const image_file *file = &restore->model.files[i];
 		const struct file_kind *kind = file_kind_find(file->kind);
-		if (kind->connect && kind->connect_rank == rank &&
+		if (kind->connect && kind->connect_rank == rank && !restore->files[i].handed &&
 		    kind->connect(restore, file, &restore->files[i].state, restore->files[i].fd, err) < 0)
-			return error_context(err, "descriptor (%s)", file->label);
+			return whose(restore, i, err);
 	}
 	return 0;
 }
@@ -303,7 +312,7 @@ static int make_files(struct restore *restore, struct fsnap_error *err)
 	for (size_t i = 0; i < n; i++)
 		if (decode_state(restore, i, err) < 0)
 			return -1;
-	if (index_files(restore, err) < 0)
+	if (index_files(restore, err) < 0 || handed_place(restore, err) < 0)
 		return -1;
 	for (size_t i = 0; i < n; i++)
 		if (make_file(restore, i, err) < 0)
@@ -364,9 +373,26 @@ static int make_room(struct restore *restore, struct fsnap_error *err)
 	return restore->image_fd < 0 ? no_room(err) : 0;
 }
 
+/* Paths in the records; those in the states of files are for their kinds. */
+static int remap_records(struct restore *restore, struct fsnap_error *err)
+{
+	struct model *model = &restore->model;
+	for (size_t i = 0; i < model->n_ghosts; i++)
+		if (restore_remap(restore, &model->ghosts[i].name, err) < 0)
+			return -1;
+	for (size_t i = 0; i < model->n_mapped; i++)
+		if (restore_remap(restore, &model->mapped[i].identity.path, err) < 0)
+			return -1;
+	for (size_t i = 0; i < model->n_processes; i++)
+		if (restore_remap(restore, &model->processes[i].cwd.path, err) < 0 ||
+		    restore_remap(restore, &model->processes[i].root.path, err) < 0)
+			return -1;
+	return 0;
+}
+
 int workshop_open(struct restore *restore, struct fsnap_error *err)
 {
-	if (make_room(restore, err) < 0)
+	if (remap_records(restore, err) < 0 || make_room(restore, err) < 0)
 		return -1;
 	for (size_t i = 0; i < restore->model.n_ghosts; i++)
 		if (ghost_make(restore, restore->model.ghosts[i].id, err) < 0)

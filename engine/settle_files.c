@@ -26,7 +26,7 @@ struct place {
 	const image_file *file;
 	const struct workshop_file *made;
 	const struct file_kind *kind;
-	bool held; /* this process and number are the holder's */
+	bool held; /* this process and number are the holder's; never of what the caller handed in */
 };
 
 static struct place place_of(struct restore *restore, const image_process *process, u_int index)
@@ -35,7 +35,7 @@ static struct place place_of(struct restore *restore, const image_process *proce
 	const struct workshop_file *made = &restore->files[fd->file - 1];
 	const image_file *file = &restore->model.files[fd->file - 1];
 	return (struct place){ fd, file, made, file_kind_find(file->kind),
-			       made->holder == process && made->number == fd->fd };
+			       made->holder == process && made->number == fd->fd && !made->handed };
 }
 
 void settle_files(struct restore *restore, const image_process *process, uint32_t task)
@@ -62,7 +62,7 @@ void arm_files(struct restore *restore, const image_process *process, uint32_t t
 
 static bool is_late(const struct place *at)
 {
-	return at->kind->is_late && at->kind->is_late(&at->made->state);
+	return at->kind->is_late && !at->made->handed && at->kind->is_late(&at->made->state);
 }
 
 static uint32_t count_late(struct restore *restore)
@@ -70,7 +70,7 @@ static uint32_t count_late(struct restore *restore)
 	uint32_t n = 0;
 	for (size_t i = 0; i < restore->model.n_files; i++) {
 		const struct file_kind *kind = file_kind_find(restore->model.files[i].kind);
-		n += restore->files[i].holder && kind->is_late && kind->is_late(&restore->files[i].state);
+		n += restore->files[i].holder && !restore->files[i].handed && kind->is_late && kind->is_late(&restore->files[i].state);
 	}
 	return n;
 }
@@ -130,7 +130,7 @@ static void take_late(struct restore *restore, const image_process *process, uin
 static bool settles(const struct place *at, const image_process *process)
 {
 	pid_t settler = at->kind->settler ? at->kind->settler(&at->made->state) : 0;
-	return settler ? settler == process->pid : at->held;
+	return settler ? settler == process->pid && !at->made->handed : at->held;
 }
 
 void arrive_files(struct restore *restore, const image_process *process, uint32_t task, uint32_t barrier)

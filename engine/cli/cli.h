@@ -34,6 +34,8 @@ struct cli {
 	const char *store; /* NULL: the default */
 	const char *name;
 	const char *tcp;
+	const char *changed;
+	const char **maps, **fds, **externals; /* NULL, or NULL-ended */
 	pid_t pid; /* 0: not given */
 	bool json, quiet, kill, detach, explain, threads, stacks, all, trim, help, version;
 	char **words; /* what follows the command's name, NULL-ended */

@@ -36,6 +36,7 @@ int cli_dump(const struct cli *cli, struct fsnap_error *err)
 		.store = cli->store,
 		.name = cli->name,
 		.kill = cli->kill,
+		.external = cli->externals,
 		.progress = progress_update,
 		.progress_arg = &progress,
 	};

@@ -17,6 +17,9 @@ static const char dump_help[] =
 	"  fsnap dump -t $(pgrep -o redis-server) --name filled\n"
 	"                                       a database with its data, to start from again\n"
 	"  fsnap dump -t 1234 --kill            move it away: save, then end it\n"
+	"  fsnap dump -t 1234 --external 7=journal\n"
+	"                                       descriptor 7 leads to a process that stays outside;\n"
+	"                                       a restore is told by --external journal=M what to use\n"
 	"  fsnap dump -t 1234 --json | jq .frozen_us\n";
 
 static const char restore_help[] =
@@ -28,10 +31,22 @@ static const char restore_help[] =
 	"\n"
 	"An image is not used up: restore it as often as you like.\n"
 	"\n"
+	"Files are not in the image, only where they are. If one has moved, say so with --map; the\n"
+	"longest OLD that fits a path is taken. A descriptor can be replaced altogether (--fd).\n"
+	"Whatever was the same open file in the tree becomes the same open file again. If files have\n"
+	"changed, programs and libraries (by their build IDs) are refused and data files are told of;\n"
+	"--changed says otherwise for both.\n"
+	"\n"
 	"Examples:\n"
 	"  fsnap restore                        the newest image runs again, here\n"
 	"  fsnap restore filled -d              in the background; prints the PID of its root\n"
 	"  fsnap restore ./build/warm.fsnap     an image that is not in the store\n"
+	"  fsnap restore filled --map /srv/data=/mnt/copy --changed warn\n"
+	"                                       its files are a copy somewhere else\n"
+	"  fsnap restore filled --fd 1=5 --fd 1240:2=5 5>>new.log\n"
+	"                                       its output goes to another file, a child's errors too\n"
+	"  fsnap restore filled --external journal=8 8<>/run/pipe\n"
+	"                                       what the dump was told leads outside\n"
 	"  fsnap restore filled --explain | less\n"
 	"                                       what would be done, and in which order\n";
 

@@ -9,7 +9,7 @@
 
 #include "engine/cli/cli.h"
 
-enum { TAKES_NOTHING, TAKES_TEXT, TAKES_PID };
+enum { TAKES_NOTHING, TAKES_TEXT, TAKES_PID, TAKES_LIST /* may be given again */ };
 
 struct option_row {
 	char letter; /* 0: only the long form */
@@ -31,6 +31,14 @@ static const struct option_row rows[] = {
 	{ 'k', "kill", 0, NULL, FIELD(kill), "dump", "end the tree once its image is durable" },
 	{ 'd', "detach", 0, NULL, FIELD(detach), "restore",
 	  "print the root's PID and leave; do not wait for the tree" },
+	{ 0, "external", TAKES_LIST, "KEY=..", FIELD(externals), "dump restore",
+	  "dump [PID:]N=KEY: descriptor N leads outside; restore KEY=M: it is M of ours" },
+	{ 0, "fd", TAKES_LIST, "N=M", FIELD(fds), "restore",
+	  "descriptor N (of process PID: PID:N) becomes what fsnap has as M" },
+	{ 0, "map", TAKES_LIST, "OLD=NEW", FIELD(maps), "restore",
+	  "what was the file or directory OLD is NEW now" },
+	{ 0, "changed", TAKES_TEXT, "MODE", FIELD(changed), "restore",
+	  "what if files have changed: `refuse`, `warn` or `accept`" },
 	{ 0, "tcp", TAKES_TEXT, "MODE", FIELD(tcp), "restore",
 	  "what becomes of TCP connections: `reset` by the peer, the default" },
 	{ 0, "explain", 0, NULL, FIELD(explain), "restore",
@@ -81,6 +89,21 @@ static int parse_pid(const char *text, pid_t *pid, struct fsnap_error *err)
 	return 0;
 }
 
+static int add_text(const char ***list, const char *text, struct fsnap_error *err)
+{
+	size_t n = 0;
+
+	while (*list && (*list)[n])
+		n++;
+	const char **more = reallocarray(*list, n + 2, sizeof(*more));
+	if (!more)
+		return fail(err, FSNAP_E_NOMEM, ENOMEM, "the command line");
+	more[n] = text;
+	more[n + 1] = NULL;
+	*list = more;
+	return 0;
+}
+
 static int take(struct cli *cli, const struct option_row *row, char *argument,
 		struct fsnap_error *err)
 {
@@ -89,6 +112,8 @@ static int take(struct cli *cli, const struct option_row *row, char *argument,
 	switch (row->takes) {
 	case TAKES_PID:
 		return parse_pid(argument, field, err);
+	case TAKES_LIST:
+		return add_text(field, argument, err);
 	case TAKES_TEXT:
 		*(const char **)field = argument;
 		return 0;

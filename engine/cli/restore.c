@@ -33,6 +33,26 @@ static int check_tcp(const char *mode, struct fsnap_error *err)
 	return error_hint(err, "say --tcp reset, or leave it out");
 }
 
+static int parse_changed(const char *mode, int *changed, struct fsnap_error *err)
+{
+	static const struct {
+		const char *name;
+		int changed;
+	} modes[] = { { "refuse", FSNAP_CHANGED_REFUSE },
+		      { "warn", FSNAP_CHANGED_WARN },
+		      { "accept", FSNAP_CHANGED_ACCEPT } };
+	if (!mode)
+		return 0;
+	for (size_t i = 0; i < sizeof(modes) / sizeof(*modes); i++)
+		if (strcmp(mode, modes[i].name) == 0) {
+			*changed = modes[i].changed;
+			return 0;
+		}
+	fail(err, FSNAP_E_USAGE, 0, "--changed %s: there is no such mode", mode);
+	return error_hint(err, "say --changed refuse, warn or accept; without it, changed programs and libraries "
+			       "are refused and changed data files are told of");
+}
+
 int cli_restore(const struct cli *cli, struct fsnap_error *err)
 {
 	struct progress progress = { 0 };
@@ -41,12 +61,17 @@ int cli_restore(const struct cli *cli, struct fsnap_error *err)
 		.store = cli->store,
 		.image = cli->n_words ? cli->words[0] : NULL,
 		.detach = cli->detach,
+		.map = cli->maps,
+		.fd = cli->fds,
+		.external = cli->externals,
 		.tcp = FSNAP_TCP_RESET,
 		.progress = progress_update,
 		.progress_arg = &progress,
 	};
 	struct fsnap_restore_report report = { .size = sizeof(report) };
 
+	if (parse_changed(cli->changed, &options.changed, err) < 0)
+		return -1;
 	if (check_tcp(cli->tcp, err) < 0)
 		return -1;
 	if (cli->explain)

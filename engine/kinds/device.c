@@ -70,6 +70,11 @@ static int device_save(const struct fd_view *fd, image_file *file, void *out,
 	return dump_identity(fd->dump, fd->process, fd->dup, fd->link, &state->identity, err);
 }
 
+static int device_remap(struct restore *restore, void *state, struct fsnap_error *err)
+{
+	return restore_remap(restore, &((image_file_device *)state)->identity.path, err);
+}
+
 static int device_make(struct restore *restore, const image_file *file, const void *in,
 		       struct fsnap_error *err)
 {
@@ -99,5 +104,6 @@ const struct file_kind kind_device = {
 	.xdr = (xdrproc_t)xdr_image_file_device,
 	.matches = device_matches,
 	.save = device_save,
+	.remap = device_remap,
 	.make = device_make,
 };

@@ -12,7 +12,7 @@
 
 /* Order matters: the first that matches takes the descriptor. */
 const struct file_kind *const file_kinds[] = {
-	&kind_memfd, &kind_stdio, &kind_device, &kind_pipe, &kind_regular, &kind_eventfd,
+	&kind_external, &kind_memfd, &kind_stdio, &kind_device, &kind_pipe, &kind_regular, &kind_eventfd,
 	&kind_epoll, &kind_timerfd, &kind_signalfd,
 	&kind_unix, &kind_inet, &kind_tcp,
 	&kind_pidfd, &kind_namespace,
@@ -62,4 +62,21 @@ int refuse_file(struct dump *dump, const image_file *file, struct fsnap_error *e
 	fail(err, FSNAP_E_UNSUPPORTED, 0, "process %d (%s): descriptor %d (%s): %s",
 	     process ? process->pid : 0, process ? process->comm : "?", fd, file->label, text);
 	return error_hint(err, "%s", hint);
+}
+
+int refuse_outside(struct dump *dump, const image_file *file, struct fsnap_error *err, const char *what, ...)
+{
+	char text[256];
+	va_list args;
+	va_start(args, what);
+	vsnprintf(text, sizeof(text), what, args);
+	va_end(args);
+
+	int fd = -1;
+	const struct process *process = file_holder(dump, file, &fd);
+	refuse_file(dump, file, err, "", "%s", text);
+	return error_hint(err, "Dump the process that started both ends; or say that this one is to be replaced: "
+			       "fsnap dump --external %d:%d=NAME, and hand it in with fsnap restore --external "
+			       "NAME=M. A stray one from whoever started the program? Start it with %d>&-",
+			  process ? process->pid : 0, fd, fd);
 }

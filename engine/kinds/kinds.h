@@ -44,6 +44,7 @@ struct fd_view {
 /* Room for the state struct of any kind: what `state` below points to. */
 union file_state {
 	image_file_regular regular;
+	image_file_external external;
 	image_file_device device;
 	image_file_stdio stdio;
 	image_file_pipe pipe;
@@ -78,6 +79,8 @@ struct file_kind {
 	 * stdio_become), so the engine looks at image_file.kind again before each call and when it
 	 * encodes the states. */
 	int (*save_links)(struct dump *dump, image_file *file, void *state, struct fsnap_error *err);
+	/* Replaces the paths in a state that --map has moved: restore_remap() for each. May be NULL. */
+	int (*remap)(struct restore *restore, void *state, struct fsnap_error *err);
 	/* Makes the open file description here; returns a new descriptor (close-on-exec), or -1.
 	 * Not called for files that were given before (restore_give).
 	 * The engine applies position and F_SETFL afterwards, unless own_flags; F_SETOWN and F_SETSIG are
@@ -127,6 +130,11 @@ const struct file_kind *file_kind_find(const char *name);
 int refuse_file(struct dump *dump, const image_file *file, struct fsnap_error *err, const char *hint,
 		const char *what, ...) __attribute__((format(printf, 5, 6)));
 
+/* The other end of this file is held by a process outside the tree: refuses, and says what helps;
+ * `what` begins with "a ". Returns -1. */
+int refuse_outside(struct dump *dump, const image_file *file, struct fsnap_error *err, const char *what, ...)
+	__attribute__((format(printf, 4, 5)));
+
 /* The number (0..2) under which the root holds this file as its stdio, or -1. */
 int stdio_number(struct dump *dump, const image_file *file);
 
@@ -153,6 +161,9 @@ void **dump_scratch(struct dump *dump, const struct file_kind *kind);
 
 /* Adds a line to the report: what a restore will do differently. Deduplicated. */
 void dump_note(struct dump *dump, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* The name by which the user declared this descriptor external (--external), or NULL. */
+const char *dump_external(const struct fd_view *fd);
 
 /* Fills identity for an open file (absolute path as the process sees it, dev, ino, size, mtime);
  * `fd` is ours: fd_view.dup.
@@ -216,6 +227,9 @@ const void *restore_file_next(struct restore *restore, const struct file_kind *k
  * is not promised, the same inode is. */
 int restore_ghost(struct restore *restore, unsigned ghost_id, unsigned flags,
 		  struct fsnap_error *err);
+
+/* Replaces a path of a state, which is malloc'ed, by where --map says it is now. */
+int restore_remap(struct restore *restore, char **path, struct fsnap_error *err);
 
 /* A slot for a kind's own memory during a restore, freed with free() at its end (e.g. pairs made
  * so far). *slot is NULL at first. */

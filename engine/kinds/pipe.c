@@ -155,12 +155,8 @@ static int pipe_save_links(struct dump *dump, image_file *file, void *out, struc
 		int number = pipe_stdio_number(dump, state);
 		if (number >= 0)
 			return become_stdio(dump, state, number, err);
-		return refuse_file(dump, file, err,
-				   "Dump the process that started both instead, so that both ends are "
-				   "in the tree. A stray one from whoever started the program? Start "
-				   "it with this descriptor closed.",
-				   "a pipe whose %s end is held by a process outside the tree",
-				   ends.reader ? "write" : "read");
+		return refuse_outside(dump, file, err, "a pipe whose %s end is held by a process outside the tree",
+				      ends.reader ? "write" : "read");
 	}
 	if (has_content(state) && ends.packets)
 		return refuse_file(dump, file, err, "Dump when the packets have been read.",
@@ -238,7 +234,8 @@ static int make_fifo(struct restore *restore, const image_file *file, const imag
 	cleanup_fd int both = open(state->path, O_RDWR | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
 	if (both < 0 && errno == ENOENT) {
 		fail(err, FSNAP_E_FILE_MISSING, 0, "the FIFO %s is not there", state->path);
-		return error_hint(err, "Make it again with: mkfifo %s", state->path);
+		return error_hint(err, "Make it again with: mkfifo %s, or say with --map where it is now",
+				  state->path);
 	}
 	if (both < 0)
 		return failed(file, err, "open");
@@ -255,6 +252,11 @@ static int make_fifo(struct restore *restore, const image_file *file, const imag
 	unsigned kept = O_ACCMODE | O_DIRECT | O_NOFOLLOW | O_NOATIME;
 	int fd = open(state->path, (int)(file->flags & kept) | O_NONBLOCK | O_CLOEXEC);
 	return fd < 0 ? failed(file, err, "open") : fd;
+}
+
+static int pipe_remap(struct restore *restore, void *state, struct fsnap_error *err)
+{
+	return restore_remap(restore, &((image_file_pipe *)state)->path, err);
 }
 
 static int pipe_make(struct restore *restore, const image_file *file, const void *in,
@@ -284,5 +286,6 @@ const struct file_kind kind_pipe = {
 	.matches = pipe_matches,
 	.save = pipe_save,
 	.save_links = pipe_save_links,
+	.remap = pipe_remap,
 	.make = pipe_make,
 };

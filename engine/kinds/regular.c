@@ -46,6 +46,11 @@ static int regular_save(const struct fd_view *fd, image_file *file, void *out,
 	return dump_identity(fd->dump, fd->process, fd->dup, fd->link, &state->identity, err);
 }
 
+static int regular_remap(struct restore *restore, void *state, struct fsnap_error *err)
+{
+	return restore_remap(restore, &((image_file_regular *)state)->identity.path, err);
+}
+
 static int regular_make(struct restore *restore, const image_file *file, const void *in,
 			struct fsnap_error *err)
 {
@@ -67,5 +72,6 @@ const struct file_kind kind_regular = {
 	.xdr = (xdrproc_t)xdr_image_file_regular,
 	.matches = regular_matches,
 	.save = regular_save,
+	.remap = regular_remap,
 	.make = regular_make,
 };

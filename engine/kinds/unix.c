@@ -117,10 +117,7 @@ static int unix_save_links(struct dump *dump, image_file *file, void *out, struc
 		return 0;
 	int number = stdio_number(dump, file);
 	if (number < 0)
-		return refuse_file(dump, file, err,
-				   "Dump the process that started both ends, so that both are in the "
-				   "tree, or close the connection before the dump.",
-				   "a Unix socket connected to a process outside the tree");
+		return refuse_outside(dump, file, err, "a Unix socket connected to a process outside the tree");
 	if (state->queue.queue_len)
 		dump_note(dump, "data waiting on standard stream %d is not in the image", number);
 	return stdio_become(file, state, number, err);
@@ -323,6 +320,11 @@ static bool is_pair(struct restore *restore, const image_file_unix *state)
 	return peer.state ? peer.state->peer == state->ino : !state->remote.remote_len;
 }
 
+static int unix_remap_file(struct restore *restore, void *state, struct fsnap_error *err)
+{
+	return unix_remap(restore, state, err);
+}
+
 static int unix_make(struct restore *restore, const image_file *file, const void *in,
 		     struct fsnap_error *err)
 {
@@ -391,6 +393,7 @@ const struct file_kind kind_unix = {
 	.matches = unix_matches,
 	.save = unix_save,
 	.save_links = unix_save_links,
+	.remap = unix_remap_file,
 	.make = unix_make,
 	.connect = unix_connect_file,
 };

@@ -95,6 +95,46 @@ int unix_save_name(const struct fd_view *fd, const struct unix_facts *facts, ima
 	return save_file(fd, facts, state, err);
 }
 
+/* --- where it is now ------------------------------------------------------------- */
+
+/* One address: family, then the path. */
+static int remap_address(struct restore *restore, u_int *len, char **val, struct fsnap_error *err)
+{
+	size_t room = sizeof(((struct sockaddr_un *)NULL)->sun_path);
+	if (*len <= NO_NAME || *len > NO_NAME + room || (*val)[NO_NAME] != '/')
+		return 0;
+	cleanup_free char *was = strndup(*val + NO_NAME, *len - NO_NAME);
+	cleanup_free char *path = was ? strdup(was) : NULL;
+	if (!path)
+		return no_memory(err);
+	if (restore_remap(restore, &path, err) < 0)
+		return -1;
+	if (strcmp(path, was) == 0)
+		return 0;
+	size_t length = strlen(path) + 1;
+	if (length > room) {
+		fail(err, FSNAP_E_USAGE, 0, "%s would be %s, which is too long for a Unix socket", was, path);
+		return error_hint(err, "map it to a path of at most %zu bytes", room - 1);
+	}
+	char *address = malloc(NO_NAME + length);
+	if (!address)
+		return no_memory(err);
+	memcpy(address, *val, NO_NAME);
+	memcpy(address + NO_NAME, path, length);
+	free(*val);
+	*val = address;
+	*len = (u_int)(NO_NAME + length);
+	return 0;
+}
+
+int unix_remap(struct restore *restore, image_file_unix *state, struct fsnap_error *err)
+{
+	if (remap_address(restore, &state->address.address_len, &state->address.address_val, err) < 0 ||
+	    remap_address(restore, &state->remote.remote_len, &state->remote.remote_val, err) < 0)
+		return -1;
+	return restore_remap(restore, &state->directory, err);
+}
+
 /* --- restore -------------------------------------------------------------------- */
 
 /* One step with a name, to be done in the directory that relative names start from. */

@@ -50,6 +50,9 @@ int unix_connect(int fd, const image_file_unix *to);
 /* Removes the socket's file where the original had lost it; not before others have used it. */
 void unix_forget_name(const image_file_unix *state);
 
+/* --map: names that are paths. */
+int unix_remap(struct restore *restore, image_file_unix *state, struct fsnap_error *err);
+
 bool unix_same_name(const image_file_unix *a, const image_file_unix *b);
 
 /* --- unix_queue.c: what is waiting to be received ------------------------------------ */

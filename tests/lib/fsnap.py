@@ -57,13 +57,13 @@ class Fsnap:
         self.runs = 0
         self.name_store = True  # False: by $FSNAP_STORE, as help and others take no --store
 
-    def start(self, *args, uid=None, cwd=None):
+    def start(self, *args, uid=None, cwd=None, before=None):
         """Starts it and returns a handle for finish(). Its output goes to files, not to
-        pipes: a restored tree may go on holding it."""
+        pipes: a restored tree may go on holding it. before(): called in fsnap's process first."""
         self.runs += 1
         base = os.path.join(self.work, f"fsnap.{self.runs}")
         argv = [self.binary, *(["--store", self.store] if self.name_store else []), *map(str, args)]
-        pid = children.spawn(argv, out=base + ".out", err=base + ".err", uid=uid, cwd=cwd,
+        pid = children.spawn(argv, out=base + ".out", err=base + ".err", uid=uid, cwd=cwd, before=before,
                              env={**os.environ, "FSNAP_STORE": self.store})
         return pid, base, argv
 
@@ -81,5 +81,5 @@ class Fsnap:
                 texts.append("")
         return Result(argv, status, *texts)
 
-    def run(self, *args, timeout=40, uid=None, cwd=None):
-        return self.finish(self.start(*args, uid=uid, cwd=cwd), timeout)
+    def run(self, *args, timeout=40, **how):
+        return self.finish(self.start(*args, **how), timeout)

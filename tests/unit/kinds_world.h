@@ -107,6 +107,12 @@ void dump_note(struct dump *dump, const char *format, ...)
 	va_end(args);
 }
 
+const char *dump_external(const struct fd_view *fd)
+{
+	(void)fd;
+	return NULL;
+}
+
 int dump_identity(struct dump *dump, struct process *process, int fd, const char *path,
 		  image_identity *identity, struct fsnap_error *err)
 {
@@ -203,6 +209,14 @@ int restore_open(struct restore *restore, const image_identity *identity, unsign
 		return restore_ghost(restore, identity->ghost, flags, err);
 	int fd = open(identity->path, (int)flags);
 	return fd < 0 ? (fail)(err, FSNAP_E_FILE_MISSING, errno, "%s", identity->path) : fd;
+}
+
+int restore_remap(struct restore *restore, char **path, struct fsnap_error *err)
+{
+	(void)restore;
+	(void)path;
+	(void)err;
+	return 0;
 }
 
 int restore_fd(struct restore *restore, unsigned id)
