@@ -6,6 +6,7 @@
  *	collect        kernel state, from outside and, through the agent, from inside
  *	copy           memory into the image; checksums of large ones on the way
  *	let go         the tree runs on; frozen time ends here
+ *	look back      what of its files the page cache holds
  *	commit         the other checksums, index, records, commit record
  *	(kill)         if asked for, and only now that the image is durable
  *
@@ -108,7 +109,10 @@ static int commit(struct dump *dump, image_tree *tree, struct fsnap_error *err)
 {
 	progress(dump, "writing", 0, 0);
 	dump->report->bytes = dump->report->pages * STORE_PAGE;
-	if (records_put(dump, tree, err) < 0)
+	uint64_t mark = clock_ns(CLOCK_MONOTONIC);
+	heat_save(dump);
+	dump->report->heat_us = lap(&mark);
+	if (files_sync(dump, err) < 0 || records_put(dump, tree, err) < 0)
 		return -1;
 	struct image_writer *writer = dump->writer;
 	dump->writer = NULL;

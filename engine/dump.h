@@ -10,6 +10,7 @@
  *	copy.c        target memory -> image, by as many workers as there are cores
  *	ghost.c       content without a name: shared anonymous memory, deleted files
  *	dump_files.c  descriptors -> open file descriptions -> kinds
+ *	dump_heat.c   what of its files was in the page cache
  *	records.c     all of it -> records of the image
  */
 #ifndef ENGINE_DUMP_H
@@ -137,6 +138,10 @@ unsigned ghost_save(struct dump *dump, int fd, unsigned kind, const char *name,
 int ghost_settle(struct dump *dump, struct fsnap_error *err);
 int ghost_copy_all(struct dump *dump, struct fsnap_error *err);
 void ghost_free(struct dump *dump);
+
+/* dump_heat.c: hints about the page cache, never an error; dirty pages written back, if asked for. */
+void heat_save(struct dump *dump);
+int files_sync(struct dump *dump, struct fsnap_error *err);
 
 /* dump_files.c */
 int files_collect(struct dump *dump, struct process *process, struct fsnap_error *err);

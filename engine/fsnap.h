@@ -41,6 +41,19 @@ int fsnap_default_store(char *buf, size_t size, struct fsnap_error *err);
 
 /* --- dump ----------------------------------------------------------------- */
 
+/* Whether a dump finds out what of the tree's files is in the page cache, and how warm. */
+enum fsnap_heat {
+	FSNAP_HEAT_AUTO = 0, /* what is cached; how warm, if it is much (finding that out costs 20 ms) */
+	FSNAP_HEAT_ALWAYS,
+	FSNAP_HEAT_NEVER,
+};
+
+enum fsnap_heat_source {
+	FSNAP_HEAT_MINCORE = 1, /* mincore(2): what is cached */
+	FSNAP_HEAT_FOLIOS = 2,	/* flags of folios, read by eBPF */
+	FSNAP_HEAT_WATCH = 4,	/* a watch on the tree: what it has read */
+};
+
 struct fsnap_dump_options {
 	size_t size;
 	pid_t pid;	   /* root of the tree: it and all its descendants are saved */
@@ -53,6 +66,8 @@ struct fsnap_dump_options {
 	 * something outside, whatever it is; it is not saved, and a restore is handed another (see
 	 * fsnap_restore_options.external and .fd). */
 	const char *const *external;
+	int heat;	 /* enum fsnap_heat */
+	int sync_files;	 /* write dirty pages of the tree's files back before the image is durable */
 };
 
 struct fsnap_dump_report {
@@ -74,6 +89,11 @@ struct fsnap_dump_report {
 	uint64_t commit_us;	  /* checksums, index, metadata, commit record persistent */
 	int recycled;		  /* image space was reused */
 	char notes[FSNAP_NOTES_MAX]; /* lines: what a restore will do differently, and why */
+	unsigned heat_files;	  /* files with pages in the page cache, noted for the restore to fetch */
+	unsigned heat_sources;	  /* enum fsnap_heat_source */
+	uint64_t heat_bytes;	  /* in the page cache, of these files */
+	uint64_t hot_bytes;	  /* of them in use, as far as the sources can tell */
+	uint64_t heat_us;	  /* finding that out, while the tree runs */
 };
 
 int fsnap_dump(const struct fsnap_dump_options *options, struct fsnap_dump_report *report,

@@ -36,8 +36,10 @@ struct cli {
 	const char *tcp;
 	const char *changed;
 	const char **maps, **fds, **externals; /* NULL, or NULL-ended */
+	const char *heat;
 	pid_t pid; /* 0: not given */
 	bool json, quiet, kill, detach, explain, threads, stacks, all, trim, help, version;
+	bool watch, unwatch, sync_files;
 	char **words; /* what follows the command's name, NULL-ended */
 	int n_words;
 };
@@ -59,6 +61,7 @@ int cli_dump(const struct cli *cli, struct fsnap_error *err);
 int cli_restore(const struct cli *cli, struct fsnap_error *err);
 int cli_list(const struct cli *cli, struct fsnap_error *err);
 int cli_inspect(const struct cli *cli, struct fsnap_error *err);
+int cli_heat(const struct cli *cli, struct fsnap_error *err);
 int cli_verify(const struct cli *cli, struct fsnap_error *err);
 int cli_rm(const struct cli *cli, struct fsnap_error *err);
 int cli_help(const struct cli *cli, struct fsnap_error *err);

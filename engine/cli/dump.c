@@ -2,6 +2,7 @@
  * dump.c - fsnap dump
  */
 #include <stdlib.h>
+#include <string.h>
 
 #include "engine/cli/cli.h"
 #include "engine/cli/report.h"
@@ -27,6 +28,19 @@ static void print(const struct cli *cli, const struct fsnap_dump_report *report)
 		style_end(stderr), report->image);
 }
 
+/* --heat */
+static int dump_heat_mode(const struct cli *cli, int *mode, struct fsnap_error *err)
+{
+	static const char *const words[] = { [FSNAP_HEAT_AUTO] = "auto", [FSNAP_HEAT_ALWAYS] = "always",
+					     [FSNAP_HEAT_NEVER] = "never" };
+	for (*mode = 0; cli->heat && *mode < 3; ++*mode)
+		if (strcmp(cli->heat, words[*mode]) == 0)
+			return 0;
+	if (!cli->heat)
+		return 0;
+	return fail(err, FSNAP_E_USAGE, 0, "--heat is auto, always or never, not '%s'", cli->heat);
+}
+
 int cli_dump(const struct cli *cli, struct fsnap_error *err)
 {
 	struct progress progress = { 0 };
@@ -37,9 +51,12 @@ int cli_dump(const struct cli *cli, struct fsnap_error *err)
 		.name = cli->name,
 		.kill = cli->kill,
 		.external = cli->externals,
+		.sync_files = cli->sync_files,
 		.progress = progress_update,
 		.progress_arg = &progress,
 	};
+	if (dump_heat_mode(cli, &options.heat, err))
+		return -1;
 	struct fsnap_dump_report report = { .size = sizeof(report) };
 
 	if (!cli->pid) {

@@ -70,6 +70,20 @@ static const char inspect_help[] =
 	"  fsnap inspect -t 1234 --threads      what a running process is doing right now\n"
 	"  fsnap inspect filled --json          everything the image says\n";
 
+static const char heat_help[] =
+	"Shows, file by file, what the page cache holds for an IMAGE (the newest where none is\n"
+	"given) or a running tree (-t), as a strip from the start of the file to its end. A restore\n"
+	"fetches these pages first, the hottest before the others.\n"
+	"\n"
+	"How warm a page is, the kernel knows, and eBPF reads it: as root. Others see what is cached\n"
+	"of their own files. With --watch a tree's reads are counted from then on, also of files that\n"
+	"it closes again; what was seen goes into the next dump.\n"
+	"\n"
+	"Examples:\n"
+	"  fsnap heat -t 1234                   of a running tree\n"
+	"  fsnap heat -t 1234 --watch           count its reads from now on, at little cost\n"
+	"  fsnap heat warm --json | jq '.files[] | select(.hot_bytes > 0) | .path'\n";
+
 static const char verify_help[] =
 	"Reads the whole image and compares every checksum. Without IMAGE: the newest.\n"
 	"Exit status 6 if it is damaged.\n"
@@ -101,6 +115,7 @@ const struct command commands[] = {
 	{ "list", "", 0, 0, cli_list, "show the images of the store", list_help },
 	{ "inspect", "[IMAGE | -t PID]", 0, 1, cli_inspect, "look into an image or a running tree",
 	  inspect_help },
+	{ "heat", "[IMAGE | -t PID]", 0, 1, cli_heat, "show which of its files' pages are in use", heat_help },
 	{ "verify", "[IMAGE]", 0, 1, cli_verify, "check that an image is undamaged", verify_help },
 	{ "rm", "NAME...", 0, -1, cli_rm, "remove images, give back space", rm_help },
 	{ "help", "[COMMAND]", 0, 1, cli_help, "explain a command", help_help },

@@ -21,7 +21,9 @@ static const struct field dump_fields[] = {
 	F(pages, NUMBER64),	F(shared_pages, NUMBER64), F(frozen_us, NUMBER64),
 	F(total_us, NUMBER64),	F(prepare_us, NUMBER64), F(seize_us, NUMBER64),
 	F(collect_us, NUMBER64), F(copy_us, NUMBER64),	 F(commit_us, NUMBER64),
-	F(recycled, FLAG),	F(notes, LINES),	 { 0 },
+	F(recycled, FLAG),	F(heat_files, NUMBER32), F(heat_sources, NUMBER32),
+	F(heat_bytes, NUMBER64), F(hot_bytes, NUMBER64), F(heat_us, NUMBER64),
+		F(notes, LINES),	 { 0 },
 #undef F
 };
 

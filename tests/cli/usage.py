@@ -10,7 +10,7 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import trial  # noqa: E402
 
-COMMANDS = ("dump", "restore", "list", "inspect", "verify", "rm", "help")
+COMMANDS = ("dump", "restore", "list", "inspect", "heat", "verify", "rm", "help")
 
 WRONG = (
     (),
@@ -30,6 +30,9 @@ WRONG = (
     ("list", "--json=yes"),
     ("list", "-x"),
     ("inspect", "name", "-t", "1"),
+    ("heat", "name", "-t", "1"),
+    ("heat", "--watch"),
+    ("dump", "-t", "1", "--heat", "lukewarm"),
     ("verify", "name", "--all"),
     ("rm",),
     ("rm", "name", "--all"),

@@ -1,0 +1,76 @@
+/*
+ * heat.h - which pages of which files a tree has use for.
+ *
+ *	gather.c	the files: of a running tree, or those a dump has met
+ *	measure.c	their pages: from the page cache, from page tables, from a watch
+ *	runs.c		what several sources say of one file, made one list
+ *	watch.c		a watch on a tree: where it is kept, what it has seen
+ *
+ * Nothing but speed depends on any of it: what cannot be found out is left out.
+ */
+#ifndef ENGINE_HEAT_H
+#define ENGINE_HEAT_H
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+#include "image.h"
+#include "store/error.h"
+
+/* image_heat.source */
+enum { HEAT_MINCORE = 1, HEAT_FOLIOS = 2, HEAT_WATCH = 4 };
+
+struct heat_file {
+	image_heat image;
+	int fd;	     /* open for reading, -1 once measured */
+	size_t room; /* of image.runs */
+};
+
+struct heat {
+	struct heat_file **files;
+	size_t n;
+	void *by_inode;	  /* the same, as tsearch(3) keeps them */
+	unsigned sources; /* that were there to be asked: HEAT_... */
+	struct fsnap_error lack; /* why one was not, if so */
+};
+
+/* --- gather.c -------------------------------------------------------------------- */
+
+/* The file an identity names, if it is still there and the same: regular, readable. Returns it, also when it
+ * was added before; NULL: not to be had. */
+struct heat_file *heat_add(struct heat *heat, const image_identity *identity);
+
+/* All that the processes of a running tree have open or mapped. */
+int heat_add_tree(struct heat *heat, pid_t root, struct fsnap_error *err);
+
+struct heat_file *heat_find(struct heat *heat, uint64_t dev, uint64_t ino);
+void heat_free(struct heat *heat);
+
+/* --- measure.c --------------------------------------------------------------------- */
+
+/* What reading flags of folios is worth: bytes in the page cache from which on it is done. */
+#define HEAT_WORTH (16ull << 20)
+
+/* Fills the runs of all files from the page cache and, where there is one, the watch on `root`.
+ * Loading a BPF program takes longer than saving a small process: `thorough`, or much in the cache, is
+ * what it is done for. */
+int heat_measure(struct heat *heat, pid_t root, bool thorough, struct fsnap_error *err);
+
+/* --- runs.c -------------------------------------------------------------------------- */
+
+/* At most so many of a file are kept; nearby ones are joined before. */
+#define HEAT_RUNS 8192
+
+int heat_runs_add(struct heat_file *file, uint64_t page, uint64_t pages, unsigned heat);
+/* Sorts them; where they overlap the hottest counts; joins what touches, and what is near if they are many. */
+int heat_runs_settle(struct heat_file *file);
+uint64_t heat_pages(const image_heat *image, unsigned at_least);
+
+/* --- watch.c -------------------------------------------------------------------------- */
+
+int heat_watch_start(pid_t root, struct fsnap_error *err);
+int heat_watch_end(pid_t root, struct fsnap_error *err);
+/* Adds what the watch on `root` has seen, if there is one. */
+int heat_watch_add(struct heat *heat, pid_t root, struct fsnap_error *err);
+
+#endif

@@ -1,0 +1,207 @@
+#include <dirent.h>
+#include <linux/magic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/vfs.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "bpf/cache.h"
+#include "bpf/touch.h"
+#include "engine/heat/heat.h"
+#include "engine/procfs.h"
+#include "store/scope.h"
+
+/* Watches live in the kernel, under names in a BPF file system: one directory each, PID-START, so that
+ * another process of that number is not taken for it. */
+#define BPFFS "/sys/fs/bpf"
+#define WATCHES BPFFS "/fsnap"
+
+#define PAGES_PER_BLOCK 4u
+#define PAGES_PER_MIB 256u
+#define OFTEN 4u   /* touched so often ... */
+#define RECENT 60u /* ... and within so many seconds: hot */
+
+static int watch_path(pid_t root, char *path, size_t size, struct fsnap_error *err)
+{
+	struct procfs_stat stat;
+	cleanup_fd int proc = procfs_open(root, err);
+	if (proc < 0 || procfs_stat(proc, "stat", &stat, err) < 0)
+		return -1;
+	snprintf(path, size, WATCHES "/%d-%lu", root, stat.start_time);
+	return 0;
+}
+
+/* --- beginning and end --------------------------------------------------------------- */
+
+static int make_place(struct fsnap_error *err)
+{
+	struct statfs fs;
+	if (statfs(BPFFS, &fs) == 0 && fs.f_type != BPF_FS_MAGIC &&
+	    mount("bpf", BPFFS, "bpf", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=700") < 0) {
+		fail(err, FSNAP_E_KERNEL_LACKS, errno, "a watch needs a BPF file system");
+		return error_hint(err, "mount -t bpf bpf " BPFFS);
+	}
+	if (mkdir(WATCHES, 0700) < 0 && errno != EEXIST)
+		return fail(err, errno == EACCES || errno == EPERM ? FSNAP_E_PERMISSION : FSNAP_E_SYSTEM, errno,
+			    WATCHES);
+	return 0;
+}
+
+/* Those of processes that are gone. */
+static void sweep(void)
+{
+	cleanup_dir DIR *dir = opendir(WATCHES);
+	for (struct dirent *entry; dir && (entry = readdir(dir));) {
+		char path[512], now[64];
+		pid_t pid = atoi(entry->d_name);
+		if (pid <= 0 || (watch_path(pid, now, sizeof(now), NULL) == 0 &&
+				 strcmp(strrchr(now, '/') + 1, entry->d_name) == 0))
+			continue;
+		snprintf(path, sizeof(path), WATCHES "/%s", entry->d_name);
+		touch_watch_unpin(path, NULL);
+	}
+}
+
+static pid_t *pids_of(pid_t root, size_t *n, struct fsnap_error *err)
+{
+	pid_t *pids = malloc(sizeof(*pids));
+	if (!pids) {
+		fail(err, FSNAP_E_NOMEM, ENOMEM, "a watch");
+		return NULL;
+	}
+	pids[0] = root;
+	*n = 1;
+	for (size_t i = 0; i < *n; i++) {
+		size_t n_threads, count = 0;
+		cleanup_fd int proc = procfs_open(pids[i], NULL);
+		cleanup_free pid_t *threads = proc >= 0 ? procfs_threads(proc, &n_threads, NULL) : NULL;
+		cleanup_free pid_t *children =
+			threads ? procfs_children(proc, threads, n_threads, &count, NULL) : NULL;
+		pid_t *more = children ? realloc(pids, (*n + count) * sizeof(*pids)) : NULL;
+		if (!more)
+			continue;
+		pids = more;
+		memcpy(pids + *n, children, count * sizeof(*pids));
+		*n += count;
+	}
+	return pids;
+}
+
+int heat_watch_start(pid_t root, struct fsnap_error *err)
+{
+	char path[64];
+	size_t n;
+	if (watch_path(root, path, sizeof(path), err) < 0 || make_place(err) < 0)
+		return -1;
+	sweep();
+	if (access(path, F_OK) == 0)
+		return 0;
+	cleanup_free pid_t *pids = pids_of(root, &n, err);
+	struct touch_watch *watch = pids ? touch_watch_start(pids, n, err) : NULL;
+	if (!watch)
+		return -1;
+	int result = touch_watch_pin(watch, path, err);
+	touch_watch_close(watch);
+	return result;
+}
+
+int heat_watch_end(pid_t root, struct fsnap_error *err)
+{
+	char path[64];
+	if (watch_path(root, path, sizeof(path), err) < 0)
+		return -1;
+	if (access(path, F_OK) == 0)
+		return touch_watch_unpin(path, err);
+	fail(err, FSNAP_E_USAGE, 0, "process %d is not being watched", root);
+	return error_hint(err, "fsnap heat -t %d --watch begins it", root);
+}
+
+/* --- where files are -------------------------------------------------------------------- */
+
+/* A file system is mounted at `point`, from its directory `top` on: first of those that show `path`. */
+static bool find_below_mount(const char *mounts, unsigned major, unsigned minor, const char *path, char *found,
+			     size_t size)
+{
+	for (const char *line = mounts; line && *line; line = strchr(line, '\n')) {
+		char top[4096], point[4096];
+		unsigned its_major, its_minor;
+		line += *line == '\n';
+		if (sscanf(line, "%*d %*d %u:%u %4095s %4095s", &its_major, &its_minor, top, point) != 4 ||
+		    its_major != major || its_minor != minor)
+			continue;
+		size_t skip = strcmp(top, "/") == 0 ? 0 : strlen(top);
+		if (strncmp(path, top, skip) != 0 || path[skip] != '/')
+			continue;
+		snprintf(found, size, "%s%s", strcmp(point, "/") == 0 ? "" : point, path + skip);
+		if (access(found, R_OK) == 0)
+			return true;
+	}
+	return false;
+}
+
+struct reading {
+	struct heat *heat;
+	struct touch_watch *watch;
+	char *mounts;
+	uint32_t now; /* seconds of CLOCK_MONOTONIC */
+	bool no_memory;
+};
+
+static struct heat_file *file_of(struct reading *reading, const struct touch_file *touched)
+{
+	unsigned major = touched->dev >> 20, minor = touched->dev & 0xfffff;
+	struct heat_file *file = heat_find(reading->heat, makedev(major, minor), touched->ino);
+	char told[TOUCH_PATH + 2], path[8192];
+	struct stat stat;
+	if (file || touch_watch_path(reading->watch, touched, told, sizeof(told)) < 0 ||
+	    !find_below_mount(reading->mounts, major, minor, told, path, sizeof(path)) ||
+	    lstat(path, &stat) < 0 || stat.st_ino != touched->ino)
+		return file;
+	const image_identity identity = { .path = path, .dev = stat.st_dev, .ino = stat.st_ino,
+					  .mode = stat.st_mode };
+	return heat_add(reading->heat, &identity);
+}
+
+static int add_range(void *arg, const struct touch_key *key, const struct touch_range *range)
+{
+	struct reading *reading = arg;
+	struct heat_file *file = file_of(reading, &key->file);
+	if (!file)
+		return 0;
+	file->image.source |= HEAT_WATCH;
+	bool hot = range->count >= OFTEN && reading->now - range->second <= RECENT;
+	uint64_t end = (file->image.identity.size + 4095) / 4096;
+	for (unsigned block = 0; block < 64; block++) {
+		uint64_t page = key->mib * PAGES_PER_MIB + block * PAGES_PER_BLOCK;
+		if (!(range->blocks >> block & 1) || page >= end)
+			continue;
+		uint64_t pages = end - page < PAGES_PER_BLOCK ? end - page : PAGES_PER_BLOCK;
+		if (heat_runs_add(file, page, pages, hot ? CACHE_HOT : CACHE_WARM) < 0)
+			reading->no_memory = true;
+	}
+	return reading->no_memory;
+}
+
+int heat_watch_add(struct heat *heat, pid_t root, struct fsnap_error *err)
+{
+	char path[64];
+	struct timespec now;
+	if (watch_path(root, path, sizeof(path), NULL) < 0 || access(path, F_OK) < 0)
+		return 0;
+	struct touch_watch *watch = touch_watch_open(path, err);
+	if (!watch)
+		return errno == ENOENT ? 0 : -1;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	cleanup_fd int self = procfs_open(getpid(), err);
+	cleanup_free char *mounts = self >= 0 ? procfs_read(self, "mountinfo", NULL, err) : NULL;
+	struct reading reading = { heat, watch, mounts, (uint32_t)now.tv_sec, false };
+	int result = mounts ? touch_watch_read(watch, add_range, &reading, err) : -1;
+	touch_watch_close(watch);
+	heat->sources |= HEAT_WATCH;
+	return reading.no_memory ? fail(err, FSNAP_E_NOMEM, ENOMEM, "what a watch has seen") : result;
+}

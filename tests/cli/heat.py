@@ -1,0 +1,120 @@
+#!/usr/bin/python3
+"""Page-cache heat: what a program reads again and again shows as hot, what it never read as absent, of a
+running tree and in its image; a watched tree also tells of files it has closed. Damage to the hints costs
+only the hints."""
+
+import os
+import struct
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+import children  # noqa: E402
+import trial  # noqa: E402
+
+MIB = 1 << 20
+PROGRAM = """
+import os, signal, sys
+def again(*_):
+    with open("closed", "rb") as closed:
+        closed.seek(3 << 20)
+        closed.read(1 << 20)
+    open("again", "w").close()
+signal.signal(signal.SIGUSR1, again)
+data = os.open("data", os.O_RDONLY)
+os.posix_fadvise(data, 0, 0, os.POSIX_FADV_RANDOM)
+for _ in range(4):
+    for page in range(2560, 5120):
+        os.pread(data, 1, page * 4096)
+open("ready", "w").close()
+while True:
+    signal.pause()
+"""
+# Where a slot of store/layout.h names the hints, and which of the two slots is in use.
+SLOTS, SLOT_HINTS = (4096, 8192), 136
+
+
+def make_file(t, name, size):
+    with open(t.path(name), "wb") as file:
+        file.write(bytes(size))
+        file.flush()
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def heat_of(t, name, *words):
+    """{"hot_bytes": ..., "runs": ...} of the file that ends in /name, and what the source is."""
+    result = t.fsnap.run("heat", *words, "--json")
+    if not t.expect(f"heat {words}: exit status", 0, result.status):
+        raise trial.Stop(str(result))
+    found = [file for file in result.json["files"] if file["path"].endswith("/" + name)]
+    return (found[0] if found else None), result.json["source"]
+
+
+def covered(file, offset, size):
+    """Bytes of [offset, offset + size) that are in the page cache."""
+    return sum(max(0, min(run["offset"] + run["bytes"], offset + size) - max(run["offset"], offset))
+               for run in file["runs"])
+
+
+def expect_data(t, where, file):
+    if not t.expect_true(f"{where}: the file is there", file):
+        return
+    # The kernel may take pages away at any time.
+    cached = covered(file, 10 * MIB, 10 * MIB)
+    t.expect_true(f"{where}: what was read is cached ({cached})", cached > 9 * MIB)
+    t.expect_true(f"{where}: what was not read is not", covered(file, 30 * MIB, 10 * MIB) == 0)
+    t.expect_true(f"{where}: most of it is hot ({file['hot_bytes']})", file["hot_bytes"] > 8 * MIB)
+    t.expect_true(f"{where}: it is open", file["open"])
+
+
+def watched(t, pid):
+    result = t.fsnap.run("heat", "-t", pid, "--watch")
+    if not t.expect("heat --watch: exit status", 0, result.status):
+        return
+    os.kill(pid, 10)
+    t.until("it reads", lambda: os.path.exists(t.path("again")))
+    file, source = heat_of(t, "closed", "-t", pid)
+    t.expect_true(f"the watch is a source ({source})", "watch" in source)
+    if t.expect_true("a file that was closed is told of", file):
+        t.expect("... what was read of it", MIB, covered(file, 3 * MIB, MIB))
+        t.expect("... not open any more", False, file["open"])
+
+
+def damaged(t, image):
+    """The image restores as if nothing were wrong; only heat says so."""
+    path = os.path.join(t.fsnap.store, "images", image + ".fsnap")
+    with open(path, "r+b") as file:
+        file.seek(SLOTS[0] + SLOT_HINTS)
+        offset, length = struct.unpack("<QQ", file.read(16))
+        t.expect_true("the image has hints", length > 0)
+        file.seek(offset + length // 2)
+        byte = file.read(1)
+        file.seek(offset + length // 2)
+        file.write(bytes([byte[0] ^ 0x40]))
+    t.expect_error(t.fsnap.run("heat", image, "--json"), 6, "IMAGE_CORRUPT", "hints")
+    return t.restore(image)["pid"]
+
+
+def body(t):
+    make_file(t, "data", 40 * MIB)
+    make_file(t, "closed", 8 * MIB)
+    pid = t.start([sys.executable, "-c", PROGRAM], ready="ready")
+    file, source = heat_of(t, "data", "-t", pid)
+    if "eBPF" not in source:
+        t.note(f"skipped: heat comes from {source}")
+        sys.exit(77)
+    expect_data(t, "running", file)
+    watched(t, pid)
+    report = t.dump(pid, "--heat", "always", "--kill")
+    t.expect_true("the report counts hot bytes", report["hot_bytes"] > 8 * MIB)
+    t.expect("the report names its sources", 4 | 2, report["heat_sources"] & 6)
+    expect_data(t, "image", heat_of(t, "data", report["image"])[0])
+    t.expect_true("the closed file is in the image", heat_of(t, "closed", report["image"])[0])
+    t.expect("the same PID", pid, damaged(t, report["image"]))
+    report = t.dump(pid, "--heat", "never", "--kill")
+    t.expect("none was asked for", 0, report["heat_files"])
+    t.expect("... and none is there", None, heat_of(t, "data", report["image"])[0])
+    children.wait_gone([pid], 5)
+
+
+trial.main(body)
