@@ -208,11 +208,9 @@ static void dump_free(struct dump *dump)
 	externals_close(&dump->externals);
 	ghost_free(dump);
 	pages_forget(dump);
-	for (size_t i = 0; i < dump->n_mapped; i++)
-		xdr_free((xdrproc_t)xdr_image_mapped, (char *)&dump->mapped[i].image);
+	mapped_free(dump);
 	sem_forget(dump);
 	xdr_free((xdrproc_t)xdr_image_ipc, (char *)&dump->ipc);
-	free(dump->mapped);
 	free(dump->jobs);
 	free(dump->runs);
 	text_cache_free(&dump->texts);

@@ -5,8 +5,11 @@
  *	collect.c     what must be had during it, calling on the following
  *	sharing.c     what processes share that is not shared as a rule
  *	kinship.c     sessions, process groups and their leaders
+ *	smaps.c       what madvise(2) and others have said about mappings
  *	maps.c        the address space: mappings and mm fields
- *	pages.c       which pages must be stored, each physical frame once
+ *	mapped.c      the files that are mapped
+ *	pages.c       which pages must be stored
+ *	page_store.c  their places in the image, each physical frame once
  *	copy.c        target memory -> image, by as many workers as there are cores
  *	ghost.c       content without a name: shared anonymous memory, deleted files
  *	dump_files.c  descriptors -> open file descriptions -> kinds
@@ -19,6 +22,7 @@
 #include "engine/external.h"
 #include "engine/file_keys.h"
 #include "engine/fsnap.h"
+#include "engine/index.h"
 #include "engine/ipc/ipc.h"
 #include "engine/kinds/kinds.h"
 #include "engine/text.h"
@@ -26,6 +30,8 @@
 #include "store/store.h"
 
 #define NAMESPACES 8
+
+struct procfs_map;
 
 /* Pages [page, page + npages) of a process that go to page `at` of the image. */
 struct copy_job {
@@ -55,8 +61,6 @@ struct saved_file {
 
 struct saved_mapped {
 	image_mapped image;
-	unsigned major, minor; /* as /proc/PID/maps says, which btrfs and overlayfs make differ from stat */
-	unsigned long inode;
 };
 
 struct dump {
@@ -72,8 +76,10 @@ struct dump {
 	unsigned next_space; /* numbers address spaces and ghosts */
 	struct saved_mapped *mapped;
 	size_t n_mapped;
+	struct index mapped_index; /* by device and inode as /proc/PID/maps says them */
 	image_ghost *ghosts;
 	size_t n_ghosts;
+	struct index ghost_index[2]; /* by device and inode as stat(2) says them; [1]: System V segments */
 	struct ghost_copy *ghost_copies;
 	size_t n_ghost_copies;
 	image_ipc ipc; /* System V objects */
@@ -114,16 +120,32 @@ int kinship_collect(struct dump *dump, struct fsnap_error *err);
 /* records.c */
 int records_put(struct dump *dump, image_tree *tree, struct fsnap_error *err);
 
-/* maps.c: maps_survey() asks what is costly to ask, before the freeze; maps_collect() the rest. */
+/* smaps.c asks what is costly to ask, before the freeze; maps.c the rest. */
 int maps_survey(struct process *process, struct fsnap_error *err);
+/* What the survey said about a mapping; a new survey, unless *asked, if it knows none such. */
+int maps_advice(struct process *process, uint64_t start, uint64_t end, bool *asked, struct advice *advice,
+		struct fsnap_error *err);
 int maps_collect(struct dump *dump, struct process *process, struct fsnap_error *err);
+int maps_refuse(const struct process *process, const struct procfs_map *map, const char *what,
+		const char *hint, struct fsnap_error *err);
 
-/* pages.c: adds runs and jobs. */
+/* mapped.c */
+int mapped_open(const struct process *process, const struct procfs_map *map);
+struct saved_mapped *mapped_find(struct dump *dump, struct process *process, const struct procfs_map *map,
+				 struct fsnap_error *err);
+int mapped_executable(struct dump *dump, struct process *process, struct fsnap_error *err);
+void mapped_free(struct dump *dump);
+
+/* pages.c: finds the pages of a process and hands them to page_store.c. */
 int pages_find(struct dump *dump, struct process *process, struct fsnap_error *err);
+uint64_t pages_estimate(const struct dump *dump); /* before the freeze, generously */
+
+/* page_store.c: pages_store() adds runs and jobs. */
+int pages_store(struct dump *dump, struct process *process, int pagemap, uint64_t start, uint64_t end,
+		struct fsnap_error *err);
 void pages_forget(struct dump *dump);
 uint64_t pages_take(struct dump *dump, uint64_t n); /* the next n pages of the image */
 int pages_add_run(struct dump *dump, const struct page_run *run, struct fsnap_error *err);
-uint64_t pages_estimate(const struct dump *dump); /* before the freeze, generously */
 
 /* image_ghost.kind */
 enum { GHOST_SHARED = 1, GHOST_DELETED, GHOST_MEMFD, GHOST_SYSV };
@@ -135,6 +157,7 @@ int copy_pages(struct dump *dump, struct fsnap_error *err);
  * its id or 0. What there is to copy is looked up when everything stands still: ghost_settle(). */
 unsigned ghost_save(struct dump *dump, int fd, unsigned kind, const char *name,
 		    struct fsnap_error *err);
+unsigned ghost_find(const struct dump *dump, uint64_t dev, uint64_t ino); /* its id; 0: not wanted yet */
 int ghost_settle(struct dump *dump, struct fsnap_error *err);
 int ghost_copy_all(struct dump *dump, struct fsnap_error *err);
 void ghost_free(struct dump *dump);

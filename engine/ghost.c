@@ -24,13 +24,15 @@ void *grow(void *array, size_t count, size_t size, struct fsnap_error *err)
 
 /* Inode numbers of System V segments are their own (ipc/shm.c, newseg() names them by id), on the file
  * system that holds other nameless memory too. */
-static image_ghost *find_ghost(struct dump *dump, const struct stat *stat, unsigned kind)
+static size_t look_up(const struct dump *dump, uint64_t dev, uint64_t ino, unsigned kind)
 {
-	for (size_t i = 0; i < dump->n_ghosts; i++)
-		if (dump->ghosts[i].dev == stat->st_dev && dump->ghosts[i].ino == stat->st_ino &&
-		    (dump->ghosts[i].kind == GHOST_SYSV) == (kind == GHOST_SYSV))
-			return &dump->ghosts[i];
-	return NULL;
+	return index_find(&dump->ghost_index[kind == GHOST_SYSV], dev, ino);
+}
+
+unsigned ghost_find(const struct dump *dump, uint64_t dev, uint64_t ino)
+{
+	size_t known = look_up(dump, dev, ino, GHOST_SHARED);
+	return known == INDEX_NONE ? 0 : dump->ghosts[known].id;
 }
 
 static int note_range(struct dump *dump, unsigned space, int fd, off_t start, off_t end,
@@ -74,9 +76,9 @@ unsigned ghost_save(struct dump *dump, int fd, unsigned kind, const char *name, 
 		fail(err, FSNAP_E_SYSTEM, errno, "%s", name);
 		return 0;
 	}
-	image_ghost *known = find_ghost(dump, &stat, kind);
-	if (known)
-		return known->id;
+	size_t known = look_up(dump, stat.st_dev, stat.st_ino, kind);
+	if (known != INDEX_NONE)
+		return dump->ghosts[known].id;
 	/* A description of our own: the offset of the target's must not move, and O_PATH cannot read. */
 	char path[32];
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
@@ -104,7 +106,8 @@ unsigned ghost_save(struct dump *dump, int fd, unsigned kind, const char *name, 
 		fail(err, FSNAP_E_NOMEM, ENOMEM, "%s", name);
 		return 0;
 	}
-	dump->n_ghosts++;
+	if (index_add(&dump->ghost_index[kind == GHOST_SYSV], stat.st_dev, stat.st_ino, dump->n_ghosts++, err) < 0)
+		return 0;
 	dump->ghost_fds[dump->n_ghost_fds++] = steal_fd(&own);
 	return ghost->id;
 }
@@ -149,6 +152,8 @@ void ghost_free(struct dump *dump)
 	for (size_t i = 0; i < dump->n_ghost_fds; i++)
 		close(dump->ghost_fds[i]);
 	free(dump->ghosts);
+	index_free(&dump->ghost_index[0]);
+	index_free(&dump->ghost_index[1]);
 	free(dump->ghost_fds);
 	free(dump->ghost_copies);
 }

@@ -74,6 +74,7 @@ int launch_reserve(struct restore *restore, struct fsnap_error *err)
 		.image = restore->image,
 		.image_fd = restore->image_fd,
 		.mapped_fd = restore->mapped_fd,
+		.mapped_write_fd = restore->mapped_write_fd,
 		.ghost_fd = restore->ghost_fd,
 		.ipc = &restore->model.ipc,
 		.control = { hole, hole + CONTROL_SPACE },

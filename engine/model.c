@@ -3,12 +3,17 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <linux/mman.h>
 #include <sys/mman.h>
 #include <sys/user.h>
 
 /* Of PIDs (linux/threads.h, PID_MAX_LIMIT), and of descriptors with room above them for our own. */
 #define PID_LIMIT 4194304
 #define FD_LIMIT (INT_MAX / 2)
+
+#ifndef MAP_DROPPABLE /* Linux 6.11 */
+#define MAP_DROPPABLE 0x08
+#endif
 
 static int corrupt(struct fsnap_error *err, const char *what, long number)
 {
@@ -78,10 +83,14 @@ static int check_identity(const struct model *model, const image_identity *ident
 static bool is_plain_mapping(const image_vma *vma)
 {
 	unsigned type = vma->flags & MAP_TYPE;
-	return vma->kind >= VMA_ANON && vma->kind <= VMA_SYSV &&
+	unsigned known = MAP_TYPE | MAP_GROWSDOWN | MAP_NORESERVE | MAP_SYNC | MAP_HUGETLB |
+			 (unsigned)MAP_HUGE_MASK << MAP_HUGE_SHIFT;
+	bool typed = type == MAP_PRIVATE || type == MAP_SHARED ||
+		     (type == MAP_DROPPABLE && vma->kind == VMA_ANON) ||
+		     (type == MAP_SHARED_VALIDATE && vma->kind == VMA_FILE);
+	return typed && vma->kind >= VMA_ANON && vma->kind <= VMA_SYSV &&
 	       !(vma->prot & ~(unsigned)(PROT_READ | PROT_WRITE | PROT_EXEC)) &&
-	       (type == MAP_PRIVATE || type == MAP_SHARED) &&
-	       !(vma->flags & ~(unsigned)(MAP_TYPE | MAP_GROWSDOWN | MAP_NORESERVE));
+	       !(vma->flags & ~known) && vma->pkey < 16;
 }
 
 const image_shm *model_shm(const image_ipc *ipc, unsigned ghost)
@@ -113,10 +122,22 @@ static int check_vma(const struct model *model, const image_vma *vma, uint64_t p
 		return corrupt(err, "mapping of no known sort", (long)vma->start);
 	if (vma->kind == VMA_FILE && (vma->object == 0 || vma->object > model->n_mapped))
 		return corrupt(err, "mapping of a missing file", vma->object);
+	if (vma->kind == VMA_FILE && vma->advice & ADVICE_MAY_WRITE && !model->mapped[vma->object - 1].writable)
+		return corrupt(err, "writable mapping of a file that is not", vma->object);
 	if (vma->kind == VMA_SHARED && !model_ghost(model, vma->object))
 		return corrupt(err, "mapping of missing shared memory", vma->object);
 	if (vma->kind == VMA_SYSV)
 		return check_attached(model, vma, err);
+	return 0;
+}
+
+static int check_spans(const image_span *spans, u_int n, struct fsnap_error *err)
+{
+	uint64_t end = 0;
+	for (u_int i = 0; i < n; end = spans[i++].end)
+		if (spans[i].start % STORE_PAGE || spans[i].end % STORE_PAGE || spans[i].start < end ||
+		    spans[i].end <= spans[i].start || spans[i].end > 0x7ffffffff000ull)
+			return corrupt(err, "range out of place", (long)spans[i].start);
 	return 0;
 }
 
@@ -129,6 +150,9 @@ static int check_mm(const struct model *model, const image_mm *mm, const struct 
 	for (u_int i = 0; i < mm->vmas.vmas_len; end = mm->vmas.vmas_val[i++].end)
 		if (check_vma(model, &mm->vmas.vmas_val[i], end, err) < 0)
 			return -1;
+	if (check_spans(mm->guards.guards_val, mm->guards.guards_len, err) < 0 ||
+	    check_spans(mm->huge.huge_val, mm->huge.huge_len, err) < 0)
+		return -1;
 	/* Pages may only be put where there is a mapping to hold them. */
 	size_t n;
 	const struct page_run *runs = image_runs(image, mm->id, &n);

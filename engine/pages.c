@@ -1,3 +1,6 @@
+/*
+ * pages.c - which pages of a process must be stored: what the kernel says of its page tables.
+ */
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,6 +27,7 @@ struct scan_argument {
 #define IS_PRESENT (1ull << 3)
 #define IS_SWAPPED (1ull << 4)
 #define IS_ZERO (1ull << 5)
+#define IS_HUGE (1ull << 6)
 #define REGIONS 512
 #define LARGE (4ull << 20)
 #define ADDRESS_END 0x7ffffffff000ull
@@ -32,197 +36,106 @@ struct scan_argument {
 #define ENTRY_PRESENT (1ull << 63)
 #define ENTRY_SWAPPED (1ull << 62)
 #define ENTRY_FILE (1ull << 61)
-#define ENTRY_EXCLUSIVE (1ull << 56)
+#define ENTRY_GUARD (1ull << 58) /* Linux 6.15 */
 #define ENTRY_PFN ((1ull << 55) - 1)
 
-/* --- lists -------------------------------------------------------------------- */
+/* --- what looks like a swapped page ------------------------------------------------- */
 
-int pages_add_run(struct dump *dump, const struct page_run *run, struct fsnap_error *err)
+/* Of an entry that says ENTRY_SWAPPED, the lowest five bits are the swap area and the next fifty the place
+ * there. The last area is none: its entries are markers (PTE_MARKER_*, include/linux/swapops.h). */
+#define MARKER_AREA 31
+#define MARKER_POISON 2
+#define MARKER_GUARD 4
+
+enum swapped { SWAPPED_PAGE, SWAPPED_NOTHING, SWAPPED_GUARD, SWAPPED_POISON };
+
+/* Linux 6.13 has guard regions, 6.15 says so with a bit of its own, which needs no privilege. */
+static enum swapped what_is_swapped(uint64_t entry)
 {
-	if (dump->n_runs) {
-		struct page_run *last = &dump->runs[dump->n_runs - 1];
-		if (last->space == run->space && last->page + last->npages == run->page &&
-		    last->at + last->npages == run->at && last->npages + (uint64_t)run->npages < UINT32_MAX) {
-			last->npages += run->npages;
-			return 0;
-		}
-	}
-	struct page_run *runs = grow(dump->runs, dump->n_runs, sizeof(*runs), err);
-	if (!runs)
-		return -1;
-	dump->runs = runs;
-	dump->runs[dump->n_runs++] = *run;
-	return 0;
+	uint64_t marker = (entry & ENTRY_PFN) >> 5;
+	if (!(entry & ENTRY_SWAPPED))
+		return SWAPPED_PAGE;
+	if (entry & ENTRY_GUARD)
+		return SWAPPED_GUARD;
+	if ((entry & 31) != MARKER_AREA)
+		return SWAPPED_PAGE;
+	return marker & MARKER_GUARD ? SWAPPED_GUARD : marker & MARKER_POISON ? SWAPPED_POISON : SWAPPED_NOTHING;
 }
 
-static int add_job(struct dump *dump, const struct copy_job *job, struct fsnap_error *err)
+static int add_span(u_int *count, image_span **spans, uint64_t start, uint64_t end, struct fsnap_error *err)
 {
-	struct copy_job *last = dump->jobs + dump->n_jobs - 1;
-	if (dump->n_jobs && last->process == job->process && last->shared == job->shared &&
-	    last->page + last->npages == job->page && last->at + last->npages == job->at) {
-		last->npages += job->npages;
+	if (*count && (*spans)[*count - 1].end == start) {
+		(*spans)[*count - 1].end = end;
 		return 0;
 	}
-	struct copy_job *jobs = grow(dump->jobs, dump->n_jobs, sizeof(*jobs), err);
-	if (!jobs)
+	image_span *more = grow(*spans, *count, sizeof(*more), err);
+	if (!more)
 		return -1;
-	dump->jobs = jobs;
-	dump->jobs[dump->n_jobs++] = *job;
+	*spans = more;
+	more[(*count)++] = (image_span){ start, end };
 	return 0;
 }
 
-uint64_t pages_take(struct dump *dump, uint64_t n)
+/* Pages that are all of one sort. */
+static int take_swapped(struct dump *dump, struct process *process, int pagemap, enum swapped what,
+			uint64_t start, uint64_t end, struct fsnap_error *err)
 {
-	uint64_t at = dump->taken;
-	dump->taken += n;
-	dump->report->pages += n;
-	return at;
-}
-
-/* Pages that nobody has stored yet: new image pages, and a copy to be made. */
-static int store_range(struct dump *dump, struct process *process, uint64_t page, uint64_t n, bool shared,
-		       struct fsnap_error *err)
-{
-	if (n > UINT32_MAX)
-		return fail(err, FSNAP_E_UNSUPPORTED, 0, "process %d (%s): more than 16 TiB in one piece",
-			    process->pid, process->comm);
-	uint64_t at = pages_take(dump, n);
-	struct copy_job job = { process, page, at, n, shared };
-	struct page_run run = { .page = page, .at = at, .npages = (uint32_t)n, .space = process->mm.id };
-	return add_job(dump, &job, err) < 0 ? -1 : pages_add_run(dump, &run, err);
-}
-
-/* --- frames shared copy-on-write ------------------------------------------------ */
-
-/* Open addressing, frame number -> image page + 1; doubles at three quarters. */
-struct frames {
-	size_t used, room;
-	bool hidden; /* this user is not shown frame numbers */
-	struct frame {
-		uint64_t pfn, at;
-	} *slot;
-};
-
-static struct frame *frame_slot(struct frames *frames, uint64_t pfn)
-{
-	size_t i = (pfn * 0x9e3779b97f4a7c15ull) >> 20 & (frames->room - 1);
-	while (frames->slot[i].at && frames->slot[i].pfn != pfn)
-		i = (i + 1) & (frames->room - 1);
-	return &frames->slot[i];
-}
-
-static int frames_grow(struct frames *frames, struct fsnap_error *err)
-{
-	struct frames bigger = { .room = frames->room ? 2 * frames->room : 4096 };
-	bigger.slot = calloc(bigger.room, sizeof(*bigger.slot));
-	if (!bigger.slot)
-		return fail(err, FSNAP_E_NOMEM, ENOMEM, "table of shared pages");
-	for (size_t i = 0; i < frames->room; i++)
-		if (frames->slot[i].at)
-			*frame_slot(&bigger, frames->slot[i].pfn) = frames->slot[i];
-	bigger.used = frames->used;
-	bigger.hidden = frames->hidden;
-	free(frames->slot);
-	*frames = bigger;
-	return 0;
-}
-
-void pages_forget(struct dump *dump)
-{
-	struct frames *frames = dump->frames;
-	if (frames)
-		free(frames->slot);
-	free(frames);
-	dump->frames = NULL;
-}
-
-/* Stores one page that others may share: refers to its frame's copy, or makes the first. */
-static int store_shared_page(struct dump *dump, struct process *process, uint64_t page, uint64_t pfn,
-			     struct fsnap_error *err)
-{
-	struct frames *frames = dump->frames;
-	if (4 * (frames->used + 1) > 3 * frames->room && frames_grow(frames, err) < 0)
-		return -1;
-	struct frame *slot = frame_slot(frames, pfn);
-	if (slot->at) {
-		struct page_run run = { .page = page, .at = slot->at - 1, .npages = 1,
-					.space = process->mm.id };
-		dump->report->shared_pages++;
-		return pages_add_run(dump, &run, err);
-	}
-	*slot = (struct frame){ pfn, dump->taken + 1 };
-	frames->used++;
-	return store_range(dump, process, page, 1, true, err);
-}
-
-/* Does the process map the page alone? Swapped pages count as its own. */
-static bool is_own(uint64_t entry)
-{
-	return (entry & ENTRY_EXCLUSIVE) || !(entry & ENTRY_PRESENT);
-}
-
-/* Pages that others map, too: by their frame, where the kernel shows its number. */
-static int store_shared(struct dump *dump, struct process *process, uint64_t page, const uint64_t *entries,
-			uint64_t n, struct fsnap_error *err)
-{
-	struct frames *frames = dump->frames;
-	for (uint64_t i = 0; i < n; i++) {
-		uint64_t pfn = entries[i] & ENTRY_PFN;
-		if (!pfn && !frames->hidden && dump->tree.n_processes > 1) {
-			frames->hidden = true;
-			dump_note(dump, "memory that processes share copy-on-write is saved as a copy for each: "
-					"only root is shown which it is");
-		}
-		if ((pfn ? store_shared_page(dump, process, page + i, pfn, err) :
-			   store_range(dump, process, page + i, 1, true, err)) < 0)
-			return -1;
+	switch (what) {
+	case SWAPPED_PAGE:
+		return pages_store(dump, process, pagemap, start, end, err);
+	case SWAPPED_GUARD:
+		return add_span(&process->mm.guards.guards_len, &process->mm.guards.guards_val, start, end, err);
+	case SWAPPED_POISON:
+		fail(err, FSNAP_E_UNSUPPORTED, 0, "process %d (%s): poisoned memory at %lx", process->pid,
+		     process->comm, (unsigned long)start);
+		return error_hint(err, "its content is lost: end the program, or let it unmap that page");
+	case SWAPPED_NOTHING:
+		break;
 	}
 	return 0;
 }
 
-/* Splits a range into pages that only this process maps and pages that may be shared. */
-static int store_by_frame(struct dump *dump, struct process *process, int pagemap, uint64_t page,
-			  uint64_t n, struct fsnap_error *err)
+static int sort_swapped(struct dump *dump, struct process *process, int pagemap, uint64_t start, uint64_t end,
+			struct fsnap_error *err)
 {
 	uint64_t entries[1024];
-	while (n) {
-		uint64_t batch = n < 1024 ? n : 1024;
-		if (pread(pagemap, entries, batch * 8, (off_t)(page * 8)) != (ssize_t)(batch * 8))
+	while (start < end) {
+		uint64_t n = (end - start) / STORE_PAGE < 1024 ? (end - start) / STORE_PAGE : 1024;
+		if (pread(pagemap, entries, n * 8, (off_t)(start / STORE_PAGE * 8)) != (ssize_t)(n * 8))
 			return fail(err, FSNAP_E_SYSTEM, errno, "process %d (%s): pagemap", process->pid,
 				    process->comm);
-		for (uint64_t i = 0; i < batch;) {
-			uint64_t first = i;
-			while (i < batch && is_own(entries[i]))
+		for (uint64_t i = 0, first; i < n;) {
+			enum swapped what = what_is_swapped(entries[first = i]);
+			while (i < n && what_is_swapped(entries[i]) == what)
 				i++;
-			if (i > first && store_range(dump, process, page + first, i - first, false, err) < 0)
-				return -1;
-			for (first = i; i < batch && !is_own(entries[i]);)
-				i++;
-			if (store_shared(dump, process, page + first, entries + first, i - first, err) < 0)
+			if (take_swapped(dump, process, pagemap, what, start + first * STORE_PAGE,
+					 start + i * STORE_PAGE, err) < 0)
 				return -1;
 		}
-		page += batch;
-		n -= batch;
+		start += n * STORE_PAGE;
 	}
 	return 0;
 }
 
-/* --- finding pages ---------------------------------------------------------------- */
+/* --- asking the kernel ------------------------------------------------------------------ */
 
-static int store_pages(struct dump *dump, struct process *process, int pagemap, uint64_t start,
-		       uint64_t end, struct fsnap_error *err)
+static int take_region(struct dump *dump, struct process *process, int pagemap,
+		       const struct scan_region *region, bool hugetlb, struct fsnap_error *err)
 {
-	uint64_t page = start / STORE_PAGE, n = (end - start) / STORE_PAGE;
-	if (dump->tree.n_processes > 1 || process->shares)
-		return store_by_frame(dump, process, pagemap, page, n, err);
-	return store_range(dump, process, page, n, false, err);
+	image_mm *mm = &process->mm;
+	if (region->categories & IS_SWAPPED)
+		return sort_swapped(dump, process, pagemap, region->start, region->end, err);
+	if (region->categories & IS_HUGE && !hugetlb &&
+	    add_span(&mm->huge.huge_len, &mm->huge.huge_val, region->start, region->end, err) < 0)
+		return -1;
+	return pages_store(dump, process, pagemap, region->start, region->end, err);
 }
 
 /* Stores what [start, end) holds that is no file's and not the zero page. Telling files' pages apart costs
  * a look at each page's descriptor (24 ms per GiB, against 5), which large anonymous mappings need not
  * have. Returns 1 where the kernel cannot scan. */
 static int scan_range(struct dump *dump, struct process *process, int pagemap, uint64_t start,
-		      uint64_t end, bool files, struct fsnap_error *err)
+		      uint64_t end, bool files, bool hugetlb, struct fsnap_error *err)
 {
 	struct scan_region regions[REGIONS];
 	uint64_t unwanted = IS_ZERO | (files ? IS_FILE : 0);
@@ -235,7 +148,7 @@ static int scan_range(struct dump *dump, struct process *process, int pagemap, u
 		.category_inverted = unwanted,
 		.category_mask = unwanted,
 		.category_anyof_mask = IS_PRESENT | IS_SWAPPED,
-		.return_mask = IS_ZERO, /* never set in what is wanted: neighbours make one region */
+		.return_mask = IS_SWAPPED | IS_HUGE, /* neighbours that agree in these make one region */
 	};
 	while (argument.start < end) {
 		int n = ioctl(pagemap, SCAN, &argument);
@@ -245,7 +158,7 @@ static int scan_range(struct dump *dump, struct process *process, int pagemap, u
 			return fail(err, FSNAP_E_SYSTEM, errno, "process %d (%s): PAGEMAP_SCAN",
 				    process->pid, process->comm);
 		for (int i = 0; i < n; i++)
-			if (store_pages(dump, process, pagemap, regions[i].start, regions[i].end, err) < 0)
+			if (take_region(dump, process, pagemap, &regions[i], hugetlb, err) < 0)
 				return -1;
 		argument.start = argument.walk_end;
 	}
@@ -259,14 +172,16 @@ static int scan(struct dump *dump, struct process *process, int pagemap, struct 
 	int result = 0;
 	for (u_int i = 0; i < process->mm.vmas.vmas_len && result == 0; i++) {
 		const image_vma *vma = &process->mm.vmas.vmas_val[i];
-		if (vma->kind != VMA_ANON || vma->end - vma->start < LARGE)
+		bool hugetlb = vma->flags & MAP_HUGETLB;
+		if ((vma->kind != VMA_ANON || vma->end - vma->start < LARGE) && !hugetlb)
 			continue;
-		result = scan_range(dump, process, pagemap, from, vma->start, true, err);
+		result = scan_range(dump, process, pagemap, from, vma->start, true, false, err);
 		if (result == 0)
-			result = scan_range(dump, process, pagemap, vma->start, vma->end, false, err);
+			result = scan_range(dump, process, pagemap, vma->start, vma->end,
+					    vma->kind != VMA_ANON, hugetlb, err);
 		from = vma->end;
 	}
-	return result ? result : scan_range(dump, process, pagemap, from, ADDRESS_END, true, err);
+	return result ? result : scan_range(dump, process, pagemap, from, ADDRESS_END, true, false, err);
 }
 
 /* The same from /proc/PID/pagemap, mapping by mapping, for kernels before 6.7. */
@@ -285,8 +200,8 @@ static int read_pagemap(struct dump *dump, struct process *process, int pagemap,
 			while (i < batch && (entries[i] & (ENTRY_PRESENT | ENTRY_SWAPPED)) &&
 			       !(entries[i] & ENTRY_FILE))
 				i++;
-			if (i > first && store_pages(dump, process, pagemap, (page + first) * STORE_PAGE,
-						     (page + i) * STORE_PAGE, err) < 0)
+			if (i > first && sort_swapped(dump, process, pagemap, (page + first) * STORE_PAGE,
+						      (page + i) * STORE_PAGE, err) < 0)
 				return -1;
 		}
 		page += batch;
@@ -305,8 +220,6 @@ int pages_find(struct dump *dump, struct process *process, struct fsnap_error *e
 	if (pagemap < 0)
 		return fail(err, FSNAP_E_PERMISSION, errno, "process %d (%s): pagemap", process->pid,
 			    process->comm);
-	if (!dump->frames && !(dump->frames = calloc(1, sizeof(struct frames))))
-		return fail(err, FSNAP_E_NOMEM, ENOMEM, "table of shared pages");
 	int result = getenv("FSNAP_NO_PAGEMAP_SCAN") ? 1 : scan(dump, process, pagemap, err);
 	for (u_int i = 0; result == 1 && i < process->mm.vmas.vmas_len; i++) {
 		const image_vma *vma = &process->mm.vmas.vmas_val[i];

@@ -48,6 +48,7 @@ struct restore {
 	struct file_keys file_keys;
 	struct file_cursor file_cursor;
 	int *mapped_fd;		     /* by image_mapped.id */
+	int *mapped_write_fd;	     /* likewise, of those that are mapped for writing */
 	int *ghost_fd;		     /* by space */
 	int *cwd_fd, *root_fd;	     /* by process; root: -1 where it is our own */
 	int stdio[3];		     /* what was 0, 1, 2 */

@@ -177,16 +177,24 @@ int restore_remap(struct restore *restore, char **path, struct fsnap_error *err)
 
 /* --- mapped files ------------------------------------------------------------------------ */
 
-static int open_mapped(struct restore *restore, const image_mapped *mapped, struct fsnap_error *err)
+static int open_once(struct restore *restore, const image_mapped *mapped, unsigned flags, struct fsnap_error *err)
 {
-	unsigned flags = mapped->writable ? O_RDWR : O_RDONLY;
 	struct stat stat;
 	int fd = mapped->identity.ghost ? restore_ghost(restore, mapped->identity.ghost, flags, err) :
 					  open_path(&mapped->identity, flags, &stat, err);
-	if (fd < 0)
+	return fd < 0 ? -1 : workshop_keep(restore, fd, err);
+}
+
+/* Twice where it must be: what was mapped through a descriptor that could only read cannot be made writable. */
+static int open_mapped(struct restore *restore, const image_mapped *mapped, struct fsnap_error *err)
+{
+	int fd = restore->mapped_fd[mapped->id] = open_once(restore, mapped, O_RDONLY, err);
+	if (fd < 0 || changed_mapped(restore, mapped, fd, err) < 0)
 		return -1;
-	restore->mapped_fd[mapped->id] = fd = workshop_keep(restore, fd, err);
-	return fd < 0 ? -1 : changed_mapped(restore, mapped, fd, err);
+	if (!mapped->writable)
+		return 0;
+	fd = restore->mapped_write_fd[mapped->id] = open_once(restore, mapped, O_RDWR, err);
+	return fd < 0 ? -1 : 0;
 }
 
 /* --- open file descriptions ------------------------------------------------------------------ */
@@ -358,11 +366,12 @@ static int make_room(struct restore *restore, struct fsnap_error *err)
 	restore->bench = highest_fd(model) + 1;
 	restore->files = calloc(model->n_files + 1, sizeof(*restore->files));
 	restore->mapped_fd = descriptors(model->n_mapped);
+	restore->mapped_write_fd = descriptors(model->n_mapped);
 	restore->ghost_fd = descriptors(model->max_space);
 	restore->cwd_fd = descriptors(model->n_processes);
 	restore->root_fd = descriptors(model->n_processes);
-	if (!restore->files || !restore->mapped_fd || !restore->ghost_fd || !restore->cwd_fd ||
-	    !restore->root_fd)
+	if (!restore->files || !restore->mapped_fd || !restore->mapped_write_fd || !restore->ghost_fd ||
+	    !restore->cwd_fd || !restore->root_fd)
 		return fail(err, FSNAP_E_NOMEM, ENOMEM, "descriptors of the image");
 	for (size_t i = 0; i < model->n_files; i++)
 		restore->files[i].fd = -1;
@@ -426,6 +435,7 @@ void workshop_close(struct restore *restore)
 	restore->files = NULL;
 	file_keys_free(&restore->file_keys);
 	close_all(&restore->mapped_fd, model->n_mapped);
+	close_all(&restore->mapped_write_fd, model->n_mapped);
 	close_all(&restore->ghost_fd, model->max_space);
 	close_all(&restore->cwd_fd, model->n_processes);
 	close_all(&restore->root_fd, model->n_processes);

@@ -33,9 +33,25 @@ struct task { /* a thread */
 	image_thread image;
 };
 
-struct advice { /* what madvise(2) said about a mapping */
+/* What else smaps says about a mapping; this never reaches the image as it is. */
+enum advice_mark {
+	MARK_USERFAULT = 1,
+	MARK_NORESERVE = 2,
+	MARK_GROWSDOWN = 4,
+	MARK_HUGETLB = 8,
+	MARK_DROPPABLE = 16,
+	MARK_SYNC = 32,		/* MAP_SYNC */
+	MARK_SHADOW_STACK = 64,
+	MARK_MAY_WRITE = 128,	/* mprotect(2) may make it writable */
+	MARK_DEVICE = 256,	/* no pages of ordinary memory behind it */
+};
+
+struct advice { /* what madvise(2) and others said about a mapping */
 	uint64_t start, end;
-	unsigned flags;
+	uint64_t page;	/* of hugetlbfs: size of its pages, bytes */
+	unsigned flags; /* enum image_advice */
+	unsigned marks; /* enum advice_mark */
+	unsigned pkey;
 };
 
 struct process {

@@ -142,7 +142,7 @@ static bool has_pages(const struct page_run *runs, size_t n, uint64_t start, uin
 
 static bool needs_write(const image_vma *vma, const struct page_run *runs, size_t n)
 {
-	return !(vma->prot & PROT_WRITE) && (vma->flags & MAP_PRIVATE) &&
+	return !(vma->prot & PROT_WRITE) && !(vma->flags & MAP_SHARED) &&
 	       has_pages(runs, n, vma->start, vma->end);
 }
 
@@ -150,9 +150,11 @@ static void map_vma(struct plans *plans, uint32_t task, const struct memory_sour
 		    const image_vma *vma, bool write)
 {
 	int fd = -1;
-	unsigned flags = vma->flags | MAP_FIXED_NOREPLACE;
+	/* MAP_SHARED_VALIDATE (which contains MAP_SHARED) knows only the older flag. */
+	unsigned flags = vma->flags | (vma->flags & MAP_SYNC ? MAP_FIXED : MAP_FIXED_NOREPLACE);
 	if (vma->kind == VMA_FILE)
-		fd = source->mapped_fd[vma->object];
+		fd = vma->advice & ADVICE_MAY_WRITE ? source->mapped_write_fd[vma->object] :
+						      source->mapped_fd[vma->object];
 	else if (vma->kind == VMA_SHARED)
 		fd = source->ghost_fd[vma->object];
 	else
@@ -251,39 +253,24 @@ int memory_fill(struct plans *plans, uint32_t task, const struct memory_source *
 	return 0;
 }
 
-/* --- advice ------------------------------------------------------------------------- */
-
-#ifndef MADV_WIPEONFORK
-#define MADV_WIPEONFORK 18
-#endif
-#ifndef SYS_mseal
-#define SYS_mseal 462
-#endif
-
-static void advise(struct plans *plans, uint32_t task, const image_vma *vma)
+/* Small pages first, in memory that is not to have huge ones yet: the first of them would bring a huge page
+ * of zeroes. Advising only parts would not do: the kernel would not make one mapping of them again. */
+static int fill_in_order(struct plans *plans, uint32_t task, const struct memory_source *source,
+			 const image_mm *mm, const struct page_run *runs, size_t n, struct fsnap_error *err)
 {
-	static const struct {
-		unsigned advice;
-		int madvise;
-	} table[] = {
-		{ ADVICE_DONTFORK, MADV_DONTFORK },	  { ADVICE_WIPEONFORK, MADV_WIPEONFORK },
-		{ ADVICE_DONTDUMP, MADV_DONTDUMP },	  { ADVICE_HUGEPAGE, MADV_HUGEPAGE },
-		{ ADVICE_NOHUGEPAGE, MADV_NOHUGEPAGE },	  { ADVICE_MERGEABLE, MADV_MERGEABLE },
-		{ ADVICE_SEQUENTIAL, MADV_SEQUENTIAL },	  { ADVICE_RANDOM, MADV_RANDOM },
-	};
-	if (!vma->advice)
-		return;
-	uint64_t size = vma->end - vma->start;
-	plan_note(plans, "advice about %#lx", (unsigned long)vma->start);
-	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++)
-		if (vma->advice & table[i].advice)
-			plan_call(plans, task, SYS_madvise, IMM(vma->start), IMM(size), IMM(table[i].madvise));
-	if (vma->advice & ADVICE_LOCKED)
-		plan_call(plans, task, SYS_mlock2, IMM(vma->start), IMM(size),
-			  IMM(vma->advice & ADVICE_ONFAULT ? MLOCK_ONFAULT : 0));
-	if (vma->advice & ADVICE_SEALED)
-		plan_call(plans, task, SYS_mseal, IMM(vma->start), IMM(size), IMM(0));
+	struct memory_division division;
+	if (memory_divide(mm, runs, n, &division, err) < 0)
+		return -1;
+	memory_expect_small(plans, task, mm);
+	int result = memory_fill(plans, task, source, division.small, division.n_small, err);
+	memory_expect_huge(plans, task, mm);
+	if (result == 0)
+		result = memory_fill(plans, task, source, division.huge, division.n_huge, err);
+	memory_division_free(&division);
+	return result;
 }
+
+/* --- the whole ------------------------------------------------------------------------ */
 
 int memory_build(struct plans *plans, uint32_t task, const struct memory_source *source,
 		 const image_mm *mm, const struct memory_part *part, struct fsnap_error *err)
@@ -306,7 +293,7 @@ int memory_build(struct plans *plans, uint32_t task, const struct memory_source 
 		name_vma(plans, task, vma);
 	}
 	plan_note(plans, "content of memory");
-	if (memory_fill(plans, task, source, left, n_left, err) < 0)
+	if (fill_in_order(plans, task, source, mm, left, n_left, err) < 0)
 		return -1;
 	plan_note(plans, "protection as it was");
 	for (u_int i = 0; i < mm->vmas.vmas_len; i++) {
@@ -317,9 +304,7 @@ int memory_build(struct plans *plans, uint32_t task, const struct memory_source 
 			plan_call(plans, task, SYS_mprotect, IMM(vma->start), IMM(vma->end - vma->start),
 				  IMM(vma->prot));
 	}
-	for (u_int i = 0; i < mm->vmas.vmas_len; i++)
-		if (mm->vmas.vmas_val[i].kind != VMA_SPECIAL)
-			advise(plans, task, &mm->vmas.vmas_val[i]);
+	memory_advise(plans, task, mm, inherited);
 	return 0;
 }
 

@@ -33,6 +33,7 @@ struct memory_source {
 	const struct image *image;
 	int image_fd;
 	const int *mapped_fd; /* by image_mapped.id */
+	const int *mapped_write_fd; /* likewise, of those that are mapped for writing */
 	const int *ghost_fd;  /* by image_ghost.id, -1 for other spaces */
 	const image_ipc *ipc;	     /* segments by content */
 	struct memory_range control; /* control memory, in every task */
@@ -69,5 +70,22 @@ int memory_fill(struct plans *plans, uint32_t task, const struct memory_source *
  * attachment. To be called for each, in order. */
 void memory_attach(struct plans *plans, uint32_t task, const struct memory_source *source,
 		   const image_mm *mm, u_int vma);
+
+/* Parts of memory_build(): advice.c, pkeys.c. Pages that were in transparent huge pages, and those that were
+ * not, by address; what decides how content arrives; and, when it is there, what else was said about it. */
+struct memory_division {
+	struct page_run *small;
+	size_t n_small;
+	struct page_run *huge;
+	size_t n_huge;
+};
+
+int memory_divide(const image_mm *mm, const struct page_run *runs, size_t n, struct memory_division *out,
+		  struct fsnap_error *err);
+void memory_division_free(struct memory_division *division);
+void memory_expect_small(struct plans *plans, uint32_t task, const image_mm *mm);
+void memory_expect_huge(struct plans *plans, uint32_t task, const image_mm *mm);
+void memory_advise(struct plans *plans, uint32_t task, const image_mm *mm, const bool *inherited);
+void memory_protection_keys(struct plans *plans, uint32_t task, const image_mm *mm);
 
 #endif

@@ -133,7 +133,7 @@ static void a_vma(void **state)
 	struct json json = begin(false);
 	image_json_image_vma(&json, &vma);
 	expect(&json, "{\"start\":4096,\"end\":8192,\"offset\":0,\"prot\":0,\"flags\":0,"
-		      "\"kind\":\"shared\",\"object\":0,\"advice\":0,\"name\":\"[heap]\"}\n");
+		      "\"kind\":\"shared\",\"object\":0,\"advice\":0,\"name\":\"[heap]\",\"pkey\":0}\n");
 }
 
 /* The reader takes the kinds from IMAGE_TREE to IMAGE_HEAT as known: so does the table. */

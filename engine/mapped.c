@@ -1,0 +1,123 @@
+/*
+ * mapped.c - the files that are mapped: each is opened and described once, however often
+ * it is mapped and by whom.
+ */
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+
+#include "engine/build_id.h"
+#include "engine/dump.h"
+#include "engine/procfs.h"
+#include "store/scope.h"
+
+static uint64_t device_of(const struct procfs_map *map)
+{
+	return (uint64_t)map->major << 32 | map->minor;
+}
+
+/* Opens what is mapped, even if its name is gone: /proc/PID/map_files, which needs
+ * CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN (proc(5)); else by its path. */
+int mapped_open(const struct process *process, const struct procfs_map *map)
+{
+	char name[64];
+	snprintf(name, sizeof(name), "map_files/%lx-%lx", map->start, map->end);
+	int fd = openat(process->proc, name, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	return fd >= 0 ? fd : open(map->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+}
+
+static int note_build_id(image_mapped *mapped, int fd, struct fsnap_error *err)
+{
+	unsigned char id[BUILD_ID_MAX];
+	size_t n = S_ISREG(mapped->identity.mode) && !mapped->identity.ghost ? build_id_read(fd, id) : 0;
+	if (n == 0)
+		return 0;
+	mapped->build_id.build_id_val = malloc(n);
+	if (!mapped->build_id.build_id_val)
+		return fail(err, FSNAP_E_NOMEM, ENOMEM, "mapped files");
+	memcpy(mapped->build_id.build_id_val, id, n);
+	mapped->build_id.build_id_len = (u_int)n;
+	return 0;
+}
+
+static struct saved_mapped *add(struct dump *dump, struct process *process, const struct procfs_map *map,
+				int fd, struct fsnap_error *err)
+{
+	struct saved_mapped *array = grow(dump->mapped, dump->n_mapped, sizeof(*array), err);
+	if (!array)
+		return NULL;
+	dump->mapped = array;
+	struct saved_mapped *mapped = &array[dump->n_mapped];
+	*mapped = (struct saved_mapped){ .image.id = (unsigned)dump->n_mapped + 1 };
+	if (dump_identity(dump, process, fd, map->path, &mapped->image.identity, err) < 0 ||
+	    note_build_id(&mapped->image, fd, err) < 0 ||
+	    index_add(&dump->mapped_index, device_of(map), map->inode, dump->n_mapped, err) < 0) {
+		xdr_free((xdrproc_t)xdr_image_mapped, (char *)&mapped->image);
+		return NULL;
+	}
+	dump->n_mapped++;
+	return mapped;
+}
+
+struct saved_mapped *mapped_find(struct dump *dump, struct process *process, const struct procfs_map *map,
+				 struct fsnap_error *err)
+{
+	size_t known = index_find(&dump->mapped_index, device_of(map), map->inode);
+	if (known != INDEX_NONE)
+		return &dump->mapped[known];
+	cleanup_fd int fd = mapped_open(process, map);
+	if (fd < 0) {
+		fail(err, FSNAP_E_UNSUPPORTED, errno, "process %d (%s): cannot open mapped file %s",
+		     process->pid, process->comm, map->path);
+		error_hint(err, "run fsnap as root");
+		return NULL;
+	}
+	struct stat stat;
+	if (fstat(fd, &stat) < 0) {
+		fail(err, FSNAP_E_SYSTEM, errno, "process %d (%s): mapped file %s", process->pid, process->comm,
+		     map->path);
+		return NULL;
+	}
+	bool zero = S_ISCHR(stat.st_mode) && stat.st_rdev == makedev(1, 5); /* /dev/zero */
+	if (!S_ISREG(stat.st_mode) && !zero) {
+		maps_refuse(process, map, "a device is mapped", "close the device, or dump without it", err);
+		return NULL;
+	}
+	return add(dump, process, map, fd, err);
+}
+
+/* What the process executes, which it need not have mapped any more. */
+int mapped_executable(struct dump *dump, struct process *process, struct fsnap_error *err)
+{
+	cleanup_fd int fd = openat(process->proc, "exe", O_RDONLY | O_CLOEXEC);
+	char path[4096];
+	ssize_t n = readlinkat(process->proc, "exe", path, sizeof(path) - 1);
+	struct stat stat;
+	if (fd < 0 || n < 0 || fstat(fd, &stat) < 0)
+		return fail(err, FSNAP_E_PERMISSION, errno, "process %d (%s): its executable", process->pid,
+			    process->comm);
+	path[n] = '\0';
+	/* Its device as stat(2) says it, which btrfs and overlayfs make differ from what maps says. */
+	for (size_t i = 0; i < dump->n_mapped; i++) {
+		const image_identity *known = &dump->mapped[i].image.identity;
+		if (known->dev == stat.st_dev && known->ino == stat.st_ino) {
+			process->mm.exe = dump->mapped[i].image.id;
+			return 0;
+		}
+	}
+	struct procfs_map map = { .major = major(stat.st_dev), .minor = minor(stat.st_dev),
+				  .inode = stat.st_ino, .path = path };
+	struct saved_mapped *mapped = add(dump, process, &map, fd, err);
+	process->mm.exe = mapped ? mapped->image.id : 0;
+	return mapped ? 0 : -1;
+}
+
+void mapped_free(struct dump *dump)
+{
+	for (size_t i = 0; i < dump->n_mapped; i++)
+		xdr_free((xdrproc_t)xdr_image_mapped, (char *)&dump->mapped[i].image);
+	free(dump->mapped);
+	index_free(&dump->mapped_index);
+}

@@ -1,0 +1,197 @@
+/*
+ * page_store.c - pages that must be stored get their place in the image: those that only
+ * one process has, each for itself; of those that several share, each physical frame once.
+ */
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "engine/dump.h"
+#include "store/scope.h"
+
+/* Bits of /proc/PID/pagemap. */
+#define ENTRY_PRESENT (1ull << 63)
+#define ENTRY_EXCLUSIVE (1ull << 56)
+#define ENTRY_PFN ((1ull << 55) - 1)
+
+/* --- lists -------------------------------------------------------------------- */
+
+int pages_add_run(struct dump *dump, const struct page_run *run, struct fsnap_error *err)
+{
+	if (dump->n_runs) {
+		struct page_run *last = &dump->runs[dump->n_runs - 1];
+		if (last->space == run->space && last->page + last->npages == run->page &&
+		    last->at + last->npages == run->at && last->npages + (uint64_t)run->npages < UINT32_MAX) {
+			last->npages += run->npages;
+			return 0;
+		}
+	}
+	struct page_run *runs = grow(dump->runs, dump->n_runs, sizeof(*runs), err);
+	if (!runs)
+		return -1;
+	dump->runs = runs;
+	dump->runs[dump->n_runs++] = *run;
+	return 0;
+}
+
+static int add_job(struct dump *dump, const struct copy_job *job, struct fsnap_error *err)
+{
+	struct copy_job *last = dump->jobs + dump->n_jobs - 1;
+	if (dump->n_jobs && last->process == job->process && last->shared == job->shared &&
+	    last->page + last->npages == job->page && last->at + last->npages == job->at) {
+		last->npages += job->npages;
+		return 0;
+	}
+	struct copy_job *jobs = grow(dump->jobs, dump->n_jobs, sizeof(*jobs), err);
+	if (!jobs)
+		return -1;
+	dump->jobs = jobs;
+	dump->jobs[dump->n_jobs++] = *job;
+	return 0;
+}
+
+uint64_t pages_take(struct dump *dump, uint64_t n)
+{
+	uint64_t at = dump->taken;
+	dump->taken += n;
+	dump->report->pages += n;
+	return at;
+}
+
+/* Pages that nobody has stored yet: new image pages, and a copy to be made. */
+static int store_range(struct dump *dump, struct process *process, uint64_t page, uint64_t n, bool shared,
+		       struct fsnap_error *err)
+{
+	if (n > UINT32_MAX)
+		return fail(err, FSNAP_E_UNSUPPORTED, 0, "process %d (%s): more than 16 TiB in one piece",
+			    process->pid, process->comm);
+	uint64_t at = pages_take(dump, n);
+	struct copy_job job = { process, page, at, n, shared };
+	struct page_run run = { .page = page, .at = at, .npages = (uint32_t)n, .space = process->mm.id };
+	return add_job(dump, &job, err) < 0 ? -1 : pages_add_run(dump, &run, err);
+}
+
+/* --- frames shared copy-on-write ------------------------------------------------ */
+
+/* Open addressing, frame number -> image page + 1; doubles at three quarters. */
+struct frames {
+	size_t used, room;
+	bool hidden; /* this user is not shown frame numbers */
+	struct frame {
+		uint64_t pfn, at;
+	} *slot;
+};
+
+static struct frame *frame_slot(struct frames *frames, uint64_t pfn)
+{
+	size_t i = (pfn * 0x9e3779b97f4a7c15ull) >> 20 & (frames->room - 1);
+	while (frames->slot[i].at && frames->slot[i].pfn != pfn)
+		i = (i + 1) & (frames->room - 1);
+	return &frames->slot[i];
+}
+
+static int frames_grow(struct frames *frames, struct fsnap_error *err)
+{
+	struct frames bigger = { .room = frames->room ? 2 * frames->room : 4096 };
+	bigger.slot = calloc(bigger.room, sizeof(*bigger.slot));
+	if (!bigger.slot)
+		return fail(err, FSNAP_E_NOMEM, ENOMEM, "table of shared pages");
+	for (size_t i = 0; i < frames->room; i++)
+		if (frames->slot[i].at)
+			*frame_slot(&bigger, frames->slot[i].pfn) = frames->slot[i];
+	bigger.used = frames->used;
+	bigger.hidden = frames->hidden;
+	free(frames->slot);
+	*frames = bigger;
+	return 0;
+}
+
+void pages_forget(struct dump *dump)
+{
+	struct frames *frames = dump->frames;
+	if (frames)
+		free(frames->slot);
+	free(frames);
+	dump->frames = NULL;
+}
+
+/* Stores one page that others may share: refers to its frame's copy, or makes the first. */
+static int store_shared_page(struct dump *dump, struct process *process, uint64_t page, uint64_t pfn,
+			     struct fsnap_error *err)
+{
+	struct frames *frames = dump->frames;
+	if (4 * (frames->used + 1) > 3 * frames->room && frames_grow(frames, err) < 0)
+		return -1;
+	struct frame *slot = frame_slot(frames, pfn);
+	if (slot->at) {
+		struct page_run run = { .page = page, .at = slot->at - 1, .npages = 1,
+					.space = process->mm.id };
+		dump->report->shared_pages++;
+		return pages_add_run(dump, &run, err);
+	}
+	*slot = (struct frame){ pfn, dump->taken + 1 };
+	frames->used++;
+	return store_range(dump, process, page, 1, true, err);
+}
+
+/* Does the process map the page alone? Swapped pages count as its own. */
+static bool is_own(uint64_t entry)
+{
+	return (entry & ENTRY_EXCLUSIVE) || !(entry & ENTRY_PRESENT);
+}
+
+/* Pages that others map, too: by their frame, where the kernel shows its number. */
+static int store_shared(struct dump *dump, struct process *process, uint64_t page, const uint64_t *entries,
+			uint64_t n, struct fsnap_error *err)
+{
+	struct frames *frames = dump->frames;
+	if (!frames && !(dump->frames = frames = calloc(1, sizeof(*frames))))
+		return fail(err, FSNAP_E_NOMEM, ENOMEM, "table of shared pages");
+	for (uint64_t i = 0; i < n; i++) {
+		uint64_t pfn = entries[i] & ENTRY_PFN;
+		if (!pfn && !frames->hidden && dump->tree.n_processes > 1) {
+			frames->hidden = true;
+			dump_note(dump, "memory that processes share copy-on-write is saved as a copy for each: "
+					"only root is shown which it is");
+		}
+		if ((pfn ? store_shared_page(dump, process, page + i, pfn, err) :
+			   store_range(dump, process, page + i, 1, true, err)) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+/* Splits a range into pages that only this process maps and pages that may be shared. */
+static int store_by_frame(struct dump *dump, struct process *process, int pagemap, uint64_t page,
+			  uint64_t n, struct fsnap_error *err)
+{
+	uint64_t entries[1024];
+	while (n) {
+		uint64_t batch = n < 1024 ? n : 1024;
+		if (pread(pagemap, entries, batch * 8, (off_t)(page * 8)) != (ssize_t)(batch * 8))
+			return fail(err, FSNAP_E_SYSTEM, errno, "process %d (%s): pagemap", process->pid,
+				    process->comm);
+		for (uint64_t i = 0; i < batch;) {
+			uint64_t first = i;
+			while (i < batch && is_own(entries[i]))
+				i++;
+			if (i > first && store_range(dump, process, page + first, i - first, false, err) < 0)
+				return -1;
+			for (first = i; i < batch && !is_own(entries[i]);)
+				i++;
+			if (store_shared(dump, process, page + first, entries + first, i - first, err) < 0)
+				return -1;
+		}
+		page += batch;
+		n -= batch;
+	}
+	return 0;
+}
+
+int pages_store(struct dump *dump, struct process *process, int pagemap, uint64_t start, uint64_t end,
+	        struct fsnap_error *err)
+{
+	uint64_t page = start / STORE_PAGE, n = (end - start) / STORE_PAGE;
+	if (dump->tree.n_processes > 1 || process->shares)
+		return store_by_frame(dump, process, pagemap, page, n, err);
+	return store_range(dump, process, page, n, false, err);
+}

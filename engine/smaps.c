@@ -1,0 +1,115 @@
+/*
+ * smaps.c - what madvise(2), mlock(2) and their like have said about each mapping:
+ * /proc/PID/smaps, which is where the kernel tells it.  That walks all page tables,
+ * so it is read before the freeze, and again only if a mapping has changed since.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/dump.h"
+#include "engine/procfs.h"
+#include "store/scope.h"
+
+static const struct {
+	char code[3]; /* in VmFlags of /proc/PID/smaps (proc(5)) */
+	unsigned advice, marks;
+} flags[] = {
+	{ "dc", ADVICE_DONTFORK, 0 },	{ "wf", ADVICE_WIPEONFORK, 0 },	 { "dd", ADVICE_DONTDUMP, 0 },
+	{ "hg", ADVICE_HUGEPAGE, 0 },	{ "nh", ADVICE_NOHUGEPAGE, 0 },	 { "mg", ADVICE_MERGEABLE, 0 },
+	{ "lo", ADVICE_LOCKED, 0 },	{ "lf", ADVICE_ONFAULT, 0 },	 { "sr", ADVICE_SEQUENTIAL, 0 },
+	{ "rr", ADVICE_RANDOM, 0 },	{ "sl", ADVICE_SEALED, 0 },	 { "um", 0, MARK_USERFAULT },
+	{ "uw", 0, MARK_USERFAULT },	{ "ui", 0, MARK_USERFAULT },	 { "nr", 0, MARK_NORESERVE },
+	{ "gd", 0, MARK_GROWSDOWN },	{ "ht", 0, MARK_HUGETLB },	 { "dp", 0, MARK_DROPPABLE },
+	{ "sf", 0, MARK_SYNC },		{ "ss", 0, MARK_SHADOW_STACK },	 { "mw", 0, MARK_MAY_WRITE },
+	{ "io", 0, MARK_DEVICE },	{ "pf", 0, MARK_DEVICE },
+};
+
+static void parse_flags(const char *codes, struct advice *advice)
+{
+	for (; codes[0] >= 'a' && codes[0] <= 'z'; codes += 3)
+		for (size_t i = 0; i < sizeof(flags) / sizeof(flags[0]); i++)
+			if (codes[0] == flags[i].code[0] && codes[1] == flags[i].code[1]) {
+				advice->flags |= flags[i].advice;
+				advice->marks |= flags[i].marks;
+			}
+}
+
+/* The number of a line "Key:   123 kB" of one mapping's text. */
+static uint64_t number_of(const char *text, const char *end, const char *key)
+{
+	const char *at = memmem(text, (size_t)(end - text), key, strlen(key));
+	return at ? strtoul(at + strlen(key), NULL, 10) : 0;
+}
+
+/* Reads one mapping's text, which ends with its VmFlags; returns what comes behind it. */
+static char *parse_one(char *text, char *codes, struct process *process, struct advice *advice)
+{
+	char *cursor = text;
+	advice->start = strtoul(cursor, &cursor, 16);
+	advice->end = strtoul(cursor + 1, &cursor, 16);
+	parse_flags(codes + strlen("\nVmFlags: "), advice);
+	/* Pss_Dirty (Linux 6.0), else Private_Dirty: for an estimate. */
+	uint64_t dirty = number_of(cursor, codes, "\nPss_Dirty:");
+	process->dirty += 1024 * (dirty ? dirty : number_of(cursor, codes, "\nPrivate_Dirty:"));
+	process->shares |= number_of(cursor, codes, "\nShared_Dirty:") > 0;
+	advice->pkey = (unsigned)number_of(cursor, codes, "\nProtectionKey:");
+	if (advice->marks & MARK_HUGETLB)
+		advice->page = 1024 * number_of(cursor, codes, "\nKernelPageSize:");
+	if (number_of(cursor, codes, "\nShmemPmdMapped:"))
+		advice->flags |= ADVICE_COLLAPSED;
+	char *line = strchr(codes + 1, '\n');
+	return line ? line + 1 : codes + strlen(codes);
+}
+
+int maps_survey(struct process *process, struct fsnap_error *err)
+{
+	cleanup_free char *text = procfs_read(process->proc, "smaps", NULL, err);
+	if (!text)
+		return -1;
+	free(process->advice);
+	process->advice = NULL;
+	process->n_advice = 0;
+	process->dirty = 0;
+	process->shares = false;
+	char *line = text;
+	for (char *codes; (codes = strstr(line, "\nVmFlags: "));) {
+		struct advice *array = grow(process->advice, process->n_advice, sizeof(*array), err);
+		if (!array)
+			return -1;
+		process->advice = array;
+		array[process->n_advice] = (struct advice){ 0 };
+		line = parse_one(line, codes, process, &array[process->n_advice++]);
+	}
+	return 0;
+}
+
+static const struct advice *look_up(const struct process *process, uint64_t start, uint64_t end)
+{
+	size_t low = 0, high = process->n_advice;
+	while (low < high) {
+		size_t middle = (low + high) / 2;
+		if (process->advice[middle].start < start)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	if (low < process->n_advice && process->advice[low].start == start && process->advice[low].end == end)
+		return &process->advice[low];
+	return NULL;
+}
+
+/* A mapping that has changed since: all are asked for anew, once. While the process still runs they may
+ * have changed yet again; that does not matter, for it is collected a second time when it stands still. */
+int maps_advice(struct process *process, uint64_t start, uint64_t end, bool *asked, struct advice *advice,
+		struct fsnap_error *err)
+{
+	const struct advice *found = look_up(process, start, end);
+	if (!found && !*asked) {
+		*asked = true;
+		if (maps_survey(process, err) < 0)
+			return -1;
+		found = look_up(process, start, end);
+	}
+	*advice = found ? *found : (struct advice){ .start = start, .end = end };
+	return 0;
+}
