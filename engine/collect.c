@@ -51,17 +51,25 @@ static int collect_cwd(struct dump *dump, struct process *process, const char *n
 	return dump_identity(dump, process, fd, path, identity, err);
 }
 
-/* Of an ended process its name and owner are left, which its parent will be told. */
+/* Of a thread that has ended its name and owner are left. */
+static int collect_ended(struct process *process, image_thread *image, struct fsnap_error *err)
+{
+	char name[32];
+	struct task_status status;
+	snprintf(name, sizeof(name), "task/%d/status", process->pid);
+	cleanup_free char *text = procfs_read_once(process->proc, name, NULL, err);
+	if (!text || status_parse(text, &status, err) < 0)
+		return error_context(err, "process %d (%s)", process->pid, process->comm);
+	*image = (image_thread){ .tid = process->pid, .comm = strdup(process->comm), .creds = status.creds };
+	return image->comm ? 0 : fail(err, FSNAP_E_NOMEM, ENOMEM, "process %d", process->pid);
+}
+
 static int collect_zombie(struct process *process, struct fsnap_error *err)
 {
-	cleanup_free char *text = procfs_read_once(process->proc, "status", NULL, err);
 	struct task *task = process_add_task(process, process->pid);
-	struct task_status status;
-	if (!text || !task || status_parse(text, &status, err) < 0)
+	if (!task)
 		return fail(err, FSNAP_E_NOMEM, ENOMEM, "process %d", process->pid);
-	task->image = (image_thread){ .tid = process->pid, .comm = strdup(process->comm),
-				      .creds = status.creds };
-	return task->image.comm ? 0 : fail(err, FSNAP_E_NOMEM, ENOMEM, "process %d", process->pid);
+	return collect_ended(process, &task->image, err);
 }
 
 /* What a process is asked from inside, and what came of it. */
@@ -74,6 +82,8 @@ static int collect_outside(struct dump *dump, struct process *process, struct in
 			   struct fsnap_error *err)
 {
 	process->image.stopped = (u_int)process->tasks[0]->group_stop;
+	if (process->image.leader_ended && collect_ended(process, &process->ended, err) < 0)
+		return -1;
 	process->mm.id = process->image.mm = ++dump->next_space;
 	process->mm.syscall_gadget =
 		process->text.syscall_ret ? process->text.syscall_ret : process->text.syscall_any;

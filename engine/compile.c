@@ -231,7 +231,10 @@ static int compile_process(struct restore *restore, const image_process *process
 		plan_thread(plans, task, task + i);
 	}
 	family_await_orphans(restore, process);
-	rebuild_task(&r);
+	if (process->leader_ended)
+		identity_rebuild_task(&r);
+	else
+		rebuild_task(&r);
 	if (rebuild_process(&r, err) < 0)
 		return -1;
 	ipc_rebuild(restore, process, task);
@@ -245,6 +248,10 @@ static int compile_process(struct restore *restore, const image_process *process
 	if (rebuild_privileges(&r, err) < 0)
 		return -1;
 	end_parked(restore, task, &r, true);
+	if (process->leader_ended) {
+		plan_note(plans, "end as it had ended; the others go on");
+		plan_call(plans, task, SYS_exit, IMM(WEXITSTATUS(process->wait_status)));
+	}
 	for (u_int i = 1; i < process->threads.threads_len; i++)
 		if (compile_thread(restore, process, i, err) < 0)
 			return -1;
@@ -269,14 +276,15 @@ static int number_tasks(struct restore *restore, struct fsnap_error *err)
 		if (process->zombie)
 			continue;
 		restore->report->processes++;
-		restore->report->threads += process->threads.threads_len;
+		restore->report->threads += process->threads.threads_len - process->leader_ended;
+		restore->n_leaving += process->leader_ended;
 		for (u_int j = 1; j < process->threads.threads_len; j++) {
 			snprintf(who, sizeof(who), "process %d thread %d (%s)", process->pid,
 				 process->threads.threads_val[j].tid, process->threads.threads_val[j].comm);
 			plans_task(restore->plans, process->threads.threads_val[j].tid, who);
 		}
 	}
-	restore->n_parking = restore->report->threads;
+	restore->n_parking = restore->report->threads + restore->n_leaving;
 	return family_tasks(restore, err);
 }
 

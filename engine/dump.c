@@ -70,8 +70,6 @@ static int look_around(struct dump *dump, struct fsnap_error *err)
 	struct process *root = seize_refuse_self(pid, err) < 0 ? NULL : seize_prepare(&dump->tree, pid, 0, err);
 	if (!root)
 		return -1;
-	if (seize_check_leader(root, err) < 0)
-		return -1;
 	if (root->image.zombie) {
 		fail(err, FSNAP_E_NO_PROCESS, 0, "process %d (%s) has ended; its parent has not waited for it",
 		     pid, root->comm);

@@ -194,7 +194,8 @@ static int look_for_dead(struct restore *restore, struct fsnap_error *err)
 	for (size_t i = 0; i < restore->model.n_processes; i++) {
 		const image_process *process = &restore->model.processes[i];
 		const struct ctl_task *task = ctl_task(control(restore), restore->first_task[i]);
-		if (process->zombie || __atomic_load_n(&task->state, __ATOMIC_ACQUIRE) == TASK_NEW)
+		bool leaving = process->leader_ended && task->pc + 1 >= task->n_ops;
+		if (process->zombie || leaving || __atomic_load_n(&task->state, __ATOMIC_ACQUIRE) == TASK_NEW)
 			continue;
 		cleanup_fd int dir = procfs_open(process->pid, NULL);
 		struct procfs_stat stat = { .state = 'X' };
@@ -247,7 +248,7 @@ static int seize(struct restore *restore, struct fsnap_error *err)
 		struct process *process = tree_add(&restore->tracees, image->pid, image->ppid);
 		if (!process)
 			return fail(err, FSNAP_E_NOMEM, ENOMEM, "process %d", image->pid);
-		for (u_int j = 0; j < image->threads.threads_len; j++) {
+		for (u_int j = image->leader_ended; j < image->threads.threads_len; j++) {
 			struct task *task = process_add_task(process, image->threads.threads_val[j].tid);
 			if (!task)
 				return fail(err, FSNAP_E_NOMEM, ENOMEM, "process %d", image->pid);
@@ -265,6 +266,29 @@ static void open_gate(struct restore *restore)
 	syscall(SYS_futex, &ctl->release, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
 }
 
+/* The agent's code may only go when they no longer run it. */
+static int await_leaving(const struct restore *restore, struct fsnap_error *err)
+{
+	for (size_t i = 0; i < restore->model.n_processes && restore->n_leaving; i++) {
+		const image_process *process = &restore->model.processes[i];
+		if (!process->leader_ended)
+			continue;
+		struct procfs_stat stat = { .state = 'R' };
+		cleanup_fd int dir = procfs_open(process->pid, err);
+		for (int ms = 0; ms < REAP_PATIENCE_MS; ms++) {
+			if (dir < 0 || procfs_stat(dir, "stat", &stat, err) < 0)
+				return -1;
+			if (stat.state == 'Z')
+				break;
+			usleep(1000);
+		}
+		if (stat.state != 'Z')
+			return fail(err, FSNAP_E_RESTORE_STEP, 0, "process %d: its main thread does not end",
+				    process->pid);
+	}
+	return 0;
+}
+
 int launch(struct restore *restore, struct fsnap_error *err)
 {
 	if (launch_check_numbers(restore, err) < 0 || ipc_make(restore, err) < 0 ||
@@ -275,7 +299,10 @@ int launch(struct restore *restore, struct fsnap_error *err)
 	    await_parked(restore, restore->n_parking, err) < 0 || seize(restore, err) < 0)
 		return -1;
 	open_gate(restore);
-	return await_parked(restore, 2 * restore->n_parking, err) < 0 ? -1 : ipc_fill(restore, err);
+	if (await_parked(restore, 2 * restore->n_parking - restore->n_leaving, err) < 0 ||
+	    await_leaving(restore, err) < 0)
+		return -1;
+	return ipc_fill(restore, err);
 }
 
 /* --- letting go ------------------------------------------------------------------------------------ */
@@ -322,7 +349,7 @@ static int become_program(struct restore *restore, struct process *process, stru
 {
 	const image_process *image = model_process(&restore->model, process->pid);
 	for (size_t i = 0; i < process->n_tasks; i++)
-		if (set_task(process->tasks[i], &image->threads.threads_val[i], err) < 0)
+		if (set_task(process->tasks[i], &image->threads.threads_val[i + image->leader_ended], err) < 0)
 			return -1;
 	if (unmap_control(restore, process->tasks[0], model_mm(&restore->model, image->mm), err) < 0)
 		return -1;

@@ -238,7 +238,8 @@ int maps_collect(struct dump *dump, struct process *process, struct fsnap_error 
 	note_fields(mm, &stat);
 	process->image.pgid = stat.pgid;
 	process->image.sid = stat.sid;
-	process->image.exit_signal = stat.exit_signal;
+	if (!process->image.leader_ended) /* other threads have none */
+		process->image.exit_signal = stat.exit_signal;
 	cleanup_free char *text = procfs_read(process->proc, "maps", NULL, err);
 	if (!text)
 		return -1;

@@ -177,7 +177,8 @@ static int check_threads(const image_process *process, struct fsnap_error *err)
 		const image_thread *thread = &process->threads.threads_val[i];
 		if (thread->tid <= 0 || thread->tid > PID_LIMIT)
 			return corrupt(err, "thread number", thread->tid);
-		if (!process->zombie && thread->regs.regs_len != sizeof(struct user_regs_struct))
+		bool ended = process->zombie || (process->leader_ended && i == 0);
+		if (!ended && thread->regs.regs_len != sizeof(struct user_regs_struct))
 			return corrupt(err, "registers of thread", thread->tid);
 	}
 	return 0;
@@ -208,6 +209,8 @@ static int check_process(const struct model *model, size_t index, struct fsnap_e
 		return corrupt(err, "process without parent", process->pid);
 	if (process->threads.threads_len == 0 || process->threads.threads_val[0].tid != process->pid)
 		return corrupt(err, "process without its main thread", process->pid);
+	if (process->leader_ended && (process->zombie || process->threads.threads_len < 2))
+		return corrupt(err, "threads of process", process->pid);
 	if (check_threads(process, err) < 0 || check_fds(model, process, err) < 0)
 		return -1;
 	if (process->zombie)

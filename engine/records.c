@@ -43,13 +43,16 @@ static int put_process(struct dump *dump, struct process *process, struct fsnap_
 		record.cwd.path = (char *)"";
 	if (!record.root.path)
 		record.root.path = (char *)"";
-	cleanup_free image_thread *threads = calloc(process->n_tasks, sizeof(*threads));
+	size_t ended = record.leader_ended ? 1 : 0;
+	cleanup_free image_thread *threads = calloc(process->n_tasks + ended, sizeof(*threads));
 	if (!threads)
 		return fail(err, FSNAP_E_NOMEM, ENOMEM, "threads");
+	if (ended)
+		threads[0] = process->ended;
 	for (size_t i = 0; i < process->n_tasks; i++)
-		threads[i] = process->tasks[i]->image;
+		threads[ended + i] = process->tasks[i]->image;
 	record.threads.threads_val = threads;
-	record.threads.threads_len = (u_int)process->n_tasks;
+	record.threads.threads_len = (u_int)(process->n_tasks + ended);
 	return put(dump, IMAGE_PROCESS, "process", (xdrproc_t)xdr_image_process, &record, err);
 }
 

@@ -63,6 +63,7 @@ struct restore {
 	struct family family; /* in the order of the image's processes */
 	uint32_t *stand_in_task; /* by stand-in */
 	uint32_t n_parking;   /* tasks that will park: all but zombies */
+	uint32_t n_leaving;   /* of these, main threads that end then while others go on */
 	struct memory_source source;
 	struct heirlooms *heirlooms; /* NULL: no memory is shared copy-on-write */
 

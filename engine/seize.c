@@ -37,11 +37,74 @@ int seize_refuse_self(pid_t pid, struct fsnap_error *err)
 static void note_stat(struct process *process, const struct procfs_stat *stat)
 {
 	memcpy(process->comm, stat->comm, sizeof(process->comm));
-	process->image.zombie = stat->state == 'Z' || stat->state == 'X';
+	process->image.zombie = !process->image.leader_ended && (stat->state == 'Z' || stat->state == 'X');
 	process->image.wait_status = stat->exit_code;
 	process->image.exit_signal = stat->exit_signal;
 	process->image.pgid = stat->pgid;
 	process->image.sid = stat->sid;
+}
+
+#ifndef PIDFD_THREAD
+#define PIDFD_THREAD O_EXCL /* Linux 6.9 */
+#endif
+
+/* A thread of the process that still has what a main thread that has ended gave up; 0: none. */
+static pid_t find_live_thread(int proc)
+{
+	size_t count;
+	cleanup_free pid_t *tids = procfs_threads(proc, &count, NULL);
+	for (size_t i = 1; tids && i < count; i++) {
+		char name[32];
+		struct procfs_stat stat;
+		snprintf(name, sizeof(name), "task/%d/stat", tids[i]);
+		if (procfs_stat(proc, name, &stat, NULL) == 0 && stat.state != 'Z' && stat.state != 'X')
+			return tids[i];
+	}
+	return 0;
+}
+
+/* The main thread has called pthread_exit(3) and others go on: what /proc/PID and a pidfd show is what it
+ * has, which is nothing. So one of the others is asked. */
+static int turn_to_live_thread(struct process *process, pid_t tid, struct fsnap_error *err)
+{
+	cleanup_fd int proc = procfs_open(tid, err);
+	if (proc < 0)
+		return -1;
+	cleanup_fd int pidfd = (int)syscall(SYS_pidfd_open, tid, PIDFD_THREAD);
+	if (pidfd < 0 && errno == EINVAL) {
+		fail(err, FSNAP_E_KERNEL_LACKS, 0, "process %d (%s): its main thread has ended while others go on",
+		     process->pid, process->comm);
+		return error_hint(err, "Linux 6.9 or newer lets one reach its descriptors through the others");
+	}
+	if (pidfd < 0)
+		return fail(err, FSNAP_E_TARGET_DIED, errno, "process %d (%s)", process->pid, process->comm);
+	close(process->proc);
+	if (process->pidfd >= 0)
+		close(process->pidfd);
+	process->proc = steal_fd(&proc);
+	process->pidfd = steal_fd(&pidfd);
+	process->live = tid;
+	process->image.zombie = 0;
+	process->image.leader_ended = 1;
+	process->prepared = false; /* that was asked of the main thread */
+	return 0;
+}
+
+/* Of the process, whichever thread /proc is asked through. */
+static int read_stat(struct process *process, struct procfs_stat *stat, struct fsnap_error *err)
+{
+	char name[32] = "stat";
+	if (process->image.leader_ended)
+		snprintf(name, sizeof(name), "task/%d/stat", process->pid);
+	return procfs_stat(process->proc, name, stat, err);
+}
+
+/* Did the main thread end alone? Then a thread that has been stopped answers for it, if there is one. */
+static int check_leader(struct process *process, struct fsnap_error *err)
+{
+	pid_t tid = !process->image.zombie ? 0 :
+		    process->n_tasks	   ? process->tasks[0]->tid : find_live_thread(process->proc);
+	return tid ? turn_to_live_thread(process, tid, err) : 0;
 }
 
 struct process *seize_prepare(struct tree *tree, pid_t pid, pid_t ppid, struct fsnap_error *err)
@@ -64,7 +127,7 @@ struct process *seize_prepare(struct tree *tree, pid_t pid, pid_t ppid, struct f
 	process->proc = steal_fd(&proc);
 	process->pidfd = steal_fd(&pidfd);
 	note_stat(process, &stat);
-	return process;
+	return check_leader(process, err) < 0 ? NULL : process;
 }
 
 static bool process_has(const struct process *process, pid_t tid)
@@ -155,7 +218,8 @@ static int stop_listed(struct process *process, const pid_t *tids, size_t count,
 {
 	size_t first_new = process->n_tasks;
 	for (size_t i = 0; i < count; i++) {
-		if (process_has(process, tids[i]))
+		bool ended = process->image.leader_ended && tids[i] == process->pid;
+		if (ended || process_has(process, tids[i]))
 			continue;
 		struct task *task = process_add_task(process, tids[i]);
 		if (!task)
@@ -177,33 +241,19 @@ static bool threads_are_known(const struct process *process)
 {
 	struct stat stat;
 	return process->n_tasks > 0 && fstatat(process->proc, "task", &stat, 0) == 0 &&
-	       stat.st_nlink == process->n_tasks + 2;
+	       stat.st_nlink == process->n_tasks + 2 + process->image.leader_ended;
 }
 
 /* Most processes have one thread: it is stopped first, and only if there are others they are listed. */
 static int stop_threads(struct process *process, size_t *found, struct fsnap_error *err)
 {
-	if (process->n_tasks == 0 && stop_listed(process, &process->pid, 1, found, err) < 0)
+	if (process->n_tasks == 0 && stop_listed(process, &process->live, 1, found, err) < 0)
 		return -1;
 	if (threads_are_known(process))
 		return 0;
 	size_t count;
 	cleanup_free pid_t *tids = procfs_threads(process->proc, &count, err);
 	return tids ? stop_listed(process, tids, count, found, err) : -1;
-}
-
-int seize_check_leader(struct process *process, struct fsnap_error *err)
-{
-	if (!process->image.zombie)
-		return 0;
-	size_t count;
-	cleanup_free pid_t *tids = procfs_threads(process->proc, &count, NULL);
-	if (!tids || count <= 1)
-		return 0;
-	fail(err, FSNAP_E_UNSUPPORTED, 0,
-	     "process %d (%s): its main thread has ended while %zu others go on", process->pid,
-	     process->comm, count - 1);
-	return error_hint(err, "let the main thread wait for the others (pthread_join)");
 }
 
 /* Between losing its memory and being a zombie a process is neither; it does not last. */
@@ -218,17 +268,34 @@ static bool became_zombie(struct process *process)
 	return true;
 }
 
+/* The thread that is asked ended just now, others did not: ask one of those, and look again. */
+static int lost_its_voice(struct process *process, struct fsnap_error *err)
+{
+	struct procfs_stat stat;
+	cleanup_fd int proc = procfs_open(process->pid, NULL);
+	if (proc < 0 || procfs_stat(proc, "stat", &stat, NULL) < 0 || stat.state != 'Z')
+		return -1;
+	process->image.leader_ended = 0;
+	note_stat(process, &stat);
+	return check_leader(process, err) < 0 || process->image.zombie ? -1 : 0;
+}
+
 static int stop_process(struct process *process, size_t *found, struct fsnap_error *err)
 {
 	if (threads_are_known(process))
 		return 0;
-	if (seize_check_leader(process, err) < 0)
+	if (check_leader(process, err) < 0)
 		return -1;
 	if (process->image.zombie)
 		return 0;
 	struct fsnap_error why = { 0 };
-	if (stop_threads(process, found, &why) == 0 && process->n_tasks > 0)
+	if (stop_threads(process, found, &why) == 0 && process->n_tasks > 0 &&
+	    process->tasks[0]->tid == process->live)
 		return 0;
+	if (!error_is_set(&why) && lost_its_voice(process, &why) == 0) {
+		(*found)++;
+		return 0;
+	}
 	/* Did it end just now? Then its parent still has to wait for it: a zombie. */
 	if ((!error_is_set(&why) || why.code == FSNAP_E_TARGET_DIED) && became_zombie(process))
 		return 0;
@@ -247,7 +314,7 @@ static bool adopt(struct tree *tree, struct tree *known, pid_t pid, const struct
 	struct procfs_stat stat;
 	if (!process)
 		return false;
-	if (procfs_stat(process->proc, "stat", &stat, NULL) < 0 || stat.ppid != parent->pid ||
+	if (read_stat(process, &stat, NULL) < 0 || stat.ppid != parent->pid ||
 	    tree_put(tree, process) < 0) {
 		process_free(process);
 		return false;

@@ -12,10 +12,6 @@ int seize_refuse_self(pid_t pid, struct fsnap_error *err);
 /* Finds the process and opens what a dump needs of it; stops nothing. */
 struct process *seize_prepare(struct tree *tree, pid_t pid, pid_t ppid, struct fsnap_error *err);
 
-/* UNSUPPORTED for a leader that called pthread_exit() while its threads go on: it cannot be stopped,
- * only waited for. */
-int seize_check_leader(struct process *process, struct fsnap_error *err);
-
 /* Stops every thread of every process below (and including) the prepared root. On success the
  * tree stands still and is complete. On failure everything is let go again. Processes in `known`
  * (may be NULL) were prepared before; those that are still there move into the tree. */

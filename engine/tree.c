@@ -67,6 +67,7 @@ void process_free(struct process *process)
 		free(process->tasks[i]);
 	}
 	free(process->tasks);
+	xdr_free((xdrproc_t)xdr_image_thread, (char *)&process->ended);
 	free(process->advice);
 	close_if_open(process->proc);
 	close_if_open(process->pidfd);

@@ -62,8 +62,9 @@ struct process {
 	int pidfd;
 	int mem;	/* /proc/PID/mem, read-write */
 	char comm[32];
-	struct task **tasks; /* leader first */
+	struct task **tasks; /* leader first, unless it has ended: image.leader_ended */
 	size_t n_tasks;
+	image_thread ended; /* image.leader_ended: what is left of it */
 	image_process image;
 	image_mm mm;
 	struct text_gadgets text; /* instructions of its own that fsnap can use */
