@@ -186,12 +186,13 @@ static void give_back(struct giving *giving, const struct memory_range *have, si
 	give_pending(giving);
 }
 
-static struct memory_range *ranges_of(const struct relative *relative, bool fresh, size_t *n)
+/* The areas of a process; without those made by `but`. */
+static struct memory_range *ranges_of(const struct relative *relative, uint32_t but, size_t *n)
 {
 	struct memory_range *ranges = calloc(relative->n_areas + 1, sizeof(*ranges));
 	*n = 0;
 	for (size_t i = 0; ranges && i < relative->n_areas; i++)
-		if (fresh || !relative->areas[i].fresh)
+		if (relative->areas[i].origin != but)
 			ranges[(*n)++] = (struct memory_range){ relative->areas[i].start,
 								relative->areas[i].end };
 	return ranges;
@@ -222,12 +223,12 @@ static void clip_add(struct clip *clip, uint64_t page, uint64_t end, uint64_t at
 	}
 }
 
-static void lay_areas(const struct relative *relative, struct plans *plans,
-		      const struct memory_source *source)
+static void make_areas(const struct relative *relative, uint32_t who, struct plans *plans,
+		       const struct memory_source *source)
 {
 	for (size_t i = 0; i < relative->n_areas; i++) {
 		const struct area *area = &relative->areas[i];
-		if (!area->fresh)
+		if (area->origin != who)
 			continue;
 		image_vma vma = *area->like;
 		vma.start = area->start;
@@ -248,9 +249,9 @@ int heirlooms_enter(struct heirlooms *heirlooms, struct plans *plans, const stru
 	if (!relative->mm && relative->end == who + 1) /* it ends, and bears nobody */
 		return 0;
 	size_t n_have = 0, n_keep;
-	cleanup_free struct memory_range *keep = ranges_of(relative, false, &n_keep);
+	cleanup_free struct memory_range *keep = ranges_of(relative, who, &n_keep);
 	cleanup_free struct memory_range *have =
-		relative->parent != NOBODY ? ranges_of(&heirlooms->relatives[relative->parent], true, &n_have) : NULL;
+		relative->parent != NOBODY ? ranges_of(&heirlooms->relatives[relative->parent], NOBODY, &n_have) : NULL;
 	struct clip clip = { .ranges = keep, .n = n_keep };
 	struct giving giving = { .plans = plans, .task = relative->task, .ours = ours_of(source) };
 	if (!keep || (relative->parent != NOBODY && !have))
@@ -258,7 +259,7 @@ int heirlooms_enter(struct heirlooms *heirlooms, struct plans *plans, const stru
 	plan_note(plans, "inherited, and for nobody here");
 	give_back(&giving, have, n_have, keep, n_keep);
 	plan_note(plans, "room for pages to be inherited");
-	lay_areas(relative, plans, source);
+	make_areas(relative, who, plans, source);
 	for (size_t i = 0; relative->laid && i < relative->laid->n; i++) {
 		const struct page_run *run = &relative->laid->runs[i];
 		clip_add(&clip, run->page, run->page + run->npages, run->at);
@@ -267,6 +268,11 @@ int heirlooms_enter(struct heirlooms *heirlooms, struct plans *plans, const stru
 }
 
 /* --- lay, born --------------------------------------------------------------------------------------------- */
+
+static uint64_t larger(uint64_t a, uint64_t b)
+{
+	return a > b ? a : b;
+}
 
 /* Legacies of one turn, as runs; where two want the same address, the first has it. */
 static int list_turn(const struct heirlooms *heirlooms, uint32_t top, uint32_t turn, struct page_list *list)
@@ -288,14 +294,18 @@ static int list_turn(const struct heirlooms *heirlooms, uint32_t top, uint32_t t
 			break;
 		while (area < relative->n_areas && relative->areas[area].end <= legacy->page * STORE_PAGE)
 			area++;
-		/* Given up by all who wanted it? Their mappings have another sort's area in the way. */
-		if (area == relative->n_areas || relative->areas[area].start > legacy->page * STORE_PAGE ||
-		    relative->areas[area].end < legacy->end * STORE_PAGE ||
-		    !heirloom_alike(relative->areas[area].like, legacy->like))
-			continue;
-		uint64_t page = legacy->page > done ? legacy->page : done;
-		list_add(list, page, legacy->end, page + legacy->delta);
-		done = legacy->end > done ? legacy->end : done;
+		for (size_t i = area; i < relative->n_areas; i++) {
+			const struct area *at = &relative->areas[i];
+			if (at->start >= legacy->end * STORE_PAGE)
+				break;
+			/* Given up by all who wanted it? Another sort of area is in the way. */
+			if (!heirloom_alike(at->like, legacy->like))
+				continue;
+			uint64_t page = larger(larger(legacy->page, at->start / STORE_PAGE), done);
+			uint64_t end = legacy->end < at->end / STORE_PAGE ? legacy->end : at->end / STORE_PAGE;
+			list_add(list, page, end, page + legacy->delta);
+			done = larger(done, end);
+		}
 	}
 	return list->exhausted ? -1 : 0;
 }
@@ -398,7 +408,7 @@ static int settle(struct heirlooms *heirlooms, struct plans *plans, const struct
 	struct settling settling = { .plans = plans, .task = relative->task };
 	size_t n_have, n_keep, n;
 	const struct page_run *runs = image_runs(heirlooms->image, relative->mm->id, &n);
-	cleanup_free struct memory_range *have = ranges_of(relative, true, &n_have), *keep = NULL;
+	cleanup_free struct memory_range *have = ranges_of(relative, NOBODY, &n_have), *keep = NULL;
 	if (!have || list_kept(relative, who, &keep, &n_keep, err) < 0)
 		return no_memory(err);
 	struct giving giving = { .plans = plans, .task = relative->task, .ours = ours_of(source) };

@@ -261,16 +261,6 @@ static int by_turn(const void *a, const void *b)
 	return left->page < right->page ? -1 : left->page > right->page;
 }
 
-static int by_top(const void *a, const void *b)
-{
-	const struct claim *left = a, *right = b;
-	if (left->top != right->top)
-		return left->top < right->top ? -1 : 1;
-	if (left->start != right->start)
-		return left->start < right->start ? -1 : 1;
-	return left->who < right->who ? -1 : left->who > right->who;
-}
-
 static int list_claims(struct heirlooms *heirlooms, struct fsnap_error *err)
 {
 	heirlooms->claims = calloc(heirlooms->n_claims + 1, sizeof(*heirlooms->claims));
@@ -285,7 +275,6 @@ static int list_claims(struct heirlooms *heirlooms, struct fsnap_error *err)
 				*next++ = (struct claim){ who, i, relative->tops[i], vma->start, vma->end, vma };
 		}
 	}
-	qsort(heirlooms->claims, heirlooms->n_claims, sizeof(*heirlooms->claims), by_top);
 	qsort(heirlooms->legacies, heirlooms->n_legacies, sizeof(*heirlooms->legacies), by_turn);
 	return 0;
 }

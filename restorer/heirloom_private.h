@@ -35,7 +35,7 @@ struct claim {
 struct area {
 	uint64_t start, end;
 	const image_vma *like;
-	bool fresh;	       /* made by this process; else inherited */
+	uint32_t origin;       /* who makes it; the others inherit it */
 	struct claim **claims; /* of this process and its descendants, by (who, start) */
 	size_t n_claims;
 };
@@ -67,7 +67,7 @@ struct heirlooms {
 	uint32_t n;
 	struct legacy *legacies; /* by (top, turn, page) */
 	size_t n_legacies;
-	struct claim *claims; /* by (top, start, who) */
+	struct claim *claims;
 	size_t n_claims;
 };
 

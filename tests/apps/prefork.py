@@ -10,6 +10,7 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import children  # noqa: E402
+import outside  # noqa: E402
 import trial  # noqa: E402
 
 PORT = 7070
@@ -31,6 +32,12 @@ def ask_many(t, counts, times):
         t.expect("the answer is to this request", f"request{i}", echo)
 
 
+def share(pids):
+    """KiB the processes take in all: pages shared by n count a n-th in each (proc(5), smaps_rollup)."""
+    return sum(int(outside.fields(f"/proc/{pid}/smaps_rollup", ("Pss_Anon",))["Pss_Anon"].split()[0])
+               for pid in pids)
+
+
 def body(t):
     pid = t.start(["/usr/bin/python3", PROGRAM, str(PORT)], ready="ready")
     workers = children.tree(pid)
@@ -41,8 +48,11 @@ def body(t):
     t.expect("processes in the image", 17, report["processes"])
     ask_many(t, counts, 60)
     for _ in range(2):
+        taken = share(workers)
         t.round_trip(pid)
         t.expect("the same processes", workers, children.tree(pid))
+        t.expect_true(f"memory is shared as before: {taken} KiB then, {share(workers)} now",
+                      share(workers) <= taken * 1.1)
         ask_many(t, counts, 60)
     t.expect("answer to die", [], ask("die"))
     t.until("the parent replaces a dead worker",

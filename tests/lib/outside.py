@@ -139,21 +139,22 @@ def frames(pid):
 
 
 def sharing(pids):
-    """{(address, pids that have one frame there)}: what is shared copy-on-write. Frames that very
-    many have, at whatever address, are the page of zeroes or what KSM merged."""
+    """{(address, pids that have one frame there): whether it lies at other addresses, too} of what is
+    shared copy-on-write. The latter are the page of zeroes, what KSM merged, what mremap moved."""
     holders, places = {}, {}
     for pid in pids:
         for address, frame in frames(pid).items():
             holders.setdefault((address, frame), []).append(pid)
             places.setdefault(frame, set()).add(address)
-    return {(address, tuple(sorted(who))) for (address, frame), who in holders.items()
-            if len(who) > 1 and len(places[frame]) == 1}
+    return {(address, tuple(sorted(who))): len(places[frame]) > 1
+            for (address, frame), who in holders.items() if len(who) > 1}
 
 
 def sharing_lost(before, after, most=10):
     """Lines for people: who does not share any more, and who shares what they did not."""
-    gone, new = sorted(before - after), sorted(after - before)
-    lines = [f"{len(before)} pages were shared, {len(before & after)} are as before"] if gone or new else []
+    gone = sorted(key for key, elsewhere in before.items() if not elsewhere and key not in after)
+    new = sorted(key for key, elsewhere in after.items() if not elsewhere and key not in before)
+    lines = [f"{len(before)} pages were shared, not so any more: {len(gone)}"] if gone or new else []
     lines += [f"page {a:x}: processes {who} do not share it" for a, who in gone[:most]]
     return lines + [f"page {a:x}: processes {who} share it" for a, who in new[:most]]
 
