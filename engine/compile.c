@@ -225,6 +225,7 @@ static int compile_process(struct restore *restore, const image_process *process
 	    memory_build(plans, task, &restore->source, mm, &part, err) < 0)
 		return -1;
 	memory_fields(plans, task, &restore->source, mm);
+	family_foreground(restore, process);
 	build_descriptors(restore, process);
 	for (u_int i = 1; i < process->threads.threads_len; i++) {
 		plan_note(plans, "thread %d", process->threads.threads_val[i].tid);

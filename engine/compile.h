@@ -30,6 +30,8 @@ void family_helpers(struct restore *restore);
 void family_await_parent(struct restore *restore, const image_process *process);
 /* Children, session, process group. */
 int family_build(struct restore *restore, const image_process *process, struct fsnap_error *err);
+/* The group that has the terminal of this process' session. While descriptors of the workshop are there. */
+void family_foreground(struct restore *restore, const image_process *process);
 void family_await_zombies(struct restore *restore, const image_process *process);
 /* Before anybody becomes, or ceases to be, a subreaper. */
 void family_await_orphans(struct restore *restore, const image_process *process);

@@ -282,6 +282,7 @@ int family_build(struct restore *restore, const image_process *process, struct f
 	if (process->sid == process->pid) {
 		plan_note(plans, "session");
 		plan_call(plans, task, SYS_setsid);
+		terminals_take(restore, process->pid, plans, task);
 	}
 	if (make_stand_ins(restore, task, number, true, err) < 0 ||
 	    make_children(restore, task, number, false, err) < 0 ||
@@ -297,6 +298,16 @@ int family_build(struct restore *restore, const image_process *process, struct f
 			  DATA(plans_data(plans, &process->pgid, sizeof(process->pgid), 4)));
 	}
 	return 0;
+}
+
+void family_foreground(struct restore *restore, const image_process *process)
+{
+	uint32_t task = leader_task(restore, process);
+	if (process->sid != process->pid || !terminals_of(restore, process->pid))
+		return;
+	plan_note(restore->plans, "until all process groups are there");
+	plan_wait(restore->plans, task, BARRIER_GROUPS, restore->family.n_groups);
+	terminals_foreground(restore, process->pid, restore->plans, task);
 }
 
 /* Zombies have to be dead, and not waited for, before the program looks. */

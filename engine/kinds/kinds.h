@@ -54,6 +54,7 @@ union file_state {
 	image_file_signalfd signalfd;
 	image_file_memfd memfd;
 	image_file_pidfd pidfd;
+	image_file_pty pty;
 	image_file_namespace ns;
 	image_file_unix unix_socket;
 	image_file_inet inet;
@@ -146,6 +147,13 @@ int stdio_become(image_file *file, void *state, int number, struct fsnap_error *
  * restoring process it should be, -1: the file itself. A terminal held three times may have become
  * three different streams (redirected output). */
 int stdio_source(const image_file_stdio *state, int fd);
+
+/* Restoring the leader of a session: operations that give the session its terminal (at once after
+ * setsid; whoever it forks then has it, too), and put a group of it in the foreground (when all groups
+ * are there). Both use descriptors of the workshop. terminals_of: is its terminal in the image? */
+bool terminals_of(struct restore *restore, pid_t session);
+void terminals_take(struct restore *restore, pid_t session, struct plans *plans, uint32_t task);
+void terminals_foreground(struct restore *restore, pid_t session, struct plans *plans, uint32_t task);
 
 /* --- what kinds may ask of a dump (engine/dump_files.c) ---------------------- */
 

@@ -43,10 +43,6 @@ static const struct known known[] = {
 	{"anon_inode:dma-buf", "a DMA buffer", "Devices cannot be saved."},
 	{"anon_inode:sync_file", "a fence of a graphics device", "Devices cannot be saved."},
 	{"/dmabuf:", "a DMA buffer", "Devices cannot be saved."},
-	{"/dev/ptmx", "the master side of a pseudo-terminal",
-	 "Dump the shell inside the terminal instead of what shows it."},
-	{"/dev/pts/ptmx", "the master side of a pseudo-terminal",
-	 "Dump the shell inside the terminal instead of what shows it."},
 	{"/dev/net/tun", "a network tunnel", "Run the tunnel outside the tree."},
 	{"/dev/fuse", "a FUSE connection", "Run the file system's server outside the tree."},
 	{"/dev/kmsg", "the kernel log being read",
@@ -115,9 +111,6 @@ static int unsupported_save(const struct fd_view *fd, image_file *file, void *st
 			return refuse_fd(fd, err, known[i].hint, "%s", known[i].what);
 	if (S_ISSOCK(mode))
 		return refuse_socket(fd, err);
-	if (S_ISCHR(mode) && fd->stat.st_rdev == makedev(5, 2))
-		return refuse_fd(fd, err, "Dump the shell inside the terminal instead of what shows it.",
-				 "the master side of a pseudo-terminal");
 	if (S_ISCHR(mode) || S_ISBLK(mode))
 		return refuse_fd(fd, err, "Devices keep state that only their drivers know: close it "
 					  "before the dump.",
@@ -153,8 +146,8 @@ static int unsupported_make(struct restore *restore, const image_file *file, con
 
 const struct file_kind kind_unsupported = {
 	.name = "unsupported",
-	.refuses = "inotify, fanotify, io_uring, userfaultfd, BPF, perf, netlink, raw IP, masters of "
-		   "terminals, message queues, secret memory, other devices and whatever is new",
+	.refuses = "inotify, fanotify, io_uring, userfaultfd, BPF, perf, netlink, raw IP, "
+		   "message queues, secret memory, other devices and whatever is new",
 	.shown_by = "kinds",
 	.xdr = (xdrproc_t)xdr_nothing,
 	.matches = unsupported_matches,

@@ -16,7 +16,7 @@ KINDS = {
     "inotify": "inotify", "fanotify": "fanotify", "io_uring": "io_uring", "sysv_shm": "System V",
     "userfaultfd": "userfaultfd", "netlink": "netlink", "packet": "packet", "raw": "raw",
     "mqueue": "message queue", "pidfd": "pidfd", "bpf": "BPF", "aio": "asynchronous I/O",
-    "terminal": "pseudo-terminal", "namespace": "namespace", "own_namespace": "namespace",
+    "namespace": "namespace", "own_namespace": "namespace",
     "pipe_outside": "outside", "secret": "secret", "shared_process": "shares its memory",
 }
 

@@ -255,22 +255,47 @@ static void fifo_keeps_content(void **state)
 
 /* --- terminals ---------------------------------------------------------------------- */
 
-static void terminal_becomes_stdio_and_its_master_is_refused(void **state)
+/* fds: the slave, the master. */
+static void open_terminal(int fds[2])
 {
-	(void)state;
-	int master = posix_openpt(O_RDWR | O_NOCTTY);
-	if (master < 0 || grantpt(master) || unlockpt(master)) {
+	fds[1] = posix_openpt(O_RDWR | O_NOCTTY);
+	if (fds[1] < 0 || grantpt(fds[1]) || unlockpt(fds[1])) {
 		print_message("skipped: no pseudo-terminals here\n");
 		skip();
 	}
-	int fd = open(ptsname(master), O_RDWR | O_NOCTTY);
-	check(world_save(1, &fd));
+	fds[0] = open(ptsname(fds[1]), O_RDWR | O_NOCTTY);
+}
+
+static void terminal_of_somebody_else_becomes_stdio(void **state)
+{
+	(void)state;
+	int fds[2];
+	open_terminal(fds);
+	check(world_save(1, fds));
 	assert_string_equal(world.files[0].file.kind, "stdio");
 	assert_int_equal(world.files[0].state.stdio.terminal, 1);
 	assert_true(world.files[0].state.stdio.termios.termios_len > 0);
-	assert_int_equal(save_one(master, NULL), -1);
-	assert_non_null(strstr(world_error.message, "pseudo-terminal"));
-	close(master);
+	close(fds[1]);
+}
+
+static void terminal_with_its_master_comes_back_whole(void **state)
+{
+	(void)state;
+	int fds[2];
+	struct termios settings;
+	char line[32] = "";
+	open_terminal(fds);
+	assert_int_equal(tcgetattr(fds[0], &settings), 0);
+	settings.c_lflag &= (unsigned)~ECHO;
+	assert_int_equal(tcsetattr(fds[0], TCSANOW, &settings), 0);
+	world_round(2, fds);
+	assert_string_equal(world.files[0].file.kind, "pty");
+	assert_int_equal(tcgetattr(fds[0], &settings), 0);
+	assert_int_equal(settings.c_lflag & ECHO, 0);
+	assert_int_equal(write(fds[1], "line\n", 5), 5);
+	assert_int_equal(read(fds[0], line, sizeof(line)), 5);
+	assert_int_equal(write(fds[0], "shown", 5), 5);
+	assert_int_equal(read(fds[1], line, sizeof(line)), 5);
 }
 
 /* --- event descriptors ---------------------------------------------------------------- */
@@ -450,7 +475,8 @@ int main(void)
 		in_world(pipe_to_the_outside_is_refused),
 		in_world(pipe_to_the_outside_as_stdio),
 		in_world(fifo_keeps_content),
-		in_world(terminal_becomes_stdio_and_its_master_is_refused),
+		in_world(terminal_of_somebody_else_becomes_stdio),
+		in_world(terminal_with_its_master_comes_back_whole),
 		in_world(eventfd_keeps_count),
 		in_world(signalfd_keeps_its_set),
 		in_world(timerfd_goes_on_with_what_remained),

@@ -120,11 +120,6 @@ static void hold_aio(void)
 	keep((int)syscall(SYS_io_setup, 16, &context));
 }
 
-static void hold_terminal(void)
-{
-	keep(posix_openpt(O_RDWR | O_NOCTTY));
-}
-
 static void hold_namespace(void)
 {
 	/* Somebody else's, who has ended. */
@@ -210,7 +205,6 @@ static const struct {
 	{ "pidfd", hold_pidfd },
 	{ "bpf", hold_bpf },
 	{ "aio", hold_aio },
-	{ "terminal", hold_terminal },
 	{ "namespace", hold_namespace },
 	{ "own_namespace", hold_own_namespace },
 	{ "pipe_outside", hold_pipe_outside },
