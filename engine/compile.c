@@ -74,13 +74,15 @@ static bool is_holder(const struct restore *restore, const image_process *proces
 	return file->holder == process && file->number == fd->fd;
 }
 
-/* Through one of the descriptors: owner and signal are the description's. */
+/* Through one of the descriptors: owner and signal are the description's. O_ASYNC remembers the number
+ * it was set through and tells it in siginfo (fcntl(2), si_fd). */
 static void own_signals(struct restore *restore, const image_process *process, uint32_t task)
 {
 	for (u_int i = 0; i < process->fds.fds_len; i++) {
 		const image_fd *fd = &process->fds.fds_val[i];
 		const image_file *file = &restore->model.files[fd->file - 1];
-		if ((!file->owner && !file->signo) || restore->files[fd->file - 1].handed ||
+		bool async = (file->flags & O_ASYNC) && strcmp(file->kind, "stdio") != 0;
+		if ((!file->owner && !file->signo && !async) || restore->files[fd->file - 1].handed ||
 		    !is_holder(restore, process, fd))
 			continue;
 		struct f_owner_ex owner = { file->owner < 0 ? F_OWNER_PGRP :
@@ -92,6 +94,8 @@ static void own_signals(struct restore *restore, const image_process *process, u
 			plan_accept_any(restore->plans); /* an owner outside the tree may be gone */
 		}
 		plan_call(restore->plans, task, SYS_fcntl, IMM(fd->fd), IMM(F_SETSIG), IMM(file->signo));
+		if (async)
+			plan_call(restore->plans, task, SYS_fcntl, IMM(fd->fd), IMM(F_SETFL), IMM(file->flags));
 	}
 }
 

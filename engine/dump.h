@@ -80,6 +80,7 @@ struct dump {
 	image_ghost *ghosts;
 	size_t n_ghosts;
 	struct index ghost_index[2]; /* by device and inode as stat(2) says them; [1]: System V segments */
+	size_t names_searched; /* find_name.c */
 	struct ghost_copy *ghost_copies;
 	size_t n_ghost_copies;
 	image_ipc ipc; /* System V objects */
@@ -147,9 +148,6 @@ void pages_forget(struct dump *dump);
 uint64_t pages_take(struct dump *dump, uint64_t n); /* the next n pages of the image */
 int pages_add_run(struct dump *dump, const struct page_run *run, struct fsnap_error *err);
 
-/* image_ghost.kind */
-enum { GHOST_SHARED = 1, GHOST_DELETED, GHOST_MEMFD, GHOST_SYSV };
-
 /* copy.c: copies all jobs; ghosts come before, because blocks are checksummed as soon as they are full. */
 int copy_pages(struct dump *dump, struct fsnap_error *err);
 
@@ -158,6 +156,7 @@ int copy_pages(struct dump *dump, struct fsnap_error *err);
 unsigned ghost_save(struct dump *dump, int fd, unsigned kind, const char *name,
 		    struct fsnap_error *err);
 unsigned ghost_find(const struct dump *dump, uint64_t dev, uint64_t ino); /* its id; 0: not wanted yet */
+void ghost_linkable(struct dump *dump, unsigned id, unsigned flags); /* made with open(O_TMPFILE) */
 int ghost_settle(struct dump *dump, struct fsnap_error *err);
 int ghost_copy_all(struct dump *dump, struct fsnap_error *err);
 void ghost_free(struct dump *dump);

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "engine/dump.h"
+#include "engine/find_name.h"
 #include "engine/kinds/locks.h"
 #include "engine/kinds/peek.h"
 #include "engine/notes.h"
@@ -64,12 +65,23 @@ void dump_note(struct dump *dump, const char *format, ...)
 	va_end(args);
 }
 
-/* Does the path still lead to this very file? */
-static bool path_leads_to(const char *path, const struct stat *stat)
+/* Content that no path leads to is kept in the image. */
+static int keep_ghost(struct dump *dump, struct process *process, int fd, const struct stat *stat,
+		      bool deleted, image_identity *identity, struct fsnap_error *err)
 {
-	struct stat there;
-	return path[0] == '/' && lstat(path, &there) == 0 && there.st_dev == stat->st_dev &&
-	       there.st_ino == stat->st_ino;
+	bool directory = S_ISDIR(stat->st_mode) && deleted;
+	if (!S_ISREG(stat->st_mode) && !directory) {
+		fail(err, FSNAP_E_UNSUPPORTED, 0, "process %d (%s): %s is open but has no name any more",
+		     process->pid, process->comm, identity->path);
+		return error_hint(err, "only regular files and removed directories can be kept without a name");
+	}
+	if (!directory && stat->st_nlink)
+		dump_note(dump, "%s has other names, which cannot be found: a restore makes a copy of its own",
+			  identity->path);
+	bool memfd = !directory && strncmp(identity->path, "/memfd:", 7) == 0;
+	identity->ghost = ghost_save(dump, fd, directory ? GHOST_DIRECTORY : memfd ? GHOST_MEMFD : GHOST_DELETED,
+				     identity->path + memfd, err);
+	return identity->ghost ? 0 : error_context(err, "process %d (%s)", process->pid, process->comm);
 }
 
 int dump_identity(struct dump *dump, struct process *process, int fd, const char *path,
@@ -91,16 +103,17 @@ int dump_identity(struct dump *dump, struct process *process, int fd, const char
 	identity->path = strndup(path, length);
 	if (!identity->path)
 		return fail(err, FSNAP_E_NOMEM, ENOMEM, "%s", path);
-	if (named)
+	bool deleted = length < strlen(path);
+	/* A removed directory may count links: those that others had (overlayfs says 1). */
+	bool gone = stat.st_nlink == 0 || (S_ISDIR(stat.st_mode) && deleted);
+	if (named || (!gone && find_name(dump, fd, &stat, identity)))
 		return 0;
-	if (!S_ISREG(stat.st_mode)) {
-		fail(err, FSNAP_E_UNSUPPORTED, 0, "process %d (%s): %s is open but has no name any more",
-		     process->pid, process->comm, path);
-		return error_hint(err, "only regular files can be kept without a name");
-	}
-	bool memfd = strncmp(path, "/memfd:", 7) == 0;
-	identity->ghost = ghost_save(dump, fd, memfd ? 3 : 2, identity->path + memfd, err);
-	return identity->ghost ? 0 : error_context(err, "process %d (%s)", process->pid, process->comm);
+	return keep_ghost(dump, process, fd, &stat, deleted, identity, err);
+}
+
+void dump_linkable(struct dump *dump, unsigned ghost, unsigned flags)
+{
+	ghost_linkable(dump, ghost, flags);
 }
 
 static int by_number(const void *number, const void *fd)

@@ -12,6 +12,8 @@
 #define F_GET_SEALS 1034
 #endif
 
+#define RUN_MAX (1u << 31) /* pages: a run counts them in 32 bits */
+
 void *grow(void *array, size_t count, size_t size, struct fsnap_error *err)
 {
 	if (count & (count - 1))
@@ -46,8 +48,14 @@ static int note_range(struct dump *dump, unsigned space, int fd, off_t start, of
 	dump->ghost_copies = copies;
 	uint64_t at = pages_take(dump, n);
 	copies[dump->n_ghost_copies++] = (struct ghost_copy){ fd, page, at, n };
-	struct page_run run = { .page = page, .at = at, .npages = (uint32_t)n, .space = space };
-	return pages_add_run(dump, &run, err);
+	for (uint64_t done = 0, now; done < n; done += now) {
+		now = n - done < RUN_MAX ? n - done : RUN_MAX;
+		struct page_run run = { .page = page + done, .at = at + done, .npages = (uint32_t)now,
+					.space = space };
+		if (pages_add_run(dump, &run, err) < 0)
+			return -1;
+	}
+	return 0;
 }
 
 /* Only what is not a hole; a file system that knows no holes says it is all data. */
@@ -100,7 +108,7 @@ unsigned ghost_save(struct dump *dump, int fd, unsigned kind, const char *name, 
 		.id = ++dump->next_space, .name = strdup(name), .kind = kind,
 		.size = (uint64_t)stat.st_size, .mode = stat.st_mode, .uid = stat.st_uid,
 		.gid = stat.st_gid, .seals = seals < 0 ? 0 : (unsigned)seals, .dev = stat.st_dev,
-		.ino = stat.st_ino,
+		.ino = stat.st_ino, .mtime_ns = stat.st_mtim.tv_sec * 1000000000ll + stat.st_mtim.tv_nsec,
 	};
 	if (!ghost->name) {
 		fail(err, FSNAP_E_NOMEM, ENOMEM, "%s", name);
@@ -112,12 +120,23 @@ unsigned ghost_save(struct dump *dump, int fd, unsigned kind, const char *name, 
 	return ghost->id;
 }
 
+void ghost_linkable(struct dump *dump, unsigned id, unsigned flags)
+{
+	for (size_t i = dump->n_ghosts; i-- > 0;)
+		if (dump->ghosts[i].id == id) {
+			dump->ghosts[i].open_flags = flags;
+			return;
+		}
+}
+
 int ghost_settle(struct dump *dump, struct fsnap_error *err)
 {
 	for (size_t i = 0; i < dump->n_ghosts; i++) {
 		struct stat stat;
 		if (fstat(dump->ghost_fds[i], &stat) < 0)
 			return fail(err, FSNAP_E_SYSTEM, errno, "%s", dump->ghosts[i].name);
+		if (dump->ghosts[i].kind == GHOST_DIRECTORY)
+			continue;
 		dump->ghosts[i].size = (uint64_t)stat.st_size;
 		if (note_content(dump, &dump->ghosts[i], dump->ghost_fds[i], err) < 0)
 			return -1;

@@ -42,6 +42,21 @@ static int note_build_id(image_mapped *mapped, int fd, struct fsnap_error *err)
 	return 0;
 }
 
+/* /proc/PID/maps writes a newline as \012 and leaves backslashes alone: only the link of `fd`, which is
+ * this file, tells them apart. */
+static const char *unescaped(const struct procfs_map *map, int fd, char *link, size_t size)
+{
+	char name[32];
+	if (!strstr(map->path, "\\012"))
+		return map->path;
+	snprintf(name, sizeof(name), "/proc/self/fd/%d", fd);
+	ssize_t n = readlink(name, link, size - 1);
+	if (n < 0)
+		return map->path;
+	link[n] = '\0';
+	return link;
+}
+
 static struct saved_mapped *add(struct dump *dump, struct process *process, const struct procfs_map *map,
 				int fd, struct fsnap_error *err)
 {
@@ -51,7 +66,9 @@ static struct saved_mapped *add(struct dump *dump, struct process *process, cons
 	dump->mapped = array;
 	struct saved_mapped *mapped = &array[dump->n_mapped];
 	*mapped = (struct saved_mapped){ .image.id = (unsigned)dump->n_mapped + 1 };
-	if (dump_identity(dump, process, fd, map->path, &mapped->image.identity, err) < 0 ||
+	char link[4096];
+	const char *path = unescaped(map, fd, link, sizeof(link));
+	if (dump_identity(dump, process, fd, path, &mapped->image.identity, err) < 0 ||
 	    note_build_id(&mapped->image, fd, err) < 0 ||
 	    index_add(&dump->mapped_index, device_of(map), map->inode, dump->n_mapped, err) < 0) {
 		xdr_free((xdrproc_t)xdr_image_mapped, (char *)&mapped->image);

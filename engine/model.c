@@ -58,10 +58,7 @@ const image_mm *model_mm(const struct model *model, unsigned id)
 
 const image_ghost *model_ghost(const struct model *model, unsigned id)
 {
-	for (size_t i = 0; i < model->n_ghosts; i++)
-		if (model->ghosts[i].id == id)
-			return &model->ghosts[i];
-	return NULL;
+	return id <= model->n_mms + model->n_ghosts ? model->ghost_of[id] : NULL;
 }
 
 image_process *model_process(const struct model *model, int pid)
@@ -245,13 +242,30 @@ static int check_sets(const image_ipc *ipc, struct fsnap_error *err)
 	return 0;
 }
 
+/* Numbers are handed out one by one: a larger one would only make our tables huge. */
+static int index_ghosts(struct model *model, struct fsnap_error *err)
+{
+	size_t most = model->n_mms + model->n_ghosts;
+	model->ghost_of = calloc(most + 1, sizeof(const image_ghost *));
+	if (!model->ghost_of)
+		return fail(err, FSNAP_E_NOMEM, ENOMEM, "records of the image");
+	for (size_t i = 0; i < model->n_ghosts; i++) {
+		const image_ghost *ghost = &model->ghosts[i];
+		if (ghost->id == 0 || ghost->id > most || model->ghost_of[ghost->id])
+			return corrupt(err, "space", ghost->id);
+		model->ghost_of[ghost->id] = ghost;
+		if (ghost->id > model->max_space)
+			model->max_space = ghost->id;
+	}
+	return 0;
+}
+
 static int check(struct model *model, const struct image *image, struct fsnap_error *err)
 {
 	if (model->n_processes == 0)
 		return corrupt(err, "number of processes", 0);
-	for (size_t i = 0; i < model->n_ghosts; i++)
-		if (model->ghosts[i].id > model->max_space)
-			model->max_space = model->ghosts[i].id;
+	if (index_ghosts(model, err) < 0)
+		return -1;
 	for (size_t i = 0; i < model->n_mapped; i++)
 		if (model->mapped[i].id != i + 1 || check_identity(model, &model->mapped[i].identity, err) < 0)
 			return corrupt(err, "mapped file", model->mapped[i].id);
@@ -266,7 +280,6 @@ static int check(struct model *model, const struct image *image, struct fsnap_er
 		if (model->mms[i].id > model->max_space)
 			model->max_space = model->mms[i].id;
 	}
-	/* Numbers are handed out one by one: a larger one would only make our tables huge. */
 	if (model->max_space > model->n_mms + model->n_ghosts)
 		return corrupt(err, "space", model->max_space);
 	for (size_t i = 0; i < model->n_processes; i++)
@@ -298,6 +311,7 @@ void model_free(struct model *model)
 {
 	xdr_free((xdrproc_t)xdr_image_tree, (char *)&model->tree);
 	xdr_free((xdrproc_t)xdr_image_machine, (char *)&model->machine);
+	free(model->ghost_of);
 	RELEASE(ghosts, n_ghosts, image_ghost);
 	RELEASE(mapped, n_mapped, image_mapped);
 	RELEASE(mms, n_mms, image_mm);

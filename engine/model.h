@@ -21,6 +21,7 @@ struct model {
 	image_machine machine;
 	image_ghost *ghosts;
 	size_t n_ghosts;
+	const image_ghost **ghost_of; /* by space; NULL where it is an address space */
 	image_mapped *mapped;
 	size_t n_mapped;
 	image_mm *mms;

@@ -2,31 +2,62 @@
 
 #include <fcntl.h>
 #include <inttypes.h>
+#include <search.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "engine/dump.h"
 
-static bool is_known(const image_process *process, const image_record_lock *lock)
+/* Where a lock stands in image_process.locks. */
+struct known_lock {
+	uint64_t dev, ino, start;
+	u_int index;
+};
+
+/* Each descriptor of the file shows all of them. */
+static int compare_locks(const void *one, const void *other)
 {
-	for (u_int i = 0; i < process->locks.locks_len; i++) {
-		const image_record_lock *known = &process->locks.locks_val[i];
-		if (known->dev == lock->dev && known->ino == lock->ino && known->start == lock->start)
-			return true;
-	}
-	return false;
+	const struct known_lock *a = one, *b = other;
+	if (a->ino != b->ino)
+		return a->ino < b->ino ? -1 : 1;
+	if (a->dev != b->dev)
+		return a->dev < b->dev ? -1 : 1;
+	return (a->start > b->start) - (a->start < b->start);
 }
 
-static int add_lock(image_process *process, const image_record_lock *lock, struct fsnap_error *err)
+/* Taking it again needs a descriptor that is open for what it locks (fcntl(2), EBADF). */
+static bool may_take(const struct fd_view *fd, const image_record_lock *lock)
 {
-	if (is_known(process, lock))
-		return 0;
-	image_record_lock *locks = grow(process->locks.locks_val, process->locks.locks_len, sizeof(*locks), err);
-	if (!locks)
-		return -1;
-	process->locks.locks_val = locks;
-	locks[process->locks.locks_len++] = *lock;
+	unsigned access = fd->flags & O_ACCMODE;
+	return access == O_RDWR || access == (lock->write ? O_WRONLY : O_RDONLY);
+}
+
+static int add_lock(struct process *process, const image_record_lock *lock, struct fsnap_error *err)
+{
+	image_process *image = &process->image;
+	image_record_lock *locks = grow(image->locks.locks_val, image->locks.locks_len, sizeof(*locks), err);
+	struct known_lock *known = locks ? malloc(sizeof(*known)) : NULL;
+	if (locks)
+		image->locks.locks_val = locks;
+	if (known)
+		*known = (struct known_lock){ lock->dev, lock->ino, lock->start, image->locks.locks_len };
+	if (!known || !tsearch(known, &process->locks_known, compare_locks)) {
+		free(known);
+		return fail(err, FSNAP_E_NOMEM, ENOMEM, "locks");
+	}
+	locks[image->locks.locks_len++] = *lock;
+	return 0;
+}
+
+static int note_lock(const struct fd_view *fd, const image_record_lock *lock, struct fsnap_error *err)
+{
+	const struct known_lock wanted = { lock->dev, lock->ino, lock->start, 0 };
+	struct known_lock **found = tfind(&wanted, &fd->process->locks_known, compare_locks);
+	if (!found)
+		return add_lock(fd->process, lock, err);
+	if (may_take(fd, lock))
+		fd->process->image.locks.locks_val[(*found)->index].fd = fd->fd;
 	return 0;
 }
 
@@ -39,7 +70,7 @@ int record_locks_collect(const struct fd_view *fd, struct fsnap_error *err)
 		uint64_t start;
 		if (sscanf(at + strlen(key), "%*d: POSIX %*s %15s %*d %*s %" SCNu64 " %31s", access, &start,
 			   end) != 3)
-			continue; /* another kind of lock, which engine/kinds/regular.c reads */
+			continue; /* another kind of lock, which engine/kinds/locks.c reads */
 		image_record_lock lock = {
 			.fd = fd->fd,
 			.write = !strcmp(access, "WRITE"),
@@ -48,7 +79,7 @@ int record_locks_collect(const struct fd_view *fd, struct fsnap_error *err)
 			.dev = fd->stat.st_dev,
 			.ino = fd->stat.st_ino,
 		};
-		if (add_lock(&fd->process->image, &lock, err) < 0)
+		if (note_lock(fd, &lock, err) < 0)
 			return -1;
 	}
 	return 0;

@@ -50,6 +50,7 @@ struct restore {
 	int *mapped_fd;		     /* by image_mapped.id */
 	int *mapped_write_fd;	     /* likewise, of those that are mapped for writing */
 	int *ghost_fd;		     /* by space */
+	int *linkable_fd;	     /* the same, if made with O_TMPFILE: what its open() returned */
 	int *cwd_fd, *root_fd;	     /* by process; root: -1 where it is our own */
 	int stdio[3];		     /* what was 0, 1, 2 */
 	int image_fd;

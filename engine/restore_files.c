@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "engine/changed.h"
+#include "engine/find_name.h"
 #include "engine/kinds/locks.h"
 #include "engine/machine.h"
 #include "engine/notes.h"
@@ -119,6 +120,10 @@ int restore_ghost(struct restore *restore, unsigned ghost_id, unsigned flags, st
 {
 	if (ghost_make(restore, ghost_id, err) < 0)
 		return -1;
+	if ((flags & O_TMPFILE) == O_TMPFILE && restore->linkable_fd[ghost_id] >= 0)
+		return steal_fd(&restore->linkable_fd[ghost_id]); /* the only one that has these flags */
+	if (model_ghost(&restore->model, ghost_id)->kind != GHOST_DIRECTORY)
+		flags &= ~(unsigned)O_TMPFILE;
 	char path[32];
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", restore->ghost_fd[ghost_id]);
 	int fd = open(path, (int)((flags & ~(unsigned)(O_CREAT | O_EXCL | O_TRUNC | O_NOFOLLOW)) | O_CLOEXEC));
@@ -129,6 +134,11 @@ int restore_ghost(struct restore *restore, unsigned ghost_id, unsigned flags, st
 
 static int cannot_open(const image_identity *identity, struct fsnap_error *err)
 {
+	if (identity->handle.handle_len && (errno == ESTALE || errno == ENOENT)) {
+		fail(err, FSNAP_E_FILE_MISSING, 0, "the file that was %s, and had other names, is not there any more",
+		     identity->path);
+		return error_hint(err, "hand another one in: --fd N=M");
+	}
 	if (errno == ENOENT || errno == ENOTDIR) {
 		fail(err, FSNAP_E_FILE_MISSING, 0, "%s is not there any more", identity->path);
 		return error_hint(err, "put it back where it was, or say where it is now: --map %s=NEW",
@@ -143,7 +153,8 @@ static int open_path(const image_identity *identity, unsigned flags, struct stat
 		     struct fsnap_error *err)
 {
 	flags &= ~(unsigned)(O_CREAT | O_EXCL | O_TRUNC);
-	cleanup_fd int fd = open(identity->path, (int)(flags | O_CLOEXEC | O_NOCTTY));
+	int how = (int)(flags | O_CLOEXEC | O_NOCTTY);
+	cleanup_fd int fd = identity->handle.handle_len ? open_handle(identity, how) : open(identity->path, how);
 	if (fd < 0 || fstat(fd, stat) < 0)
 		return cannot_open(identity, err);
 	if ((stat->st_mode & S_IFMT) != (identity->mode & S_IFMT)) {
@@ -216,6 +227,13 @@ static int decode_state(struct restore *restore, size_t index, struct fsnap_erro
 	return kind->remap ? kind->remap(restore, state, err) : 0;
 }
 
+/* There is nothing in it to have a place among. */
+static bool is_removed_directory(int fd)
+{
+	struct stat stat;
+	return fstat(fd, &stat) == 0 && S_ISDIR(stat.st_mode) && stat.st_nlink == 0;
+}
+
 /* What files of every kind have. */
 static int apply_common(const image_file *file, int fd, struct fsnap_error *err)
 {
@@ -224,10 +242,10 @@ static int apply_common(const image_file *file, int fd, struct fsnap_error *err)
 		return 0;
 	if (hint && fcntl(fd, F_SET_RW_HINT, &hint) < 0)
 		return fail(err, FSNAP_E_RESTORE_STEP, errno, "the expected lifetime of its data");
-	if (file->pos && lseek(fd, (off_t)file->pos, SEEK_SET) < 0 && errno != ESPIPE)
+	if (file->pos && lseek(fd, (off_t)file->pos, SEEK_SET) < 0 && errno != ESPIPE && !is_removed_directory(fd))
 		return fail(err, FSNAP_E_RESTORE_STEP, errno, "file offset %llu",
 			    (unsigned long long)file->pos);
-	int settable = O_APPEND | O_ASYNC | O_DIRECT | O_NOATIME | O_NONBLOCK;
+	int settable = O_APPEND | O_DIRECT | O_NOATIME | O_NONBLOCK;
 	int now = fcntl(fd, F_GETFL);
 	int wanted = (now & ~settable) | ((int)file->flags & settable);
 	if (now != wanted && fcntl(fd, F_SETFL, wanted) < 0)
@@ -368,10 +386,11 @@ static int make_room(struct restore *restore, struct fsnap_error *err)
 	restore->mapped_fd = descriptors(model->n_mapped);
 	restore->mapped_write_fd = descriptors(model->n_mapped);
 	restore->ghost_fd = descriptors(model->max_space);
+	restore->linkable_fd = descriptors(model->max_space);
 	restore->cwd_fd = descriptors(model->n_processes);
 	restore->root_fd = descriptors(model->n_processes);
 	if (!restore->files || !restore->mapped_fd || !restore->mapped_write_fd || !restore->ghost_fd ||
-	    !restore->cwd_fd || !restore->root_fd)
+	    !restore->linkable_fd || !restore->cwd_fd || !restore->root_fd)
 		return fail(err, FSNAP_E_NOMEM, ENOMEM, "descriptors of the image");
 	for (size_t i = 0; i < model->n_files; i++)
 		restore->files[i].fd = -1;
@@ -437,6 +456,7 @@ void workshop_close(struct restore *restore)
 	close_all(&restore->mapped_fd, model->n_mapped);
 	close_all(&restore->mapped_write_fd, model->n_mapped);
 	close_all(&restore->ghost_fd, model->max_space);
+	close_all(&restore->linkable_fd, model->max_space);
 	close_all(&restore->cwd_fd, model->n_processes);
 	close_all(&restore->root_fd, model->n_processes);
 	for (int i = 0; i < 3; i++)

@@ -24,24 +24,71 @@ static int make_shared(uint64_t size)
 	return fd >= 0 ? fd : memfd_create("zero", MFD_CLOEXEC);
 }
 
+/* A name beside the one it had, which somebody else has now; the caller frees it. */
+static char *name_beside(const char *name)
+{
+	char *path = malloc(strlen(name) + sizeof(".XXXXXX"));
+	if (path)
+		strcat(strcpy(path, name), ".XXXXXX");
+	return path;
+}
+
 /* A file without a name where it once had one, so that it is called the same; if somebody else has
- * that name now, without any; elsewhere if the directory is gone. */
+ * that name now, beside it; elsewhere if the directory is gone. */
 static int make_deleted(const image_ghost *ghost)
 {
-	cleanup_free char *path = strdup(ghost->name);
 	int fd = open(ghost->name, O_CREAT | O_EXCL | O_NOFOLLOW | O_RDWR | O_CLOEXEC, 0600);
 	if (fd >= 0)
 		unlink(ghost->name);
-	else if (path)
-		fd = open(dirname(path), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	cleanup_free char *path = fd < 0 ? name_beside(ghost->name) : NULL;
+	if (path && (fd = mkostemp(path, O_CLOEXEC)) >= 0)
+		unlink(path);
 	if (fd < 0)
-		fd = open("/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-	if (fd < 0)
-		fd = memfd_create("deleted", MFD_CLOEXEC);
-	/* Only root may give files away; then the owner is the restoring user. */
-	if (fd >= 0 && (fchown(fd, ghost->uid, ghost->gid) == 0 || geteuid() == ghost->uid))
-		fchmod(fd, ghost->mode & 07777);
+		fd = open("/tmp", O_TMPFILE | O_EXCL | O_RDWR | O_CLOEXEC, 0600);
+	return fd < 0 ? memfd_create("deleted", MFD_CLOEXEC) : fd;
+}
+
+/* Never had a name, and can be given one. What open() returns here is the program's own description;
+ * how it writes is set later. */
+static int make_linkable(const image_ghost *ghost)
+{
+	cleanup_free char *path = strdup(ghost->name);
+	int flags = (int)(ghost->open_flags & ~(unsigned)(O_DIRECT | O_APPEND | O_ASYNC)) | O_TMPFILE | O_CLOEXEC;
+	return path ? open(dirname(path), flags, 0600) : -1;
+}
+
+/* A removed directory is in the one it was in, or, if that is gone, too, in the nearest there is. */
+static int make_directory(struct restore *restore, const image_ghost *ghost)
+{
+	char path[IMAGE_NAME + 16];
+	cleanup_free char *copy = strdup(ghost->name);
+	snprintf(path, sizeof(path), "%s", ghost->name);
+	bool made = copy && mkdir(path, 0700) == 0;
+	const char *name = strrchr(path, '/');
+	cleanup_free char *base = strdup(name ? name : path);
+	for (char *above = copy; !made && above && base;) {
+		bool top = strcmp(above = dirname(above), "/") == 0;
+		if (above == copy && above[0] != '/')
+			return -1;
+		snprintf(path, sizeof(path), "%s%s.XXXXXX", top ? "" : above, base);
+		made = mkdtemp(path);
+		if (made || top || (errno != ENOENT && errno != ENOTDIR))
+			break;
+	}
+	if (!made)
+		return -1;
+	if (strncmp(path, ghost->name, strlen(ghost->name)) != 0)
+		restore_note(restore, "%s, which had been removed, is now a removed directory %s", ghost->name, path);
+	int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	rmdir(path);
 	return fd;
+}
+
+/* Only root may give files away; then the owner is the restoring user. */
+static void own(const image_ghost *ghost, int fd)
+{
+	if (fchown(fd, ghost->uid, ghost->gid) == 0 || geteuid() == ghost->uid)
+		fchmod(fd, ghost->mode & 07777);
 }
 
 static int make_memfd(const image_ghost *ghost)
@@ -85,6 +132,31 @@ static int reopen(int *fd, struct fsnap_error *err)
 	return 0;
 }
 
+static int make(struct restore *restore, const image_ghost *ghost)
+{
+	switch (ghost->kind) {
+	case GHOST_SHARED:
+		return make_shared(ghost->size);
+	case GHOST_MEMFD:
+		return make_memfd(ghost);
+	case GHOST_DIRECTORY:
+		return make_directory(restore, ghost);
+	}
+	int fd = ghost->open_flags ? make_linkable(ghost) : -1;
+	return fd < 0 ? make_deleted(ghost) : fd;
+}
+
+/* Not of memory: there nobody looks, and shared memory is not a file to its program. */
+static void set_times(const image_ghost *ghost, int fd)
+{
+	struct timespec times[2] = {
+		{ .tv_nsec = UTIME_OMIT },
+		{ .tv_sec = ghost->mtime_ns / 1000000000, .tv_nsec = ghost->mtime_ns % 1000000000 },
+	};
+	if (ghost->kind != GHOST_SHARED && ghost->mtime_ns >= 0)
+		futimens(fd, times);
+}
+
 int ghost_make(struct restore *restore, unsigned id, struct fsnap_error *err)
 {
 	const image_ghost *ghost = model_ghost(&restore->model, id);
@@ -92,15 +164,19 @@ int ghost_make(struct restore *restore, unsigned id, struct fsnap_error *err)
 		return fail(err, FSNAP_E_IMAGE_CORRUPT, 0, "the image lacks the content of deleted file %u", id);
 	if (restore->ghost_fd[id] >= 0)
 		return 0;
-	cleanup_fd int fd = ghost->kind == 1 ? make_shared(ghost->size) :
-			    ghost->kind == 3 ? make_memfd(ghost) : make_deleted(ghost);
+	cleanup_fd int fd = make(restore, ghost);
 	if (fd < 0)
 		return fail(err, FSNAP_E_SYSTEM, errno, "%s: cannot be made anew", ghost->name);
-	if (fill(restore, ghost, fd, err) < 0)
+	if (ghost->kind == GHOST_DELETED || ghost->kind == GHOST_DIRECTORY)
+		own(ghost, fd);
+	if (ghost->kind != GHOST_DIRECTORY && fill(restore, ghost, fd, err) < 0)
 		return -1;
-	if (ghost->kind == 3 && ghost->seals && fcntl(fd, F_ADD_SEALS, ghost->seals) < 0 && errno != EPERM)
+	set_times(ghost, fd);
+	if (ghost->kind == GHOST_MEMFD && ghost->seals && fcntl(fd, F_ADD_SEALS, ghost->seals) < 0 && errno != EPERM)
 		return fail(err, FSNAP_E_SYSTEM, errno, "%s: seals", ghost->name);
-	if (ghost->kind == 2 && reopen(&fd, err) < 0)
+	if (ghost->open_flags && (fcntl(fd, F_GETFL) & O_TMPFILE) == O_TMPFILE)
+		restore->linkable_fd[id] = fcntl(fd, F_DUPFD_CLOEXEC, restore->bench);
+	if (ghost->kind == GHOST_DELETED && reopen(&fd, err) < 0)
 		return error_context(err, "%s", ghost->name);
 	restore->ghost_fd[id] = workshop_keep(restore, steal_fd(&fd), err);
 	return restore->ghost_fd[id] < 0 ? -1 : 0;

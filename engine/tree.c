@@ -1,5 +1,6 @@
 #include "engine/tree.h"
 
+#include <search.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -69,6 +70,7 @@ void process_free(struct process *process)
 	free(process->tasks);
 	xdr_free((xdrproc_t)xdr_image_thread, (char *)&process->ended);
 	free(process->advice);
+	tdestroy(process->locks_known, free);
 	close_if_open(process->proc);
 	close_if_open(process->pidfd);
 	close_if_open(process->mem);

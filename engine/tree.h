@@ -67,6 +67,7 @@ struct process {
 	image_thread ended; /* image.leader_ended: what is left of it */
 	image_process image;
 	image_mm mm;
+	void *locks_known;	/* record_locks.c, by tsearch(3) */
 	struct text_gadgets text; /* instructions of its own that fsnap can use */
 	struct advice *advice;	  /* by address, as seen last */
 	size_t n_advice;

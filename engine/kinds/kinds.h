@@ -25,6 +25,9 @@
 struct dump;
 struct restore;
 
+/* image_ghost.kind */
+enum { GHOST_SHARED = 1, GHOST_DELETED, GHOST_MEMFD, GHOST_SYSV, GHOST_DIRECTORY };
+
 /* One descriptor of a frozen process. */
 struct fd_view {
 	struct dump *dump;
@@ -178,6 +181,9 @@ const char *dump_external(const struct fd_view *fd);
  * a file without a name (deleted) becomes a ghost whose content is stored. */
 int dump_identity(struct dump *dump, struct process *process, int fd, const char *path,
 		  image_identity *identity, struct fsnap_error *err);
+
+/* The ghost's file was made with open(O_TMPFILE) and these flags: it can be given a name. */
+void dump_linkable(struct dump *dump, unsigned ghost, unsigned flags);
 
 /* Image id of the file that descriptor `fd` of the process is; 0 if it has none. */
 unsigned dump_file_of_fd(struct dump *dump, const struct process *process, int fd);

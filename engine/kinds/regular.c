@@ -40,10 +40,11 @@ static int regular_save(const struct fd_view *fd, image_file *file, void *out,
 		return refuse_fd(fd, err, "Many programs can poll for changes instead, or run without "
 					  "watching files.",
 				 "a directory whose changes are signalled (F_NOTIFY)");
-	if (state->directory && fd->stat.st_nlink == 0)
-		return refuse_fd(fd, err, "Let the process close it or leave it first.",
-				 "a directory that was removed");
-	return dump_identity(fd->dump, fd->process, fd->dup, fd->link, &state->identity, err);
+	if (dump_identity(fd->dump, fd->process, fd->dup, fd->link, &state->identity, err) < 0)
+		return -1;
+	if (state->identity.ghost && (fd->flags & O_TMPFILE) == O_TMPFILE)
+		dump_linkable(fd->dump, state->identity.ghost, fd->flags);
+	return 0;
 }
 
 static int regular_remap(struct restore *restore, void *state, struct fsnap_error *err)
@@ -57,8 +58,9 @@ static int regular_make(struct restore *restore, const image_file *file, const v
 	const image_file_regular *state = in;
 	/* What only says how to create a file, or is set on the open one by the engine. */
 	unsigned flags = file->flags & ~(unsigned)(O_CREAT | O_EXCL | O_TRUNC | O_ASYNC);
-	if (!state->directory && !(flags & O_PATH))
-		flags &= ~(unsigned)O_TMPFILE; /* contains O_DIRECTORY */
+	/* What once was without a name and has one now. O_TMPFILE contains O_DIRECTORY. */
+	if (!state->directory && !(flags & O_PATH) && !state->identity.ghost)
+		flags &= ~(unsigned)O_TMPFILE;
 	if (S_ISLNK(state->identity.mode))
 		flags |= O_NOFOLLOW;
 	return restore_open(restore, &state->identity, flags | O_CLOEXEC, err);
@@ -66,8 +68,8 @@ static int regular_make(struct restore *restore, const image_file *file, const v
 
 const struct file_kind kind_regular = {
 	.name = "regular",
-	.keeps = "path, position, flags, locks, leases; a deleted file's content; directories; O_PATH",
-	.refuses = "leases being broken, dnotify, removed directories",
+	.keeps = "path, position, flags, locks, leases; content of deleted files, O_TMPFILE; directories, removed ones too; O_PATH",
+	.refuses = "leases being broken, dnotify",
 	.shown_by = "file_*",
 	.xdr = (xdrproc_t)xdr_image_file_regular,
 	.matches = regular_matches,

@@ -107,6 +107,13 @@ void dump_note(struct dump *dump, const char *format, ...)
 	va_end(args);
 }
 
+void dump_linkable(struct dump *dump, unsigned ghost, unsigned flags)
+{
+	(void)dump;
+	(void)ghost;
+	(void)flags;
+}
+
 const char *dump_external(const struct fd_view *fd)
 {
 	(void)fd;
