@@ -24,6 +24,7 @@
 #include "engine/machine.h"
 #include "engine/procfs.h"
 #include "engine/seize.h"
+#include "engine/steadfast.h"
 #include "engine/trace.h"
 #include "store/scope.h"
 
@@ -118,10 +119,23 @@ static int commit(struct dump *dump, image_tree *tree, struct fsnap_error *err)
 }
 
 /* From the root down, while everything still stands still: nobody can fork away. */
-static void kill_tree(struct dump *dump)
+static int kill_tree(struct dump *dump)
 {
 	for (size_t i = 0; i < dump->tree.n_processes; i++)
 		syscall(SYS_pidfd_send_signal, dump->tree.processes[i]->pidfd, SIGKILL, NULL, 0);
+	return 0;
+}
+
+struct farewell {
+	struct dump *dump;
+	struct fsnap_error *err;
+};
+
+/* Steadfast: a tree whose connections have been silenced must not outlive us. */
+static int part(void *arg)
+{
+	struct farewell *farewell = arg;
+	return files_silence(farewell->dump, farewell->err) < 0 ? -1 : kill_tree(farewell->dump);
 }
 
 /* Its addresses and files are free only when it has really gone; and the dead report to their tracer
@@ -190,10 +204,9 @@ static int tell_story(struct dump *dump, struct fsnap_error *err)
 	if (result == 0)
 		result = commit(dump, &tree, err);
 	dump->report->commit_us = lap(&mark);
-	if (result == 0 && dump->options->kill) {
-		kill_tree(dump);
+	if (result == 0 && dump->options->kill &&
+	    (result = steadfast(part, &(struct farewell){ dump, err }, err)) == 0)
 		await_end(dump);
-	}
 	seize_release(&dump->tree);
 	dump->report->total_us = (mark - begin) / 1000;
 	return result;

@@ -98,6 +98,7 @@ struct dump {
 	struct page_run *runs;
 	size_t n_runs;
 	void *frames; /* pages.c: physical frames seen so far */
+	char hold[32]; /* image_tree.hold */
 	void *scratch[32]; /* of the kinds, by their place in file_kinds[] */
 	struct peek *peek; /* opened when it is first wanted */
 	bool peeked;
@@ -169,6 +170,7 @@ int files_sync(struct dump *dump, struct fsnap_error *err);
 int files_collect(struct dump *dump, struct process *process, struct fsnap_error *err);
 int files_finish(struct dump *dump, struct fsnap_error *err);
 int files_put(struct dump *dump, struct fsnap_error *err);
+int files_silence(struct dump *dump, struct fsnap_error *err); /* see struct file_kind */
 void files_free(struct dump *dump);
 
 /* Makes room for one more element in an array of `count`; NULL with *err set when memory is out. */

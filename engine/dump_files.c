@@ -57,6 +57,16 @@ struct peek *dump_peek(struct dump *dump)
 	return dump->peek;
 }
 
+const struct fsnap_dump_options *dump_options(const struct dump *dump)
+{
+	return dump->options;
+}
+
+char *dump_hold(struct dump *dump)
+{
+	return dump->hold;
+}
+
 void dump_note(struct dump *dump, const char *format, ...)
 {
 	va_list args;
@@ -405,6 +415,14 @@ static int encode_state(struct saved_file *saved, struct fsnap_error *err)
 	return 0;
 }
 
+int files_silence(struct dump *dump, struct fsnap_error *err)
+{
+	for (size_t i = 0; file_kinds[i]; i++)
+		if (dump->scratch[i] && file_kinds[i]->silence && file_kinds[i]->silence(dump, err) < 0)
+			return -1;
+	return 0;
+}
+
 int files_put(struct dump *dump, struct fsnap_error *err)
 {
 	for (size_t i = 0; i < dump->n_files; i++)
@@ -437,6 +455,9 @@ void files_free(struct dump *dump)
 	free(dump->files);
 	file_keys_free(&dump->file_keys);
 	peek_close(dump->peek);
-	for (size_t i = 0; i < sizeof(dump->scratch) / sizeof(dump->scratch[0]); i++)
+	for (size_t i = 0; i < sizeof(dump->scratch) / sizeof(dump->scratch[0]); i++) {
+		if (dump->scratch[i] && file_kinds[i]->dump_end)
+			file_kinds[i]->dump_end(dump->scratch[i]);
 		free(dump->scratch[i]);
+	}
 }

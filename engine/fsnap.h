@@ -54,6 +54,15 @@ enum fsnap_heat_source {
 	FSNAP_HEAT_WATCH = 4,	/* a watch on the tree: what it has read */
 };
 
+/* What becomes of TCP connections with somebody outside the tree. Those between two of its members are
+ * kept in any case, where the user has CAP_NET_ADMIN. */
+enum fsnap_tcp {
+	FSNAP_TCP_DEFAULT = 0, /* dump: reset. restore: kept if the image keeps them and their packets have
+				* been held back since, else reset */
+	FSNAP_TCP_KEEP = 1,    /* dump: with kill, packets are held back until the restore */
+	FSNAP_TCP_RESET = 2,   /* they come back as reset by the peer */
+};
+
 struct fsnap_dump_options {
 	size_t size;
 	pid_t pid;	   /* root of the tree: it and all its descendants are saved */
@@ -68,6 +77,7 @@ struct fsnap_dump_options {
 	const char *const *external;
 	int heat;	 /* enum fsnap_heat */
 	int sync_files;	 /* write dirty pages of the tree's files back before the image is durable */
+	int tcp; /* enum fsnap_tcp */
 };
 
 struct fsnap_dump_report {
@@ -100,11 +110,6 @@ int fsnap_dump(const struct fsnap_dump_options *options, struct fsnap_dump_repor
 	       struct fsnap_error *err);
 
 /* --- restore ---------------------------------------------------------------- */
-
-/* What becomes of TCP connections. */
-enum fsnap_tcp {
-	FSNAP_TCP_RESET = 0, /* they come back as reset by the peer */
-};
 
 /* What becomes of files that are not what they were. */
 enum fsnap_changed {

@@ -380,6 +380,7 @@ int release(struct restore *restore, struct fsnap_error *err)
 	for (size_t i = 0; i < tree->n_processes; i++)
 		if (become_program(restore, tree->processes[i], err) < 0)
 			return -1;
+	workshop_release(restore);
 	let_live(tree);
 	for (size_t i = 0; i < tree->n_processes; i++) {
 		struct process *process = tree->processes[i];

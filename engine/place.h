@@ -19,6 +19,9 @@
  *      the agent's way home is then a filter violation.
  *  W4  a stop ends epoll_wait(2), sigtimedwait(2) and their like with EINTR (signal(7)); some
  *      microseconds pass between the stop of a thread and our having it start the call again.
+ *  W5  TCP connections that are kept are in repair mode for some microseconds each (their programs
+ *      would get EPERM), and silenced ones between that and the kill. Both steps are done by a process
+ *      of their own that outlives us (steadfast.h): only whoever kills that one, too, leaves a trace.
  */
 #ifndef ENGINE_PLACE_H
 #define ENGINE_PLACE_H

@@ -25,6 +25,7 @@ static int put_tree(struct dump *dump, image_tree *tree, struct fsnap_error *err
 	tree->writer = (char *)fsnap_version();
 	tree->processes = dump->report->processes;
 	tree->threads = dump->report->threads;
+	tree->hold = dump->hold;
 	if (put(dump, IMAGE_TREE, "tree", (xdrproc_t)xdr_image_tree, tree, err) < 0)
 		return -1;
 	image_machine machine;

@@ -35,7 +35,7 @@ static int understand(struct restore *restore, struct fsnap_error *err)
 
 static int open_image(struct restore *restore, struct fsnap_error *err)
 {
-	if (restore->options->tcp != FSNAP_TCP_RESET)
+	if (restore->options->tcp < FSNAP_TCP_DEFAULT || restore->options->tcp > FSNAP_TCP_RESET)
 		return fail(err, FSNAP_E_USAGE, 0, "%d says nothing about TCP connections",
 			    restore->options->tcp);
 	char store_dir[4096];

@@ -76,6 +76,7 @@ struct restore {
 
 /* restore_files.c */
 int workshop_open(struct restore *restore, struct fsnap_error *err);
+void workshop_release(struct restore *restore); /* see struct file_kind */
 void workshop_close(struct restore *restore);
 /* Moves a new descriptor to the bench; takes ownership. */
 int workshop_keep(struct restore *restore, int fd, struct fsnap_error *err);

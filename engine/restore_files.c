@@ -45,6 +45,16 @@ static int highest_fd(const struct model *model)
 
 /* --- what kinds may ask --------------------------------------------------------------- */
 
+const struct fsnap_restore_options *restore_options(const struct restore *restore)
+{
+	return restore->options;
+}
+
+const char *restore_hold(const struct restore *restore)
+{
+	return restore->model.tree.hold;
+}
+
 void restore_note(struct restore *restore, const char *format, ...)
 {
 	va_list args;
@@ -464,6 +474,16 @@ void workshop_close(struct restore *restore)
 			close(restore->stdio[i]);
 	if (restore->image_fd >= 0)
 		close(restore->image_fd);
-	for (size_t i = 0; i < sizeof(restore->scratch) / sizeof(restore->scratch[0]); i++)
+	for (size_t i = 0; i < sizeof(restore->scratch) / sizeof(restore->scratch[0]); i++) {
+		if (restore->scratch[i] && file_kinds[i]->restore_end)
+			file_kinds[i]->restore_end(restore->scratch[i]);
 		free(restore->scratch[i]);
+	}
+}
+
+void workshop_release(struct restore *restore)
+{
+	for (size_t i = 0; file_kinds[i]; i++)
+		if (restore->scratch[i] && file_kinds[i]->release)
+			file_kinds[i]->release(restore);
 }

@@ -33,10 +33,10 @@ struct cli {
 	const struct command *command;
 	const char *store; /* NULL: the default */
 	const char *name;
-	const char *tcp;
 	const char *changed;
 	const char **maps, **fds, **externals; /* NULL, or NULL-ended */
 	const char *heat;
+	int tcp;   /* enum fsnap_tcp */
 	pid_t pid; /* 0: not given */
 	bool json, quiet, kill, detach, explain, threads, stacks, all, trim, help, version;
 	bool watch, unwatch, sync_files;

@@ -52,6 +52,7 @@ int cli_dump(const struct cli *cli, struct fsnap_error *err)
 		.kill = cli->kill,
 		.external = cli->externals,
 		.sync_files = cli->sync_files,
+		.tcp = cli->tcp,
 		.progress = progress_update,
 		.progress_arg = &progress,
 	};

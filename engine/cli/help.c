@@ -12,6 +12,13 @@ static const char dump_help[] =
 	"running afterwards unless --kill is given. If anything cannot be saved, fsnap says what\n"
 	"it is and touches nothing.\n"
 	"\n"
+	"TCP connections between members of the tree are saved with all that is under way. Those\n"
+	"to the outside come back as reset by the peer (--tcp reset, the default), which every\n"
+	"network program is prepared for, or they are kept (--tcp keep, as root): with --kill the\n"
+	"packets of exactly these connections are held back by a table of nftables named fsnap-*,\n"
+	"from the freeze until they run again. `fsnap rm` gives them up with their image; so does\n"
+	"deleting the table. Peers wait as long as their own timeouts allow.\n"
+	"\n"
 	"Examples:\n"
 	"  fsnap dump -t 1234                   save process 1234 and all its descendants\n"
 	"  fsnap dump -t $(pgrep -o redis-server) --name filled\n"
@@ -20,6 +27,8 @@ static const char dump_help[] =
 	"  fsnap dump -t 1234 --external 7=journal\n"
 	"                                       descriptor 7 leads to a process that stays outside;\n"
 	"                                       a restore is told by --external journal=M what to use\n"
+	"  fsnap dump -t 1234 --kill --tcp keep\n"
+	"                                       its clients wait meanwhile, and notice nothing\n"
 	"  fsnap dump -t 1234 --json | jq .frozen_us\n";
 
 static const char restore_help[] =
@@ -36,6 +45,10 @@ static const char restore_help[] =
 	"Whatever was the same open file in the tree becomes the same open file again. If files have\n"
 	"changed, programs and libraries (by their build IDs) are refused and data files are told of;\n"
 	"--changed says otherwise for both.\n"
+	"\n"
+	"TCP connections to the outside go on where they stood if the image was made with --tcp\n"
+	"keep and their packets have been held back since then: the first time, that is. Else, or\n"
+	"with --tcp reset, they come back as reset by the peer. --tcp keep tries it in any case.\n"
 	"\n"
 	"Examples:\n"
 	"  fsnap restore                        the newest image runs again, here\n"

@@ -9,7 +9,7 @@
 
 #include "engine/cli/cli.h"
 
-enum { TAKES_NOTHING, TAKES_TEXT, TAKES_PID, TAKES_LIST /* may be given again */ };
+enum { TAKES_NOTHING, TAKES_TEXT, TAKES_PID, TAKES_TCP, TAKES_LIST /* may be given again */ };
 
 struct option_row {
 	char letter; /* 0: only the long form */
@@ -39,8 +39,8 @@ static const struct option_row rows[] = {
 	  "what was the file or directory OLD is NEW now" },
 	{ 0, "changed", TAKES_TEXT, "MODE", FIELD(changed), "restore",
 	  "what if files have changed: `refuse`, `warn` or `accept`" },
-	{ 0, "tcp", TAKES_TEXT, "MODE", FIELD(tcp), "restore",
-	  "what becomes of TCP connections: `reset` by the peer, the default" },
+	{ 0, "tcp", TAKES_TCP, "MODE", FIELD(tcp), "dump restore",
+	  "connections to outside the tree: `keep` them, or let them be `reset`" },
 	{ 0, "explain", 0, NULL, FIELD(explain), "restore",
 	  "print what would be done, operation by operation; do nothing" },
 	{ 0, "heat", TAKES_TEXT, "MODE", FIELD(heat), "dump",
@@ -111,6 +111,15 @@ static int add_text(const char ***list, const char *text, struct fsnap_error *er
 	return 0;
 }
 
+static int parse_tcp(const char *text, int *tcp, struct fsnap_error *err)
+{
+	*tcp = strcmp(text, "keep") == 0 ? FSNAP_TCP_KEEP : FSNAP_TCP_RESET;
+	if (*tcp == FSNAP_TCP_KEEP || strcmp(text, "reset") == 0)
+		return 0;
+	fail(err, FSNAP_E_USAGE, 0, "--tcp %s: connections can be kept or reset", text);
+	return error_hint(err, "say --tcp keep or --tcp reset");
+}
+
 static int take(struct cli *cli, const struct option_row *row, char *argument,
 		struct fsnap_error *err)
 {
@@ -121,6 +130,8 @@ static int take(struct cli *cli, const struct option_row *row, char *argument,
 		return parse_pid(argument, field, err);
 	case TAKES_LIST:
 		return add_text(field, argument, err);
+	case TAKES_TCP:
+		return parse_tcp(argument, field, err);
 	case TAKES_TEXT:
 		*(const char **)field = argument;
 		return 0;

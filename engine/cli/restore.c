@@ -25,14 +25,6 @@ static void print(const struct cli *cli, const struct fsnap_restore_report *repo
 		output_notes(cli, report->notes);
 }
 
-static int check_tcp(const char *mode, struct fsnap_error *err)
-{
-	if (!mode || strcmp(mode, "reset") == 0)
-		return 0;
-	fail(err, FSNAP_E_USAGE, 0, "--tcp %s: connections can only come back as reset so far", mode);
-	return error_hint(err, "say --tcp reset, or leave it out");
-}
-
 static int parse_changed(const char *mode, int *changed, struct fsnap_error *err)
 {
 	static const struct {
@@ -64,15 +56,13 @@ int cli_restore(const struct cli *cli, struct fsnap_error *err)
 		.map = cli->maps,
 		.fd = cli->fds,
 		.external = cli->externals,
-		.tcp = FSNAP_TCP_RESET,
+		.tcp = cli->tcp,
 		.progress = progress_update,
 		.progress_arg = &progress,
 	};
 	struct fsnap_restore_report report = { .size = sizeof(report) };
 
 	if (parse_changed(cli->changed, &options.changed, err) < 0)
-		return -1;
-	if (check_tcp(cli->tcp, err) < 0)
 		return -1;
 	if (cli->explain)
 		return fsnap_explain(&options, STDOUT_FILENO, err) ? -1 : EXIT_SUCCESS;

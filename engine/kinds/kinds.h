@@ -18,6 +18,7 @@
 
 #include <sys/stat.h>
 
+#include "engine/fsnap.h"
 #include "engine/tree.h"
 #include "restorer/plan.h"
 #include "store/store.h"
@@ -116,6 +117,15 @@ struct file_kind {
 	/* As settle, last of all, after privileges have gone: from here on time runs. May be NULL. */
 	void (*arm)(struct restore *restore, const image_file *file, const void *state,
 		    struct plans *plans, uint32_t task, int fd);
+	/* dump --kill, when the image is durable, right before the tree is killed: what must not tell the
+	 * world of that death. Steadfast (engine/steadfast.h); -1: the tree is let go instead. May be NULL.
+	 * Like the next three it is called once for all, of kinds whose scratch was asked for. */
+	int (*silence)(struct dump *dump, struct fsnap_error *err);
+	/* Frees what the scratch of a dump, or of a restore, owns. May be NULL. */
+	void (*dump_end)(void *scratch);
+	void (*restore_end)(void *scratch);
+	/* Restore: the tree is complete and runs at once; this can do no more than its best. May be NULL. */
+	void (*release)(struct restore *restore);
 };
 
 /* State that is no open file, told of in the same words. */
@@ -169,6 +179,11 @@ const struct tree *dump_tree(struct dump *dump);
 
 /* A slot for a kind's own memory during a dump, freed with free() at its end. *slot is NULL at first. */
 void **dump_scratch(struct dump *dump, const struct file_kind *kind);
+
+const struct fsnap_dump_options *dump_options(const struct dump *dump);
+
+/* Name of the table that holds packets back (image_tree.hold), TCP_HOLD_NAME bytes. */
+char *dump_hold(struct dump *dump);
 
 /* Adds a line to the report: what a restore will do differently. Deduplicated. */
 void dump_note(struct dump *dump, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -248,6 +263,11 @@ int restore_remap(struct restore *restore, char **path, struct fsnap_error *err)
 /* A slot for a kind's own memory during a restore, freed with free() at its end (e.g. pairs made
  * so far). *slot is NULL at first. */
 void **restore_scratch(struct restore *restore, const struct file_kind *kind);
+
+const struct fsnap_restore_options *restore_options(const struct restore *restore);
+
+/* image_tree.hold */
+const char *restore_hold(const struct restore *restore);
 
 void restore_note(struct restore *restore, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));

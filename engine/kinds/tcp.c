@@ -1,24 +1,25 @@
 /*
  * TCP over IPv4 and IPv6.
  *
- * Listening, bound and fresh sockets come back as they were.  The other end of
- * an established connection is another machine's, or a process that was not
- * saved: it comes back as one that the peer has reset, which every program that
- * uses a network is prepared for.
+ * Listening, bound and fresh sockets come back as they were, and so do
+ * connections between two members of the tree.  A connection to the outside is
+ * kept if the user wishes it (--tcp keep).  Otherwise it comes back as one that
+ * the peer has reset, which every program that uses a network is prepared for.
  */
-#include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <stdio.h>
+#include <poll.h>
 #include <string.h>
 
-#include "engine/kinds/inet_address.h"
-#include "engine/kinds/sockopt.h"
 #include "engine/kinds/table.h"
+#include "engine/kinds/tcp_parts.h"
 #include "engine/kinds/tcp_sweep.h"
 #include "engine/kinds/values.h"
 #include "store/scope.h"
 
-enum { INET_LISTENING = 1, INET_ESTABLISHED = 2, INET_BOUND = 3 };
+#define FSNAP_TCP_AO_INFO 40 /* newer than the C library's headers */
+#define FSNAP_TCP_ULP_NAME 17
+#define FAREWELL_MS 5000
+#define SPARE (256 << 10)
 
 static bool tcp_matches(const struct fd_view *fd)
 {
@@ -32,27 +33,63 @@ static bool tcp_matches(const struct fd_view *fd)
 
 /* --- dump --------------------------------------------------------------------- */
 
-static void tcp_state(const struct fd_view *fd, image_file_tcp *state)
+/* What changes the protocol itself, and that no call reads or sets again as it is. */
+static int refuse_additions(const struct fd_view *fd, struct fsnap_error *err)
 {
-	struct tcp_info info = {0};
-	socklen_t size = sizeof(info);
-	getsockopt(fd->dup, IPPROTO_TCP, TCP_INFO, &info, &size);
-	state->state = info.tcpi_state == TCP_LISTEN ? INET_LISTENING :
-		       info.tcpi_state == TCP_CLOSE  ? INET_BOUND :
-						       INET_ESTABLISHED;
-	if (state->state != INET_LISTENING)
-		return;
-	state->backlog = (int)info.tcpi_sacked; /* tcp_get_info(): of a listener, its backlog */
-	if (info.tcpi_unacked)
+	char layer[FSNAP_TCP_ULP_NAME] = "";
+	socklen_t size = sizeof(layer) - 1;
+	if (getsockopt(fd->dup, IPPROTO_TCP, TCP_ULP, layer, &size) == 0 && layer[0])
+		return refuse_fd(fd, err, "Dump before the program sets it up.",
+				 "a TCP socket with the layer \"%s\" on top (TCP_ULP): its keys and records "
+				 "cannot be read", layer);
+	char ao[128];
+	size = sizeof(ao);
+	if (getsockopt(fd->dup, IPPROTO_TCP, FSNAP_TCP_AO_INFO, ao, &size) == 0)
+		return refuse_fd(fd, err, "Dump before the program sets it up.",
+				 "a TCP socket with authentication (TCP-AO): its keys cannot be read");
+	return 0;
+}
+
+static void listener_state(const struct fd_view *fd, const struct tcp_info *info, image_file_tcp *state)
+{
+	state->state = TCP_IS_LISTENING;
+	state->backlog = (int)info->tcpi_sacked; /* tcp_get_info(): of a listener, its backlog */
+	if (info->tcpi_unacked)
 		dump_note(fd->dump, "connections waiting to be accepted are not in the image: their "
 				    "clients see no answer after a restore");
 }
 
-static int tcp_save(const struct fd_view *fd, image_file *file, void *out,
-		     struct fsnap_error *err)
+static int connection_state(const struct fd_view *fd, const struct tcp_info *info, image_file *file,
+			    image_file_tcp *state, struct fsnap_error *err)
 {
-	(void)file;
-	image_file_tcp *state = out;
+	struct pollfd event = {.fd = fd->dup, .events = POLLPRI};
+	state->state = TCP_IS_CONNECTION;
+	state->phase = info->tcpi_state;
+	state->features = info->tcpi_options;
+	state->snd_wscale = info->tcpi_snd_wscale;
+	state->rcv_wscale = info->tcpi_rcv_wscale;
+	poll(&event, 1, 0);
+	if (event.revents & POLLPRI)
+		return refuse_fd(fd, err, "Dump when the program has read it.",
+				 "a TCP connection with urgent data (MSG_OOB) not read yet: no call puts it "
+				 "back");
+	return tcp_look_add(fd, file, state, err);
+}
+
+/* A socket that was connected, and whose two directions have come to their end, reads as ended; one
+ * that never was does not. */
+static int closed_state(const struct fd_view *fd, image_file_tcp *state, struct fsnap_error *err)
+{
+	struct pollfd event = {.fd = fd->dup, .events = POLLRDHUP};
+	poll(&event, 1, 0);
+	state->state = event.revents & POLLRDHUP ? TCP_IS_ENDED : TCP_IS_BOUND;
+	state->error = !!(event.revents & POLLERR);
+	return state->state == TCP_IS_ENDED ? tcp_peek(fd->dup, &state->received.received_len,
+						       &state->received.received_val, err) : 0;
+}
+
+static int save_addresses(const struct fd_view *fd, image_file_tcp *state, struct fsnap_error *err)
+{
 	union inet_address local = {0}, remote = {0};
 	socklen_t local_size = sizeof(local), remote_size = sizeof(remote);
 	if (getsockname(fd->dup, &local.any, &local_size) < 0)
@@ -60,39 +97,43 @@ static int tcp_save(const struct fd_view *fd, image_file *file, void *out,
 	if (getpeername(fd->dup, &remote.any, &remote_size) < 0)
 		remote_size = 0;
 	if (set_bytes(&state->local.local_len, &state->local.local_val, local.bytes, local_size,
-		      err) < 0 ||
-	    set_bytes(&state->remote.remote_len, &state->remote.remote_val, remote.bytes,
-		      remote_size, err) < 0)
+		      err) < 0)
 		return -1;
-	state->family = socket_int(fd->dup, SO_DOMAIN);
-	tcp_state(fd, state);
+	return set_bytes(&state->remote.remote_len, &state->remote.remote_val, remote.bytes,
+			 remote_size, err);
+}
 
-	/* Whoever finds his connection reset closes it: its options (13 us, and there may be thousands)
-	 * are not worth the time the tree is frozen. */
-	if (state->state == INET_ESTABLISHED)
-		return 0;
-	void **defaults = dump_scratch(fd->dump, &kind_tcp);
-	if (!*defaults && !(*defaults = calloc(1, sizeof(struct sockopt_defaults))))
-		return no_memory(err);
-	return sockopts_save(fd, *defaults, &state->options.options_len, &state->options.options_val,
-			     err);
+static int tcp_save(const struct fd_view *fd, image_file *file, void *out, struct fsnap_error *err)
+{
+	image_file_tcp *state = out;
+	struct tcp_info info = {0};
+	socklen_t size = sizeof(info);
+	state->family = socket_int(fd->dup, SO_DOMAIN);
+	state->uid = fd->stat.st_uid;
+	state->gid = fd->stat.st_gid;
+	getsockopt(fd->dup, IPPROTO_TCP, TCP_INFO, &info, &size);
+	if (refuse_additions(fd, err) < 0 || save_addresses(fd, state, err) < 0)
+		return -1;
+	if (info.tcpi_state == TCP_LISTEN)
+		listener_state(fd, &info, state);
+	else if (info.tcpi_state != TCP_CLOSE || state->remote.remote_len)
+		return connection_state(fd, &info, file, state, err);
+	else if (closed_state(fd, state, err) < 0)
+		return -1;
+	struct sockopt_defaults *defaults = tcp_defaults(fd->dump, err);
+	return defaults ? sockopts_save(fd, defaults, &state->options.options_len,
+					&state->options.options_val, err) : -1;
 }
 
 static int tcp_save_links(struct dump *dump, image_file *file, void *out, struct fsnap_error *err)
 {
-	image_file_tcp *state = out, *other;
-	image_file *ignored;
-	unsigned count = 0;
-	if (state->state != INET_ESTABLISHED)
+	image_file_tcp *state = out;
+	if (state->state != TCP_IS_CONNECTION)
 		return 0;
-	int number = stdio_number(dump, file);
-	if (number >= 0)
-		return stdio_become(file, state, number, err);
-	for (size_t i = 0; (other = dump_file_state(dump, "tcp", i, &ignored)); i++)
-		count += other->state == INET_ESTABLISHED && stdio_number(dump, ignored) < 0;
-	dump_note(dump, "%u TCP connection%s will come back as reset by the peer", count,
-		  count == 1 ? "" : "s");
-	return 0;
+	if (tcp_look_at_all(dump, err) < 0)
+		return -1;
+	int number = state->kept == TCP_RESET ? stdio_number(dump, file) : -1;
+	return number < 0 ? 0 : stdio_become(file, state, number, err);
 }
 
 /* --- restore -------------------------------------------------------------------- */
@@ -105,7 +146,7 @@ static int try_bind(int fd, const image_file_tcp *state)
 
 /* A killed tree leaves its connections behind in TIME_WAIT: SO_REUSEADDR lets a listener come
  * back nevertheless, and does not let it take an address from another listener. */
-static int bind_local(int fd, const image_file_tcp *state, struct fsnap_error *err)
+int tcp_bind(int fd, const image_file_tcp *state, struct fsnap_error *err)
 {
 	union inet_address local = inet_address(state->local.local_val, state->local.local_len);
 	int on = 1, before = socket_int(fd, SO_REUSEADDR);
@@ -115,7 +156,7 @@ static int bind_local(int fd, const image_file_tcp *state, struct fsnap_error *e
 	int sys = try_bind(fd, state);
 	if (sys == EADDRINUSE && tcp_sweep(inet_port(&local)))
 		sys = try_bind(fd, state);
-	if (!sys && state->state == INET_LISTENING && listen(fd, state->backlog) < 0)
+	if (!sys && state->state == TCP_IS_LISTENING && listen(fd, state->backlog) < 0)
 		sys = errno;
 	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &before, sizeof(before));
 	return sys ? inet_refused_bind("TCP", &local, sys, err) : 0;
@@ -129,7 +170,7 @@ static int make_bound(const image_file *file, const image_file_tcp *state, struc
 			    file->label);
 	unsigned n = state->options.options_len;
 	if (sockopts_apply(file, fd, n, state->options.options_val, SOCKOPT_EARLY, err) < 0 ||
-	    bind_local(fd, state, err) < 0 ||
+	    tcp_bind(fd, state, err) < 0 ||
 	    sockopts_apply(file, fd, n, state->options.options_val, SOCKOPT_LATE, err) < 0)
 		return -1;
 	return steal_fd(&fd);
@@ -147,18 +188,45 @@ static socklen_t loopback(int family, union inet_address *address)
 	return sizeof(address->v4);
 }
 
-/* A connection with ourselves, whose other end goes away without a farewell. */
-static int connect_and_reset(int fd, int family)
+/* A connection with ourselves: returns the other end. */
+static int connect_with_self(int fd, int family)
 {
 	union inet_address address;
 	socklen_t size = loopback(family, &address);
-	struct linger reset = {.l_onoff = 1, .l_linger = 0};
 	cleanup_fd int listener = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (listener < 0 || bind(listener, &address.any, size) < 0 || listen(listener, 1) < 0 ||
 	    getsockname(listener, &address.any, &size) < 0 || connect(fd, &address.any, size) < 0)
 		return -1;
-	cleanup_fd int other = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+	return accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+}
+
+/* The other end goes away without a farewell. */
+static int connect_and_reset(int fd, int family)
+{
+	struct linger reset = {.l_onoff = 1, .l_linger = 0};
+	cleanup_fd int other = connect_with_self(fd, family);
 	return other < 0 ? -1 : setsockopt(other, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
+}
+
+/* Both ends say goodbye, the other one first: ours is closed then, and has what it was sent. */
+static int connect_and_end(int fd, const image_file_tcp *state)
+{
+	int size = (int)state->received.received_len;
+	int room = 4 * size + SPARE; /* buffers cost more than their bytes */
+	const char *bytes = state->received.received_val;
+	setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &room, sizeof(room));
+	cleanup_fd int other = connect_with_self(fd, state->family);
+	if (other < 0)
+		return -1;
+	setsockopt(other, SOL_SOCKET, SO_SNDBUFFORCE, &room, sizeof(room));
+	for (ssize_t sent; size > 0; size -= (int)sent, bytes += sent)
+		if ((sent = send(other, bytes, (size_t)size, MSG_DONTWAIT | MSG_NOSIGNAL)) <= 0)
+			return -1;
+	struct pollfd event = {.fd = fd, .events = POLLRDHUP};
+	if (shutdown(other, SHUT_WR) < 0 || poll(&event, 1, FAREWELL_MS) != 1 || shutdown(fd, SHUT_WR) < 0)
+		return -1;
+	event = (struct pollfd){.fd = fd}; /* POLLHUP, when our FIN is acknowledged */
+	return poll(&event, 1, FAREWELL_MS) == 1 ? 0 : -1;
 }
 
 static int make_reset(const image_file *file, const image_file_tcp *state, struct fsnap_error *err)
@@ -172,26 +240,79 @@ static int make_reset(const image_file *file, const image_file_tcp *state, struc
 	return steal_fd(&fd);
 }
 
+/* Read to its end, and an end to what is written: TIME_WAIT, as its program sees it. */
+static int make_ended(const image_file *file, const image_file_tcp *state, struct fsnap_error *err)
+{
+	cleanup_fd int fd = socket(state->family, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP);
+	if (fd < 0 || connect_and_end(fd, state) < 0) {
+		fail(err, FSNAP_E_RESTORE_STEP, errno, "file %u (%s): a connection that has ended",
+		     file->id, file->label);
+		return error_hint(err, "The loopback interface must be up (ip link set lo up).");
+	}
+	if (sockopts_apply(file, fd, state->options.options_len, state->options.options_val,
+			   SOCKOPT_LATE, err) < 0)
+		return -1;
+	return steal_fd(&fd);
+}
+
 static int tcp_make(struct restore *restore, const image_file *file, const void *in,
 		    struct fsnap_error *err)
 {
-	(void)restore;
 	const image_file_tcp *state = in;
-	if (state->local.local_len < inet_address_size(state->family))
-		return fail(err, FSNAP_E_IMAGE_CORRUPT, 0, "file %u: its address is too short",
+	bool reset = state->state == TCP_IS_ENDED;
+	size_t least = inet_address_size(state->family);
+	if (state->local.local_len < least ||
+	    (state->state == TCP_IS_CONNECTION && state->remote.remote_len < least) ||
+	    state->unsent > state->sent.sent_len)
+		return fail(err, FSNAP_E_IMAGE_CORRUPT, 0, "file %u: its address or queue is too short",
 			    file->id);
-	return state->state == INET_ESTABLISHED ? make_reset(file, state, err) :
-						  make_bound(file, state, err);
+	int fd = -1;
+	if (state->state == TCP_IS_CONNECTION)
+		fd = tcp_made(restore, file, state, &reset, err);
+	else if (!reset)
+		fd = make_bound(file, state, err);
+	else if (!state->error)
+		return make_ended(file, state, err);
+	if (reset)
+		fd = make_reset(file, state, err);
+	if (fd >= 0 && fchown(fd, state->uid, state->gid) < 0 && errno != EPERM) {
+		close(fd);
+		return fail(err, FSNAP_E_RESTORE_STEP, errno, "file %u (%s): its owner", file->id,
+			    file->label);
+	}
+	return fd;
+}
+
+static int tcp_connect(struct restore *restore, const image_file *file, const void *in, int fd,
+		       struct fsnap_error *err)
+{
+	const image_file_tcp *state = in;
+	int repair = 0;
+	socklen_t size = sizeof(repair);
+	if (state->state != TCP_IS_CONNECTION)
+		return 0;
+	getsockopt(fd, IPPROTO_TCP, TCP_REPAIR, &repair, &size);
+	if (!repair && state->phase != TCP_SYN_SENT)
+		return 0; /* it came back as reset */
+	return tcp_made_connect(restore, file, state, fd, err);
 }
 
 const struct file_kind kind_tcp = {
 	.name = "tcp",
-	.keeps = "listeners, bound sockets, options; a connection comes back as reset",
-	.refuses = "eBPF filters, sockets of another network namespace",
+	.keeps = "listeners, bound sockets; connections within the tree with all that is under way, "
+		 "half-closed ones, too; connections to the outside with --tcp keep, else they come "
+		 "back as reset; options",
+	.refuses = "TLS and other layers in the kernel (TCP_ULP), MD5 and AO keys, unread urgent data, "
+		   "eBPF filters, sockets of another network namespace",
 	.shown_by = "socket_tcp_*",
 	.xdr = (xdrproc_t)xdr_image_file_tcp,
 	.matches = tcp_matches,
 	.save = tcp_save,
 	.save_links = tcp_save_links,
 	.make = tcp_make,
+	.connect = tcp_connect,
+	.silence = tcp_silence,
+	.dump_end = tcp_dump_end,
+	.restore_end = tcp_restore_end,
+	.release = tcp_made_release,
 };

@@ -53,6 +53,8 @@ struct dump {
 	size_t n_ghosts;
 	char notes[4096];
 	struct peek *peek;
+	struct fsnap_dump_options options;
+	char hold[32];
 	int stdio[3]; /* descriptors that are the root's 0, 1, 2; -1: none */
 };
 
@@ -89,6 +91,16 @@ void **dump_scratch(struct dump *dump, const struct file_kind *kind)
 	while (file_kinds[i] != kind)
 		i++;
 	return &dump->scratch[i];
+}
+
+const struct fsnap_dump_options *dump_options(const struct dump *dump)
+{
+	return &dump->options;
+}
+
+char *dump_hold(struct dump *dump)
+{
+	return dump->hold;
 }
 
 static void add_note(const char *format, va_list args)
@@ -275,6 +287,18 @@ void **restore_scratch(struct restore *restore, const struct file_kind *kind)
 	return &restore->saved->workshop[i];
 }
 
+const struct fsnap_restore_options *restore_options(const struct restore *restore)
+{
+	(void)restore;
+	static const struct fsnap_restore_options none = {.size = sizeof(none)};
+	return &none;
+}
+
+const char *restore_hold(const struct restore *restore)
+{
+	return restore->saved->hold;
+}
+
 void restore_note(struct restore *restore, const char *format, ...)
 {
 	(void)restore;
@@ -378,8 +402,24 @@ static int world_save(size_t n, const int *fds)
 	return 0;
 }
 
+/* As the engine does: kinds by their place in the table. */
+static void end_scratch(void **scratch, bool dumped)
+{
+	for (size_t i = 0; file_kinds[i]; i++) {
+		void (*end)(void *) = dumped ? file_kinds[i]->dump_end : file_kinds[i]->restore_end;
+		if (scratch[i] && end)
+			end(scratch[i]);
+		free(scratch[i]);
+		scratch[i] = NULL;
+	}
+}
+
 static void world_close(void)
 {
+	for (size_t i = 0; file_kinds[i]; i++)
+		if (world.scratch[i] && file_kinds[i]->silence)
+			file_kinds[i]->silence(&world, &world_error);
+	end_scratch(world.scratch, true);
 	for (size_t i = 0; i < world.n; i++)
 		close(world.files[i].number);
 }
@@ -425,6 +465,9 @@ static int world_make(void)
 		free(restore.scratch[i]);
 	if (result < 0)
 		return -1;
+	for (size_t i = 0; file_kinds[i]; i++)
+		if (world.workshop[i] && file_kinds[i]->release)
+			file_kinds[i]->release(&restore);
 	int aside[WORLD_FILES];
 	for (size_t i = 0; i < world.n; i++) {
 		aside[i] = fcntl(world.files[i].made, F_DUPFD_CLOEXEC, 600);
@@ -457,7 +500,7 @@ static void world_round(size_t n, const int *fds)
 static int world_setup(void **state)
 {
 	(void)state;
-	world = (struct dump){.stdio = {-1, -1, -1}};
+	world = (struct dump){.stdio = {-1, -1, -1}, .options.kill = 1};
 	world_error = (struct fsnap_error){0};
 	world.process.pid = world.process.live = getpid();
 	world.process.proc = open("/proc/self", O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -479,10 +522,8 @@ static int world_teardown(void **state)
 	}
 	for (size_t i = 1; i <= world.n_ghosts; i++)
 		close(world.ghosts[i]);
-	for (size_t i = 0; i < WORLD_KINDS; i++) {
-		free(world.scratch[i]);
-		free(world.workshop[i]);
-	}
+	end_scratch(world.scratch, true);
+	end_scratch(world.workshop, false);
 	close(world.process.proc);
 	peek_close(world.peek);
 	return 0;

@@ -1,0 +1,77 @@
+/*
+ * tcp_parts.h - what tcp.c is made of.
+ *
+ *	tcp_look.c	a dump's view of all connections of the tree together
+ *	tcp_made.c	connections made again in repair mode (tcp(7) has nothing on it: net/ipv4/tcp.c)
+ *	tcp_forge.c	segments as the other end would send them
+ *	tcp_hold.c	packets held back meanwhile
+ *	tcp_sweep.c	remains of dead connections taken away
+ */
+#ifndef ENGINE_KINDS_TCP_PARTS_H
+#define ENGINE_KINDS_TCP_PARTS_H
+
+#include <netinet/in.h>
+
+#include "engine/kinds/inet_address.h"
+#include "engine/kinds/kinds.h"
+#include "engine/kinds/sockopt.h"
+#include "engine/kinds/tcp_hold.h"
+
+/* image_file_tcp.state */
+enum { TCP_IS_LISTENING = 1, TCP_IS_CONNECTION = 2, TCP_IS_BOUND = 3, TCP_IS_ENDED = 4 };
+/* image_file_tcp.kept */
+enum { TCP_RESET = 0, TCP_INSIDE = 1, TCP_OUTSIDE = 2 };
+
+/* linux/tcp.h has these; it cannot be included along with netinet/tcp.h. */
+enum { TCP_NO_QUEUE_ = 0, TCP_RECEIVING = 1, TCP_SENDING = 2 };
+#define TCP_REPAIR_SILENT_OFF (-1) /* TCP_REPAIR_OFF_NO_WP: no window probe */
+
+struct tcp_window { /* struct tcp_repair_window */
+	uint32_t snd_wl1, snd_wnd, max_window, rcv_wnd, rcv_wup;
+};
+
+/* Was our FIN put into the send queue; did the other's arrive? */
+bool tcp_sent_fin(unsigned phase);
+bool tcp_got_fin(unsigned phase);
+
+struct tcp_ends tcp_ends_of(const image_file_tcp *state);
+
+int tcp_set(int fd, int option, int value);
+
+/* What waits to be read of the socket, malloc'ed. */
+int tcp_peek(int fd, unsigned *len, char **val, struct fsnap_error *err);
+
+/* --- dump (tcp_look.c) ------------------------------------------------------------- */
+
+/* Takes a connection into account; the rest is done when all are known. */
+int tcp_look_add(const struct fd_view *fd, image_file *file, image_file_tcp *state,
+		 struct fsnap_error *err);
+/* All connections, once: which can be kept, and their state. */
+int tcp_look_at_all(struct dump *dump, struct fsnap_error *err);
+/* See struct file_kind. */
+int tcp_silence(struct dump *dump, struct fsnap_error *err);
+void tcp_dump_end(void *scratch);
+/* Defaults of options, for sockopts_save(). NULL with *err set: no memory. */
+struct sockopt_defaults *tcp_defaults(struct dump *dump, struct fsnap_error *err);
+
+/* --- restore (tcp_made.c) ------------------------------------------------------------ */
+
+/* Makes one that is kept; -1 with *err set. *reset: it cannot be, and should come back reset. */
+int tcp_made(struct restore *restore, const image_file *file, const image_file_tcp *state,
+	     bool *reset, struct fsnap_error *err);
+int tcp_made_connect(struct restore *restore, const image_file *file, const image_file_tcp *state,
+		     int fd, struct fsnap_error *err);
+void tcp_made_release(struct restore *restore);
+void tcp_restore_end(void *scratch);
+
+/* Binds and, if it is a listener, listens (tcp.c). */
+int tcp_bind(int fd, const image_file_tcp *state, struct fsnap_error *err);
+
+/* --- tcp_forge.c ------------------------------------------------------------------------ */
+
+enum { TCP_FORGE_FIN = 0x01, TCP_FORGE_ACK = 0x10 };
+
+/* Delivers a segment to our end of a connection as if its other end had sent it. */
+int tcp_forge(const struct tcp_ends *ends, uint32_t seq, uint32_t ack, unsigned flags);
+
+#endif
