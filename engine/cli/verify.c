@@ -1,6 +1,6 @@
 /*
- * verify.c - fsnap verify: opening an image checks everything but its pages; they
- * are checked here, block by block.
+ * verify.c - fsnap verify: opening an image checks everything but its pages and its
+ * hints; they are checked here, the pages block by block.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -40,7 +40,8 @@ static void check(struct catalogue *catalogue, const char *name, struct verdict 
 		return;
 	snprintf(verdict->name, sizeof(verdict->name), "%s", image_name(image));
 	verdict->pages = image_pages(image);
-	check_pages(image, &progress, &verdict->err);
+	if (check_pages(image, &progress, &verdict->err) == 0)
+		image_hints(image, &verdict->err);
 	progress_end(&progress);
 	image_close(image);
 }

@@ -92,6 +92,7 @@ def damaged(t, image):
         file.seek(offset + length // 2)
         file.write(bytes([byte[0] ^ 0x40]))
     t.expect_error(t.fsnap.run("heat", image, "--json"), 6, "IMAGE_CORRUPT", "hints")
+    t.expect_error(t.fsnap.run("verify", image, "--json"), 6, "IMAGE_CORRUPT", "hints")
     return t.restore(image)["pid"]
 
 
