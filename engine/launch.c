@@ -81,6 +81,7 @@ int launch_reserve(struct restore *restore, struct fsnap_error *err)
 		.parked = { hole + CONTROL_SPACE, hole + CONTROL_SPACE + parking_space(&restore->model.ipc) },
 		.specials = specials,
 		.n_specials = n_specials,
+		.redirection = restore->foreign ? &restore->redirection : NULL,
 	};
 	return specials ? 0 : -1;
 }

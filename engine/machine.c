@@ -76,8 +76,14 @@ int machine_describe(image_machine *machine, struct fsnap_error *err)
 		list[i] = (image_special){ strdup(specials[i].name), size / STORE_PAGE };
 		if (!list[i].name)
 			return fail(err, FSNAP_E_NOMEM, ENOMEM, "describing the machine");
-		if (strcmp(specials[i].name, "[vdso]") == 0)
-			machine->vdso_hash = hash_bytes((void *)specials[i].start, size);
+		if (strcmp(specials[i].name, "[vdso]") != 0)
+			continue;
+		machine->vdso_hash = hash_bytes((void *)specials[i].start, size);
+		machine->vdso.vdso_val = malloc(size);
+		if (!machine->vdso.vdso_val)
+			return fail(err, FSNAP_E_NOMEM, ENOMEM, "describing the machine");
+		memcpy(machine->vdso.vdso_val, (void *)specials[i].start, size);
+		machine->vdso.vdso_len = (u_int)size;
 	}
 	return 0;
 }
@@ -115,12 +121,6 @@ int machine_check(const image_machine *there, struct fsnap_error *err)
 	int result = machine_describe(&here, err);
 	if (result == 0)
 		result = check_cpu(there, &here, err);
-	if (result == 0 && there->vdso_hash != here.vdso_hash) {
-		result = fail(err, FSNAP_E_KERNEL_LACKS, 0,
-			      "the vDSO of this kernel (%s) differs from the image's (%s)", here.kernel,
-			      there->kernel);
-		error_hint(err, "restore on the kernel build that dumped it");
-	}
 	xdr_free((xdrproc_t)xdr_image_machine, (char *)&here);
 	return result;
 }

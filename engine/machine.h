@@ -4,6 +4,7 @@
 #ifndef ENGINE_MACHINE_H
 #define ENGINE_MACHINE_H
 
+#include "engine/model.h"
 #include "image.h"
 #include "restorer/memory.h"
 #include "store/error.h"
@@ -12,8 +13,13 @@
  * kernel has the same. */
 int machine_describe(image_machine *machine, struct fsnap_error *err);
 
-/* Can what `machine` describes run here? IMAGE_CPU or KERNEL_LACKS, naming what is missing. */
+/* Has this machine what the program needs? IMAGE_CPU, naming what is missing. */
 int machine_check(const image_machine *machine, struct fsnap_error *err);
+
+/* foreign.c: an image of another kernel build. *redirection is filled, and *foreign set, where calls of its vDSO have
+ * to be led to this kernel's. KERNEL_LACKS where that cannot be. */
+int machine_redirect(const struct model *model, struct vdso_redirection *redirection, bool *foreign,
+		     struct fsnap_error *err);
 
 /* Where the vDSO group lies in the calling process; malloc'ed. */
 struct memory_special *machine_specials(size_t *n, struct fsnap_error *err);

@@ -51,7 +51,13 @@ static int open_image(struct restore *restore, struct fsnap_error *err)
 	snprintf(restore->report->image, sizeof(restore->report->image), "%s", image_name(restore->image));
 	restore->report->old_pid = restore->model.tree.root_pid;
 	restore->report->bytes = image_pages(restore->image) * STORE_PAGE;
-	return machine_check(&restore->model.machine, err);
+	if (machine_check(&restore->model.machine, err) < 0 ||
+	    machine_redirect(&restore->model, &restore->redirection, &restore->foreign, err) < 0)
+		return -1;
+	if (restore->redirection.n_entries)
+		restore_note(restore, "this kernel is another build than that of the image (%s): calls of its vDSO are "
+			     "led to this kernel's", restore->model.machine.kernel);
+	return 0;
 }
 
 static int prepare(struct restore *restore, struct fsnap_error *err)

@@ -66,6 +66,8 @@ struct restore {
 	uint32_t n_parking;   /* tasks that will park: all but zombies */
 	uint32_t n_leaving;   /* of these, main threads that end then while others go on */
 	struct memory_source source;
+	struct vdso_redirection redirection; /* in use if source.redirection is set */
+	bool foreign; /* the image is of another kernel build */
 	struct heirlooms *heirlooms; /* NULL: no memory is shared copy-on-write */
 
 	void *control; /* control memory as mapped here, text first, at its address in all tasks */

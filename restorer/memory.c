@@ -52,24 +52,6 @@ uint64_t memory_find_hole(const image_mm *mms, size_t n, const struct memory_ran
 	return hole + size <= ADDRESS_END ? hole : 0;
 }
 
-static uint64_t special_size(const struct memory_source *source, size_t special)
-{
-	return source->specials[special].end - source->specials[special].start;
-}
-
-/* They keep their order and distances there: the code reads its data relative to itself. */
-static uint64_t parked_at(const struct memory_source *source, size_t special)
-{
-	return source->parked.start + (source->specials[special].start - source->specials[0].start);
-}
-
-static void move(struct plans *plans, uint32_t task, uint64_t from, uint64_t to, uint64_t size)
-{
-	plan_call(plans, task, SYS_mremap, IMM(from), IMM(size), IMM(size),
-		  IMM(MREMAP_MAYMOVE | MREMAP_FIXED), IMM(to));
-	plan_accept_equal(plans, (int64_t)to);
-}
-
 void memory_clear(struct plans *plans, uint32_t task, const struct memory_source *source)
 {
 	struct memory_range keep[16];
@@ -86,42 +68,7 @@ void memory_clear(struct plans *plans, uint32_t task, const struct memory_source
 			plan_call(plans, task, SYS_munmap, IMM(from), IMM(keep[i].start - from));
 		from = keep[i].end;
 	}
-	plan_note(plans, "vDSO out of the way");
-	for (size_t i = 0; i < source->n_specials; i++)
-		move(plans, task, source->specials[i].start, parked_at(source, i), special_size(source, i));
-}
-
-/* --- the vDSO group --------------------------------------------------------- */
-
-static const image_vma *special_named(const image_mm *mm, const char *name)
-{
-	for (u_int i = 0; i < mm->vmas.vmas_len; i++)
-		if (mm->vmas.vmas_val[i].kind == VMA_SPECIAL && strcmp(mm->vmas.vmas_val[i].name, name) == 0)
-			return &mm->vmas.vmas_val[i];
-	return NULL;
-}
-
-int memory_specials(struct plans *plans, uint32_t task, const struct memory_source *source,
-		    const image_mm *mm, struct fsnap_error *err)
-{
-	plan_note(plans, "vDSO to its old place");
-	for (size_t i = 0; i < source->n_specials; i++) {
-		const struct memory_special *ours = &source->specials[i];
-		const image_vma *vma = special_named(mm, ours->name);
-		/* A program that has unmapped it must not keep ours. */
-		if (!vma) {
-			plan_call(plans, task, SYS_munmap, IMM(parked_at(source, i)),
-				  IMM(special_size(source, i)));
-			continue;
-		}
-		if (special_size(source, i) != vma->end - vma->start) {
-			fail(err, FSNAP_E_KERNEL_LACKS, 0, "this kernel's %s differs from the image's",
-			     vma->name);
-			return error_hint(err, "restore on the kernel build that dumped it");
-		}
-		move(plans, task, parked_at(source, i), vma->start, special_size(source, i));
-	}
-	return 0;
+	memory_park(plans, task, source);
 }
 
 /* --- mappings ------------------------------------------------------------------ */

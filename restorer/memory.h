@@ -17,6 +17,7 @@
 #include <stdbool.h>
 
 #include "restorer/plan.h"
+#include "restorer/vdso.h"
 #include "store/store.h"
 
 struct memory_range {
@@ -40,6 +41,9 @@ struct memory_source {
 	struct memory_range parked;  /* right behind it: where the vDSO group waits, then room for attach.c */
 	struct memory_special *specials; /* where the kernel put the vDSO group in the restoring process */
 	size_t n_specials;
+	const struct vdso_redirection *redirection; /* the image is of another kernel build; NULL: of this one */
+	uint32_t patched;    /* specials.c: data of the old vDSO as laid last, */
+	uint64_t patched_by; /* and how far from it this kernel's was */
 };
 
 /* What memory_build() is still to do of an address space, where part of it was inherited. */
@@ -54,8 +58,10 @@ uint64_t memory_find_hole(const image_mm *mms, size_t n, const struct memory_ran
 			  size_t n_ours, uint64_t size);
 
 void memory_clear(struct plans *plans, uint32_t task, const struct memory_source *source);
-int memory_specials(struct plans *plans, uint32_t task, const struct memory_source *source,
-		    const image_mm *mm, struct fsnap_error *err);
+/* specials.c */
+void memory_park(struct plans *plans, uint32_t task, const struct memory_source *source);
+int memory_specials(struct plans *plans, uint32_t task, struct memory_source *source, const image_mm *mm,
+		    struct fsnap_error *err);
 int memory_build(struct plans *plans, uint32_t task, const struct memory_source *source,
 		 const image_mm *mm, const struct memory_part *part, struct fsnap_error *err);
 void memory_fields(struct plans *plans, uint32_t task, const struct memory_source *source,
