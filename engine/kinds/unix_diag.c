@@ -3,6 +3,7 @@
 #include <linux/sock_diag.h>
 #include <linux/unix_diag.h>
 #include <netinet/tcp.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -30,14 +31,20 @@ static struct unix_facts *add_facts(void **slot)
 	return facts;
 }
 
+/* The kernel lists them in the order in which accept(2) will find them. */
 static bool add_waiting(void **slot, uint32_t listener, const uint32_t *clients, size_t n)
 {
 	for (size_t i = 0; i < n; i++) {
-		struct unix_facts *facts = add_facts(slot);
-		if (!facts)
+		struct unix_facts *in = add_facts(slot);
+		if (!in)
 			return false;
-		facts->ino = clients[i];
-		facts->waits_at = listener;
+		*in = (struct unix_facts){.about = UNIX_FACTS_QUEUE, .ino = listener,
+					  .place = (uint32_t)i, .peer = clients[i]};
+		struct unix_facts *client = add_facts(slot);
+		if (!client)
+			return false;
+		*client = (struct unix_facts){.about = UNIX_FACTS_WAITS, .ino = clients[i],
+					      .peer = listener};
 	}
 	return true;
 }
@@ -122,32 +129,63 @@ static int ask(void **slot, uint32_t ino, struct fsnap_error *err)
 	}
 }
 
-static const struct unix_facts *find(const struct unix_scratch *scratch, uint64_t ino)
+static int compare(const void *a, const void *b)
 {
-	for (size_t i = 0; scratch && i < scratch->n; i++)
-		if (scratch->facts[i].ino == ino && !scratch->facts[i].waits_at)
-			return &scratch->facts[i];
-	return NULL;
+	const struct unix_facts *left = a, *right = b;
+	if (left->about != right->about)
+		return left->about < right->about ? -1 : 1;
+	if (left->ino != right->ino)
+		return left->ino < right->ino ? -1 : 1;
+	return left->place < right->place ? -1 : left->place > right->place;
 }
 
-const struct unix_facts *unix_facts_of(void **slot, uint64_t ino, struct fsnap_error *err)
+static int ask_sorted(void **slot, uint32_t ino, struct fsnap_error *err)
 {
-	if (!*slot && ask(slot, 0, err) < 0)
+	int result = ask(slot, ino, err);
+	struct unix_scratch *scratch = *slot;
+	if (scratch)
+		qsort(scratch->facts, scratch->n, sizeof(scratch->facts[0]), compare);
+	return result;
+}
+
+static struct unix_facts *find(struct unix_scratch *scratch, enum unix_facts_about about, uint64_t ino)
+{
+	struct unix_facts key = {.about = about, .ino = (uint32_t)ino};
+	return scratch && ino ? bsearch(&key, scratch->facts, scratch->n, sizeof(key), compare) : NULL;
+}
+
+struct unix_facts *unix_facts_of(void **slot, uint64_t ino, struct fsnap_error *err)
+{
+	if (!*slot && ask_sorted(slot, 0, err) < 0)
 		return NULL;
-	const struct unix_facts *facts = find(*slot, ino);
+	struct unix_facts *facts = find(*slot, UNIX_FACTS_SOCKET, ino);
 	/* A long answer comes in parts, and sockets of others that vanish meanwhile may hide one. */
-	if (!facts && ask(slot, (uint32_t)ino, err) == 0)
-		facts = find(*slot, ino);
+	if (!facts && ask_sorted(slot, (uint32_t)ino, err) == 0)
+		facts = find(*slot, UNIX_FACTS_SOCKET, ino);
 	if (!facts)
 		fail(err, FSNAP_E_SYSTEM, 0, "the kernel does not know Unix socket %llu",
 		     (unsigned long long)ino);
 	return facts;
 }
 
-uint32_t unix_waits_at(const struct unix_scratch *scratch, uint64_t ino)
+unsigned unix_saved_as(struct unix_scratch *scratch, uint64_t ino)
 {
-	for (size_t i = 0; scratch && i < scratch->n; i++)
-		if (scratch->facts[i].ino == ino && scratch->facts[i].waits_at)
-			return scratch->facts[i].waits_at;
-	return 0;
+	const struct unix_facts *facts = find(scratch, UNIX_FACTS_SOCKET, ino);
+	return facts ? facts->file : 0;
+}
+
+uint32_t unix_waits_at(struct unix_scratch *scratch, uint64_t ino)
+{
+	const struct unix_facts *facts = find(scratch, UNIX_FACTS_WAITS, ino);
+	return facts ? facts->peer : 0;
+}
+
+const struct unix_facts *unix_waiting(struct unix_scratch *scratch, uint64_t listener, size_t *n)
+{
+	const struct unix_facts *first = find(scratch, UNIX_FACTS_QUEUE, listener);
+	*n = 0;
+	while (first && first + *n < scratch->facts + scratch->n &&
+	       first[*n].about == UNIX_FACTS_QUEUE && first[*n].ino == listener)
+		++*n;
+	return first;
 }

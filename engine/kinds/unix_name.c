@@ -1,38 +1,46 @@
 /*
  * Names of Unix sockets.  A name is the string the program gave to bind(2), and
  * getsockname(2) tells it again: a relative path stays one, so binding happens in
- * the directory it starts from.
+ * the directory it starts from.  Where the name must be seen but no file must
+ * appear (the original has lost its own, or it is that of a listener who has
+ * accepted), it is bound in the shadow.
  */
 #include <fcntl.h>
-#include <pthread.h>
-#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "engine/errand.h"
 #include "engine/kinds/unix_parts.h"
 #include "engine/kinds/values.h"
 #include "store/scope.h"
 
 #define NO_NAME (sizeof(sa_family_t)) /* length of the address of an unbound socket */
 
-/* The path as a string, or NULL: unbound or abstract. */
-static const char *path_of(const image_file_unix *state, char *path)
+#define PATH_ROOM 160
+
+bool unix_is_abstract(struct unix_address name)
 {
-	size_t length = state->address.address_len;
-	if (length <= NO_NAME || !state->address.address_val[NO_NAME])
+	return name.length > NO_NAME && !name.bytes[NO_NAME];
+}
+
+/* The path as a string, or NULL: unbound or abstract. */
+static const char *path_in(struct unix_address name, char *path)
+{
+	if (name.length <= NO_NAME || unix_is_abstract(name))
 		return NULL;
-	memcpy(path, state->address.address_val + NO_NAME, length - NO_NAME);
-	path[length - NO_NAME] = '\0';
+	memcpy(path, name.bytes + NO_NAME, name.length - NO_NAME);
+	path[name.length - NO_NAME] = '\0';
 	return path;
 }
 
-bool unix_same_name(const image_file_unix *a, const image_file_unix *b)
+static const char *path_of(const image_file_unix *state, char *path)
 {
-	return a->address.address_len > NO_NAME && a->address.address_len == b->address.address_len &&
-	       !memcmp(a->address.address_val, b->address.address_val, a->address.address_len);
+	return path_in(unix_address(state), path);
 }
 
 /* --- dump --------------------------------------------------------------------- */
@@ -52,7 +60,7 @@ static bool find_file(const struct fd_view *fd, const struct unix_facts *facts, 
 static int save_file(const struct fd_view *fd, const struct unix_facts *facts,
 		     image_file_unix *state, struct fsnap_error *err)
 {
-	char path[160], directory[IMAGE_NAME];
+	char path[PATH_ROOM], directory[IMAGE_NAME];
 	struct stat found;
 	directory[0] = '\0';
 	if (path_of(state, path)) {
@@ -135,39 +143,24 @@ int unix_remap(struct restore *restore, image_file_unix *state, struct fsnap_err
 	return restore_remap(restore, &state->directory, err);
 }
 
-/* --- restore -------------------------------------------------------------------- */
+/* --- restore: the shadow ------------------------------------------------------------ */
 
-/* One step with a name, to be done in the directory that relative names start from. */
-struct step {
-	int (*run)(struct step *step);
-	const image_file_unix *state;
-	int fd;
-	int result, sys;
-};
+#ifndef SYS_fsopen
+#define SYS_fsopen 430
+#define SYS_fsconfig 431
+#define SYS_fsmount 432
+#endif
+#define FSNAP_FSCONFIG_CMD_CREATE 6
 
-static void *run_in_directory(void *arg)
+int unix_shadow_root(struct unix_shadow *shadow)
 {
-	struct step *step = arg;
-	step->result = -1;
-	if (unshare(CLONE_FS) == 0 && chdir(step->state->directory) == 0)
-		step->result = step->run(step);
-	step->sys = errno;
-	return NULL;
-}
-
-/* The working directory belongs to the whole process, so another one needs a thread that has
- * left that arrangement. */
-static int run(struct step *step)
-{
-	pthread_t thread;
-	if (!step->state->directory[0])
-		return step->run(step);
-	errno = pthread_create(&thread, NULL, run_in_directory, step);
-	if (errno)
-		return -1;
-	pthread_join(thread, NULL);
-	errno = step->sys;
-	return step->result;
+	if (shadow->tried)
+		return shadow->fd;
+	shadow->tried = true;
+	cleanup_fd int context = (int)syscall(SYS_fsopen, "tmpfs", 1 /* FSOPEN_CLOEXEC */);
+	if (context >= 0 && syscall(SYS_fsconfig, context, FSNAP_FSCONFIG_CMD_CREATE, NULL, NULL, 0) == 0)
+		shadow->fd = (int)syscall(SYS_fsmount, context, 1 /* FSMOUNT_CLOEXEC */, 0);
+	return shadow->fd;
 }
 
 static const struct sockaddr *address_of(const image_file_unix *state, socklen_t *size)
@@ -176,6 +169,72 @@ static const struct sockaddr *address_of(const image_file_unix *state, socklen_t
 	if (*size > sizeof(struct sockaddr_un))
 		*size = sizeof(struct sockaddr_un);
 	return (const struct sockaddr *)state->address.address_val;
+}
+
+/* The directories that the name needs. The shadow has no others, so `..` leads nowhere new. */
+static void make_directories(char *path)
+{
+	for (char *slash = strchr(path + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
+		*slash = '\0';
+		mkdir(path, 0755);
+		*slash = '/';
+	}
+}
+
+int unix_bind_here(struct unix_address name, int fd)
+{
+	char path[PATH_ROOM];
+	bool file = path_in(name, path);
+	if (file)
+		make_directories(path);
+	if (bind(fd, (const struct sockaddr *)name.bytes, name.length) < 0)
+		return -1;
+	return file ? chmod(path, 0777) : 0;
+}
+
+void unix_unbind_here(struct unix_address name)
+{
+	char path[PATH_ROOM];
+	if (path_in(name, path))
+		unlink(path);
+}
+
+/* --- restore: one step with a name ----------------------------------------------------- */
+
+struct step {
+	int (*run)(struct step *step);
+	const image_file_unix *state;
+	int fd;
+	int result, sys;
+};
+
+static void run_there(void *arg)
+{
+	struct step *step = arg;
+	step->result = -1;
+	if (!step->state->directory || !step->state->directory[0] || chdir(step->state->directory) == 0)
+		step->result = step->run(step);
+	step->sys = errno;
+}
+
+static void run_in_shadow(void *arg)
+{
+	struct step *step = arg;
+	step->result = step->run(step);
+	step->sys = errno;
+}
+
+/* In the directory that relative names start from; the working directory is our whole process'. */
+static int run(struct step *step, int shadow)
+{
+	const char *directory = step->state->directory;
+	if (shadow < 0 && !(directory && directory[0]))
+		return step->run(step);
+	struct errand errand = {.root = shadow, .work = shadow < 0 ? run_there : run_in_shadow, .arg = step};
+	if (errand_run(&errand) < 0)
+		return -1;
+	errno = step->sys;
+	return step->result;
 }
 
 /* The file of a socket that is gone: connecting finds nobody behind it. */
@@ -191,7 +250,7 @@ static bool is_left_over(struct step *step, const char *path)
 
 static int bind_step(struct step *step)
 {
-	char buffer[160];
+	char buffer[PATH_ROOM];
 	const char *path = path_of(step->state, buffer);
 	socklen_t size;
 	const struct sockaddr *address = address_of(step->state, &size);
@@ -202,17 +261,31 @@ static int bind_step(struct step *step)
 		else
 			errno = EADDRINUSE;
 	}
-	if (result < 0 || !path || !step->state->mode)
+	if (result < 0 || !path)
 		return result;
+	if (!step->state->mode) /* its file was gone */
+		return unlink(path);
 	/* bind(2) took our umask and our user. Owner first: it may clear bits of the mode. */
 	if (chown(path, step->state->uid, step->state->gid) < 0 && errno != EPERM)
 		return -1;
 	return chmod(path, step->state->mode & 07777);
 }
 
-int unix_bind(const image_file *file, const image_file_unix *state, int fd, struct fsnap_error *err)
+static int bind_shadow_step(struct step *step)
 {
-	char buffer[160];
+	return unix_bind_here(unix_address(step->state), step->fd);
+}
+
+bool unix_in_shadow(const image_file_unix *state)
+{
+	char path[PATH_ROOM];
+	return !state->mode && path_of(state, path);
+}
+
+int unix_bind(struct unix_shadow *shadow, const image_file *file, const image_file_unix *state, int fd,
+	      struct fsnap_error *err)
+{
+	char buffer[PATH_ROOM];
 	const char *path = path_of(state, buffer);
 	struct step step = {.run = bind_step, .state = state, .fd = fd};
 	if (!state->address.address_len)
@@ -220,7 +293,10 @@ int unix_bind(const image_file *file, const image_file_unix *state, int fd, stru
 	if (state->address.address_len <= NO_NAME)
 		return fail(err, FSNAP_E_IMAGE_CORRUPT, 0, "file %u (%s): its address is too short", file->id,
 			    file->label);
-	if (run(&step) == 0)
+	int root = unix_in_shadow(state) ? unix_shadow_root(shadow) : -1;
+	if (root >= 0)
+		step.run = bind_shadow_step;
+	if (run(&step, root) == 0)
 		return 0;
 	int sys = errno;
 	char name[160];
@@ -244,22 +320,8 @@ static int connect_step(struct step *step)
 	return connect(step->fd, address, size);
 }
 
-int unix_connect(int fd, const image_file_unix *to)
+int unix_connect(struct unix_shadow *shadow, int fd, const image_file_unix *to)
 {
 	struct step step = {.run = connect_step, .state = to, .fd = fd};
-	return run(&step);
-}
-
-static int forget_step(struct step *step)
-{
-	char path[160];
-	return unlink(path_of(step->state, path));
-}
-
-void unix_forget_name(const image_file_unix *state)
-{
-	char path[160];
-	struct step step = {.run = forget_step, .state = state};
-	if (!state->mode && path_of(state, path))
-		run(&step);
+	return run(&step, shadow && unix_in_shadow(to) ? unix_shadow_root(shadow) : -1);
 }

@@ -385,11 +385,25 @@ static void through_xdr(struct world_file *entry)
 	assert_true(proc(&xdr, &entry->state));
 }
 
+/* A file that a message showed first has a number after all. */
+static void number_file(unsigned id, int number)
+{
+	struct world_file *entry = &world.files[id - 1];
+	if (entry->number == number)
+		return;
+	close(entry->number);
+	entry->number = world.fds[id - 1].fd = number;
+}
+
 static int world_save(size_t n, const int *fds)
 {
-	for (size_t i = 0; i < n; i++)
-		if (!known_file(fds[i]) && save_one(fds[i], NULL) < 0)
+	for (size_t i = 0; i < n; i++) {
+		unsigned id = known_file(fds[i]);
+		if (id)
+			number_file(id, fds[i]);
+		else if (save_one(fds[i], NULL) < 0)
 			return -1;
+	}
 	for (size_t i = 0; i < world.n; i++) {
 		struct world_file *entry = &world.files[i];
 		const struct file_kind *kind = file_kind_find(entry->file.kind);
