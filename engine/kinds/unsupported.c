@@ -20,8 +20,6 @@ struct known {
 static const struct known known[] = {
 	{"anon_inode:[io_uring]", "an io_uring instance",
 	 "Many programs have a setting that makes them use epoll or threads instead."},
-	{"anon_inode:inotify", "an inotify instance",
-	 "Many programs can poll for changes instead, or run without watching files."},
 	{"anon_inode:[fanotify]", "a fanotify instance", "Stop watching before the dump."},
 	{"anon_inode:[userfaultfd]", "a userfaultfd",
 	 "Its memory is still being filled by the program: dump when that is over."},
@@ -146,7 +144,7 @@ static int unsupported_make(struct restore *restore, const image_file *file, con
 
 const struct file_kind kind_unsupported = {
 	.name = "unsupported",
-	.refuses = "inotify, fanotify, io_uring, userfaultfd, BPF, perf, netlink, raw IP, "
+	.refuses = "fanotify, io_uring, userfaultfd, BPF, perf, netlink, raw IP, "
 		   "message queues, secret memory, other devices and whatever is new",
 	.shown_by = "kinds",
 	.xdr = (xdrproc_t)xdr_nothing,

@@ -13,7 +13,7 @@ from fsnap import EXIT_REFUSED  # noqa: E402
 
 # What the message must name, in the words a user would search for.
 KINDS = {
-    "inotify": "inotify", "fanotify": "fanotify", "io_uring": "io_uring", "sysv_shm": "System V",
+    "fanotify": "fanotify", "io_uring": "io_uring", "sysv_shm": "System V",
     "userfaultfd": "userfaultfd", "netlink": "netlink", "packet": "packet", "raw": "raw",
     "mqueue": "message queue", "pidfd": "pidfd", "bpf": "BPF", "aio": "asynchronous I/O",
     "namespace": "namespace", "own_namespace": "namespace",

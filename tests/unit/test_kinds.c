@@ -15,6 +15,7 @@
 #include <sys/inotify.h>
 #include <sys/mman.h>
 #include <sys/signalfd.h>
+#include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <termios.h>
 
@@ -119,11 +120,38 @@ static void devices_and_directories(void **state)
 static void refused_by_name(void **state)
 {
 	(void)state;
-	int fd = inotify_init();
+	int fd = (int)syscall(430 /* fsopen */, "tmpfs", 0);
+	if (fd < 0)
+		skip();
 	assert_int_equal(world_save(1, &fd), -1);
 	assert_int_equal(world_error.code, FSNAP_E_UNSUPPORTED);
-	assert_non_null(strstr(world_error.message, "inotify"));
+	assert_non_null(strstr(world_error.message, "fsopen"));
 	assert_true(world_error.hint[0]);
+}
+
+static void inotify_keeps_numbers_and_events(void **state)
+{
+	(void)state;
+	char directory[] = "/tmp/fsnap-kinds-XXXXXX", path[64], buffer[512];
+	assert_non_null(mkdtemp(directory));
+	int fd = inotify_init1(IN_NONBLOCK);
+	inotify_rm_watch(fd, inotify_add_watch(fd, "/", IN_CREATE));
+	assert_int_equal(read(fd, buffer, sizeof(buffer)), sizeof(struct inotify_event));
+	int wd = inotify_add_watch(fd, directory, IN_CREATE | IN_DELETE);
+	snprintf(path, sizeof(path), "%s/made", directory);
+	close(open(path, O_CREAT | O_WRONLY, 0600));
+	unlink(path);
+	world_round(1, &fd);
+	const struct inotify_event *event = (const void *)buffer;
+	assert_int_equal(read(fd, buffer, 32), 32);
+	assert_int_equal(event->wd, wd);
+	assert_int_equal(event->mask, IN_CREATE);
+	assert_string_equal(event->name, "made");
+	assert_int_equal(read(fd, buffer, 32), 32);
+	assert_int_equal(event->mask, IN_DELETE);
+	assert_int_equal(inotify_add_watch(fd, directory, IN_CREATE), wd);
+	assert_int_equal(inotify_add_watch(fd, "/", IN_CREATE), wd + 1);
+	rmdir(directory);
 }
 
 /* --- pipes ------------------------------------------------------------------------ */
@@ -467,6 +495,7 @@ int main(void)
 		in_world(lease_on_a_deleted_file_is_refused),
 		in_world(devices_and_directories),
 		in_world(refused_by_name),
+		in_world(inotify_keeps_numbers_and_events),
 		in_world(pipe_keeps_content_and_capacity),
 		in_world(pipe_in_many_pieces),
 		in_world(pipe_reopened_keeps_its_descriptions),

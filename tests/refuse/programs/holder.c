@@ -19,7 +19,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/fanotify.h>
-#include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/ipc.h>
 #include <sys/mman.h>
@@ -37,12 +36,6 @@ static int keep(int fd)
 		exit(77);
 	}
 	return fd;
-}
-
-static void hold_inotify(void)
-{
-	int fd = keep(inotify_init1(IN_CLOEXEC));
-	keep(inotify_add_watch(fd, ".", IN_CREATE));
 }
 
 static void hold_fanotify(void)
@@ -193,7 +186,6 @@ static const struct {
 	const char *name;
 	void (*hold)(void);
 } kinds[] = {
-	{ "inotify", hold_inotify },
 	{ "fanotify", hold_fanotify },
 	{ "io_uring", hold_io_uring },
 	{ "sysv_shm", hold_sysv_shm },
