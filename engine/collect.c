@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "engine/dump.h"
+#include "engine/job_control.h"
 #include "engine/place.h"
 #include "engine/procfs.h"
 #include "engine/state/state.h"
@@ -107,6 +108,7 @@ static struct plans *ask(struct dump *dump, struct process *process, struct inqu
 	plan_call(plans, 0, SYS_brk, IMM(0));
 	inquiry->brk = plan_result(plans);
 	inquiry->undo = ipc_ask(dump, plans, 0);
+	jobs_ask(process, plans);
 	return plans;
 }
 
@@ -115,6 +117,7 @@ static int answer(struct dump *dump, const struct placement *placement, const st
 {
 	struct ctl *ctl = placed_ctl(placement->placed);
 	placement->process->mm.brk = (uint64_t)plans_slot(placement->plans, ctl, inquiry->brk);
+	jobs_answer(placement->process, placement->plans, ctl);
 	if (ipc_answer(dump, placement->process, placement->plans, ctl, inquiry->undo, err) < 0)
 		return -1;
 	return survey_answer(inquiry->survey, placement->plans, ctl, err);

@@ -29,6 +29,7 @@
 #include <unistd.h>
 
 #include "engine/compile.h"
+#include "engine/job_control.h"
 #include "engine/kinds/locks.h"
 #include "engine/machine.h"
 #include "engine/record_locks.h"
@@ -208,6 +209,8 @@ static int compile_process(struct restore *restore, const image_process *process
 	struct plans *plans = restore->plans;
 	uint32_t task = leader_task(restore, process);
 	struct rebuild r = rebuild_of(restore, process, 0);
+	if (jobs_hold_sigchld(restore, process))
+		r.hold_sigchld = &restore->sigchld_data[process - restore->model.processes];
 	const image_mm *mm = model_mm(&restore->model, process->mm);
 	family_await_parent(restore, process);
 	plan_note(plans, "end if the restore is given up");
@@ -224,6 +227,8 @@ static int compile_process(struct restore *restore, const image_process *process
 	    family_build(restore, process, err) < 0)
 		return -1;
 	family_await_zombies(restore, process);
+	jobs_stop_once(restore, process);
+	jobs_continue_children(restore, process);
 	if (heirlooms_settle(restore->heirlooms, plans, &restore->source, index, &part, err) < 0 ||
 	    memory_specials(plans, task, &restore->source, mm, err) < 0 ||
 	    memory_build(plans, task, &restore->source, mm, &part, err) < 0)

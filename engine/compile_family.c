@@ -72,7 +72,8 @@ int family_tasks(struct restore *restore, struct fsnap_error *err)
 {
 	struct family *family = &restore->family;
 	restore->stand_in_task = calloc(family->n_stand_ins + 1, sizeof(uint32_t));
-	if (!restore->stand_in_task)
+	restore->sigchld_data = calloc(family->n, sizeof(uint32_t));
+	if (!restore->stand_in_task || !restore->sigchld_data)
 		return fail(err, FSNAP_E_NOMEM, ENOMEM, "plans");
 	for (size_t i = 0; i < family->n_stand_ins; i++) {
 		const struct stand_in *stand_in = &family->stand_ins[i];
@@ -314,8 +315,10 @@ void family_foreground(struct restore *restore, const image_process *process)
 void family_await_zombies(struct restore *restore, const image_process *parent)
 {
 	const struct kin *kin = restore->family.kin;
-	size_t i = kin[parent - restore->model.processes].first_zombie;
-	for (; i != KIN_NONE; i = kin[i].next_zombie) {
+	size_t i = kin[parent - restore->model.processes].first_child;
+	for (; i != KIN_NONE; i = kin[i].next_child) {
+		if (!kin[i].zombie)
+			continue;
 		plan_note(restore->plans, "child %d has ended", kin[i].pid);
 		plan_call(restore->plans, leader_task(restore, parent), SYS_waitid, IMM(P_PID), IMM(kin[i].pid),
 			  IMM(0), IMM(WEXITED | WNOWAIT | __WALL), IMM(0));

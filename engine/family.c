@@ -156,15 +156,6 @@ static int choose_birth(struct family *family, size_t number, int session, const
 							  born_elsewhere(family, number, session, index, err);
 }
 
-static void list_zombie(struct family *family, size_t number)
-{
-	struct kin *kin = &family->kin[number];
-	if (!kin->zombie || kin->parent == KIN_NONE)
-		return;
-	kin->next_zombie = family->kin[kin->parent].first_zombie;
-	family->kin[kin->parent].first_zombie = number;
-}
-
 /* In reverse, so that each list is in the order of the records. */
 static void list_births(struct family *family)
 {
@@ -178,7 +169,10 @@ static void list_births(struct family *family)
 		kin->next = list ? *list : KIN_NONE;
 		if (list)
 			*list = i;
-		list_zombie(family, i);
+		if (kin->parent == KIN_NONE)
+			continue;
+		kin->next_child = family->kin[kin->parent].first_child;
+		family->kin[kin->parent].first_child = i;
 	}
 }
 
@@ -218,7 +212,7 @@ static int index_kin(struct family *family, struct numbers *index, int *births, 
 		struct kin *kin = &family->kin[i];
 		kin->parent = i ? numbers_get(index, kin->ppid) : KIN_NONE;
 		kin->first = kin->next = kin->first_stand_in = KIN_NONE;
-		kin->first_zombie = kin->next_zombie = KIN_NONE;
+		kin->first_child = kin->next_child = KIN_NONE;
 		births[i] = ANY;
 		if (numbers_put(index, kin->pid, i) < 0)
 			return fail(err, FSNAP_E_NOMEM, ENOMEM, "the family of processes");

@@ -45,7 +45,7 @@ struct kin {
 	bool adopts;	   /* is parent of a BIRTH_ORPHAN */
 	size_t first, next; /* those it makes; the next that the same maker makes */
 	size_t first_stand_in; /* those whose parent it is */
-	size_t first_zombie, next_zombie; /* children that have ended; the next of the same parent */
+	size_t first_child, next_child; /* its children; the next of the same parent */
 };
 
 struct stand_in {

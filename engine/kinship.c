@@ -38,6 +38,16 @@ static void note_leaders(struct dump *dump)
 	}
 }
 
+/* In the order in which the kernel lists them. */
+static void note_children(struct tree *tree)
+{
+	for (size_t i = tree->n_processes; i-- > 1;) {
+		struct process *child = tree->processes[i], *parent = tree_find(tree, child->ppid);
+		child->next_sibling = parent->first_child;
+		parent->first_child = child;
+	}
+}
+
 int kinship_collect(struct dump *dump, struct fsnap_error *err)
 {
 	struct tree *tree = &dump->tree;
@@ -45,6 +55,7 @@ int kinship_collect(struct dump *dump, struct fsnap_error *err)
 	if (!family.kin)
 		return fail(err, FSNAP_E_NOMEM, ENOMEM, "the family of processes");
 	note_leaders(dump);
+	note_children(tree);
 	for (size_t i = 0; i < tree->n_processes; i++) {
 		const struct process *process = tree->processes[i];
 		const image_process *image = &process->image;

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "engine/frame.h"
+#include "engine/job_control.h"
 #include "engine/machine.h"
 #include "engine/procfs.h"
 #include "engine/restore.h"
@@ -346,12 +347,18 @@ static int unmap_control(struct restore *restore, struct task *leader, const ima
 	return 0;
 }
 
-static int become_program(struct restore *restore, struct process *process, struct fsnap_error *err)
+static int set_tasks(struct restore *restore, struct process *process, struct fsnap_error *err)
 {
 	const image_process *image = model_process(&restore->model, process->pid);
 	for (size_t i = 0; i < process->n_tasks; i++)
 		if (set_task(process->tasks[i], &image->threads.threads_val[i + image->leader_ended], err) < 0)
 			return -1;
+	return 0;
+}
+
+static int become_program(struct restore *restore, struct process *process, struct fsnap_error *err)
+{
+	const image_process *image = model_process(&restore->model, process->pid);
 	if (unmap_control(restore, process->tasks[0], model_mm(&restore->model, image->mm), err) < 0)
 		return -1;
 	for (size_t i = 0; i < process->n_tasks; i++) {
@@ -379,15 +386,17 @@ int release(struct restore *restore, struct fsnap_error *err)
 	if (stop_all(tree, err) < 0)
 		return -1;
 	for (size_t i = 0; i < tree->n_processes; i++)
+		if (set_tasks(restore, tree->processes[i], err) < 0)
+			return -1;
+	if (jobs_stop(restore, err) < 0)
+		return -1;
+	for (size_t i = 0; i < tree->n_processes; i++)
 		if (become_program(restore, tree->processes[i], err) < 0)
 			return -1;
 	workshop_release(restore);
 	let_live(tree);
 	for (size_t i = 0; i < tree->n_processes; i++) {
 		struct process *process = tree->processes[i];
-		/* Stopped jobs stop again, before their next instruction. */
-		if (model_process(&restore->model, process->pid)->stopped)
-			kill(process->pid, SIGSTOP);
 		for (size_t j = 0; j < process->n_tasks; j++)
 			trace_detach(process->tasks[j]);
 	}

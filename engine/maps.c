@@ -238,6 +238,7 @@ int maps_collect(struct dump *dump, struct process *process, struct fsnap_error 
 	note_fields(mm, &stat);
 	process->image.pgid = stat.pgid;
 	process->image.sid = stat.sid;
+	process->image.stop_told = process->image.stopped && !stat.exit_code;
 	if (!process->image.leader_ended) /* other threads have none */
 		process->image.exit_signal = stat.exit_signal;
 	cleanup_free char *text = procfs_read(process->proc, "maps", NULL, err);

@@ -50,10 +50,8 @@ static void release(void *array, size_t count, size_t size, xdrproc_t proc)
 
 const image_mm *model_mm(const struct model *model, unsigned id)
 {
-	for (size_t i = 0; i < model->n_mms; i++)
-		if (model->mms[i].id == id)
-			return &model->mms[i];
-	return NULL;
+	size_t at = numbers_get(&model->mm_by_id, (int)id);
+	return at == NUMBERS_NONE ? NULL : &model->mms[at];
 }
 
 const image_ghost *model_ghost(const struct model *model, unsigned id)
@@ -63,10 +61,28 @@ const image_ghost *model_ghost(const struct model *model, unsigned id)
 
 image_process *model_process(const struct model *model, int pid)
 {
+	size_t at = numbers_get(&model->by_pid, pid);
+	return at == NUMBERS_NONE ? NULL : &model->processes[at];
+}
+
+static int add_number(struct numbers *index, int number, size_t at, const char *twice, struct fsnap_error *err)
+{
+	if (number <= 0 || numbers_get(index, number) != NUMBERS_NONE)
+		return corrupt(err, twice, number);
+	if (numbers_put(index, number, at) < 0)
+		return fail(err, FSNAP_E_NOMEM, ENOMEM, "records of the image");
+	return 0;
+}
+
+static int number_records(struct model *model, struct fsnap_error *err)
+{
+	for (size_t i = 0; i < model->n_mms; i++)
+		if (add_number(&model->mm_by_id, (int)model->mms[i].id, i, "two address spaces of number", err) < 0)
+			return -1;
 	for (size_t i = 0; i < model->n_processes; i++)
-		if (model->processes[i].pid == pid)
-			return &model->processes[i];
-	return NULL;
+		if (add_number(&model->by_pid, model->processes[i].pid, i, "two processes of number", err) < 0)
+			return -1;
+	return 0;
 }
 
 static int check_identity(const struct model *model, const image_identity *identity, struct fsnap_error *err)
@@ -196,9 +212,6 @@ static int check_fds(const struct model *model, const image_process *process, st
 static int check_process(const struct model *model, size_t index, struct fsnap_error *err)
 {
 	const image_process *process = &model->processes[index];
-	for (size_t i = 0; i < index; i++)
-		if (model->processes[i].pid == process->pid)
-			return corrupt(err, "two processes of number", process->pid);
 	const image_process *parent = model_process(model, process->ppid);
 	/* Children of an ended process are its parent's; nobody would make them. */
 	if (index == 0 ? process->ppid != 0 || process->zombie :
@@ -264,7 +277,7 @@ static int check(struct model *model, const struct image *image, struct fsnap_er
 {
 	if (model->n_processes == 0)
 		return corrupt(err, "number of processes", 0);
-	if (index_ghosts(model, err) < 0)
+	if (number_records(model, err) < 0 || index_ghosts(model, err) < 0)
 		return -1;
 	for (size_t i = 0; i < model->n_mapped; i++)
 		if (model->mapped[i].id != i + 1 || check_identity(model, &model->mapped[i].identity, err) < 0)
@@ -317,5 +330,7 @@ void model_free(struct model *model)
 	RELEASE(mms, n_mms, image_mm);
 	RELEASE(files, n_files, image_file);
 	RELEASE(processes, n_processes, image_process);
+	numbers_free(&model->by_pid);
+	numbers_free(&model->mm_by_id);
 	xdr_free((xdrproc_t)xdr_image_ipc, (char *)&model->ipc);
 }

@@ -8,6 +8,7 @@
 #ifndef ENGINE_MODEL_H
 #define ENGINE_MODEL_H
 
+#include "engine/numbers.h"
 #include "store/store.h"
 
 /* What its mappings may span: whole pages of its own size. */
@@ -31,6 +32,7 @@ struct model {
 	image_process *processes; /* root first */
 	size_t n_processes;
 	image_ipc ipc; /* empty where the image has none */
+	struct numbers by_pid, mm_by_id; /* places in processes, mms */
 	unsigned max_space; /* highest number of a ghost or address space */
 };
 

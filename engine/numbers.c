@@ -33,9 +33,12 @@ static int make_room(struct numbers *numbers)
 
 int numbers_put(struct numbers *numbers, int number, size_t value)
 {
-	if (2 * (numbers->used + 1) > numbers->room && make_room(numbers) < 0)
-		return -1;
-	struct numbers_slot *slot = find(numbers->slots, numbers->room, number);
+	struct numbers_slot *slot = numbers->room ? find(numbers->slots, numbers->room, number) : NULL;
+	if (!slot || (!slot->number && 2 * (numbers->used + 1) > numbers->room)) {
+		if (make_room(numbers) < 0)
+			return -1;
+		slot = find(numbers->slots, numbers->room, number);
+	}
 	numbers->used += !slot->number;
 	*slot = (struct numbers_slot){ number, value };
 	return 0;

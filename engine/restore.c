@@ -114,6 +114,7 @@ static void restore_end(struct restore *restore)
 	heirlooms_free(restore->heirlooms);
 	free(restore->first_task);
 	free(restore->stand_in_task);
+	free(restore->sigchld_data);
 	family_free(&restore->family);
 	free(restore->source.specials);
 	inherited_free(&restore->self);

@@ -65,6 +65,8 @@ static int still_runs(struct task *task, struct fsnap_error *err)
 		return 0;
 	if (got > 0 && WIFSTOPPED(status)) {
 		task->stopped = true;
+		if (trace_is_harmless(task, status))
+			return trace_check(trace_continue(task, err), task, err);
 		return fail(err, FSNAP_E_SYSTEM, 0, "thread %d stopped inside the agent (signal %d)",
 			    task->tid, WSTOPSIG(status));
 	}

@@ -164,12 +164,54 @@ enum trace_result trace_await_stop(struct task *task, struct fsnap_error *err)
 	}
 }
 
+/* A request to stop that stands when the task goes on keeps it from its next instruction. */
+static enum trace_result go_nowhere(struct task *task, int signo, struct fsnap_error *err)
+{
+	int status;
+	enum trace_result result = request(task, PTRACE_INTERRUPT, 0, 0, "cannot be stopped", err);
+	if (result == TRACE_OK)
+		result = request(task, PTRACE_CONT, 0, (uintptr_t)signo, "cannot be continued", err);
+	task->stopped = task->stopped && result != TRACE_OK;
+	while (result == TRACE_OK && !task->stopped)
+		result = await(task, &status, err);
+	if (result == TRACE_OK && status >> 16 == PTRACE_EVENT_STOP)
+		task->group_stop = WSTOPSIG(status) == SIGTRAP ? 0 : WSTOPSIG(status);
+	return result;
+}
+
+enum trace_result trace_stop_job(struct task *task, int signo, struct fsnap_error *err)
+{
+	int status;
+	/* Nothing else may be taken out of the queues, and what is delivered must not be blocked. */
+	enum trace_result result = trace_set_mask(task, ~(1ull << (signo - 1)), err);
+	if (result == TRACE_OK && syscall(SYS_tgkill, task->process->pid, task->tid, SIGSTOP) < 0)
+		result = TRACE_DIED;
+	if (result == TRACE_OK)
+		result = request(task, PTRACE_CONT, 0, 0, "cannot be continued", err);
+	task->stopped = task->stopped && result != TRACE_OK;
+	if (result == TRACE_OK)
+		result = await(task, &status, err);
+	return result == TRACE_OK ? go_nowhere(task, signo, err) : result;
+}
+
+enum trace_result trace_join_stop(struct task *task, struct fsnap_error *err)
+{
+	return go_nowhere(task, 0, err);
+}
+
 void trace_await_end(struct task *task)
 {
 	int status;
 	while (task->seized && await(task, &status, NULL) == TRACE_OK)
 		;
 	task->stopped = false;
+}
+
+bool trace_is_harmless(struct task *task, int status)
+{
+	if (status >> 16 == 0 && WSTOPSIG(status) == SIGSTOP)
+		task->owed = SIGSTOP;
+	return status >> 16 == PTRACE_EVENT_STOP || (status >> 16 == 0 && WSTOPSIG(status) == SIGSTOP);
 }
 
 enum trace_result trace_continue(struct task *task, struct fsnap_error *err)

@@ -29,6 +29,15 @@ void trace_bury_threads(struct process *process);
  * is going to start again. */
 enum trace_result trace_hide_stop(struct task *task, struct fsnap_error *err);
 
+/* Stops the process of this task the way a signal of job control does, without an instruction of it being run;
+ * its other threads have to join in. For tasks whose registers and mask are to be set afterwards. */
+enum trace_result trace_stop_job(struct task *task, int signo, struct fsnap_error *err);
+enum trace_result trace_join_stop(struct task *task, struct fsnap_error *err);
+
+/* Is this stop none of the agent's doing? A job's, when our request to stop met a thread that stood still
+ * already, or SIGSTOP, which cannot be blocked and has to wait. */
+bool trace_is_harmless(struct task *task, int status);
+
 /* Lets a stopped task run on, traced. */
 enum trace_result trace_continue(struct task *task, struct fsnap_error *err);
 

@@ -26,7 +26,7 @@ struct process *tree_add(struct tree *tree, pid_t pid, pid_t ppid)
 	process->ppid = ppid;
 	process->live = pid;
 	process->proc = process->pidfd = process->mem = -1;
-	if (append((void ***)&tree->processes, &tree->n_processes, process) < 0) {
+	if (tree_put(tree, process) < 0) {
 		free(process);
 		return NULL;
 	}
@@ -47,12 +47,17 @@ struct task *process_add_task(struct process *process, pid_t tid)
 	return task;
 }
 
+/* Where it stands; n_processes: nowhere. The index may remember some that were taken out. */
+static size_t place_of(const struct tree *tree, pid_t pid)
+{
+	size_t at = numbers_get(&tree->index, pid);
+	return at < tree->n_processes && tree->processes[at]->pid == pid ? at : tree->n_processes;
+}
+
 struct process *tree_find(const struct tree *tree, pid_t pid)
 {
-	for (size_t i = 0; i < tree->n_processes; i++)
-		if (tree->processes[i]->pid == pid)
-			return tree->processes[i];
-	return NULL;
+	size_t at = place_of(tree, pid);
+	return at < tree->n_processes ? tree->processes[at] : NULL;
 }
 
 static void close_if_open(int fd)
@@ -81,19 +86,19 @@ void process_free(struct process *process)
 
 struct process *tree_take(struct tree *tree, pid_t pid)
 {
-	for (size_t i = 0; i < tree->n_processes; i++) {
-		struct process *process = tree->processes[i];
-		if (process->pid != pid)
-			continue;
-		for (tree->n_processes--; i < tree->n_processes; i++)
-			tree->processes[i] = tree->processes[i + 1];
-		return process;
-	}
-	return NULL;
+	size_t at = place_of(tree, pid);
+	if (at == tree->n_processes)
+		return NULL;
+	struct process *taken = tree->processes[at], *last = tree->processes[--tree->n_processes];
+	tree->processes[at] = last;
+	numbers_put(&tree->index, last->pid, at); /* it is known there: no memory is wanted */
+	return taken;
 }
 
 int tree_put(struct tree *tree, struct process *process)
 {
+	if (numbers_put(&tree->index, process->pid, tree->n_processes) < 0)
+		return -1;
 	return append((void ***)&tree->processes, &tree->n_processes, process);
 }
 
@@ -102,5 +107,6 @@ void tree_free(struct tree *tree)
 	for (size_t i = 0; i < tree->n_processes; i++)
 		process_free(tree->processes[i]);
 	free(tree->processes);
+	numbers_free(&tree->index);
 	*tree = (struct tree){ 0 };
 }

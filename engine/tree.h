@@ -13,6 +13,7 @@
 #include <sys/types.h>
 #include <sys/user.h>
 
+#include "engine/numbers.h"
 #include "engine/text.h"
 #include "image.h"
 #include "store/error.h"
@@ -73,17 +74,20 @@ struct process {
 	size_t n_advice;
 	uint64_t dirty;		  /* bytes of its own, its part of shared ones included, as seen last */
 	bool shares;		  /* it has dirty pages in common with others, as seen last */
+	struct process *first_child, *next_sibling; /* once the tree stands still: kinship.c */
+	uint32_t continued_ask;	  /* job_control.c */
 	bool prepared;		  /* what can be had before the freeze was had */
 };
 
 struct tree {
 	struct process **processes; /* root first, parents before children */
 	size_t n_processes;
+	struct numbers index; /* by PID */
 };
 
 /* Adds a process that was just found; NULL when there is no memory. */
 struct process *tree_add(struct tree *tree, pid_t pid, pid_t ppid);
-/* Takes a process out of a tree, to be put into another; NULL: it is not there. */
+/* Takes a process out of a tree, to be put into another; NULL: it is not there. The last one takes its place. */
 struct process *tree_take(struct tree *tree, pid_t pid);
 int tree_put(struct tree *tree, struct process *process);
 void process_free(struct process *process);

@@ -188,6 +188,11 @@ static void rebuild_actions(const struct rebuild *r)
 						   image->mask };
 			action = plans_data(r->plans, &a, sizeof(a), 8);
 		}
+		if (signo == SIGCHLD && r->hold_sigchld) {
+			struct kernel_action silent = { .flags = SA_NOCLDSTOP };
+			*r->hold_sigchld = action;
+			action = plans_data(r->plans, &silent, sizeof(silent), 8);
+		}
 		plan_note(r->plans, "%s signal %d (%s)", image ? "handler of" : "default for", signo,
 			  sigabbrev_np(signo) ?: "real-time");
 		plan_call(r->plans, r->task, SYS_rt_sigaction, IMM(signo), DATA(action), IMM(0),

@@ -128,6 +128,7 @@ struct rebuild { /* who is being rebuilt, and in which plan */
 	const image_process *process;
 	const image_thread *thread;
 	const struct inherited *self;
+	uint32_t *hold_sigchld; /* not NULL: SIGCHLD gets no action yet; where the right one is, is noted */
 };
 
 void rebuild_first(const struct rebuild *r);
