@@ -27,6 +27,13 @@ static void *last_of_child(void *arg)
 	return NULL;
 }
 
+static char state(pid_t pid)
+{
+	char path[64], text[64];
+	snprintf(path, sizeof(path), "/proc/%d/status", pid);
+	return proc_field(path, "State", text, sizeof(text))[0];
+}
+
 static pid_t start_child(pid_t *parent)
 {
 	*parent = getpid();
@@ -41,14 +48,9 @@ static pid_t start_child(pid_t *parent)
 		syscall(SYS_exit, 5);
 	}
 	close(ends[0]);
+	while (state(pid) != 'Z')
+		sleep_ms(1);
 	return pid;
-}
-
-static char state(pid_t pid)
-{
-	char path[64], text[64];
-	snprintf(path, sizeof(path), "/proc/%d/status", pid);
-	return proc_field(path, "State", text, sizeof(text))[0];
 }
 
 static int end(pid_t child)
@@ -69,7 +71,7 @@ static void *go_on(void *arg)
 	int usual = end(start_child(&parent));
 	while (specimen_round()) {
 		pid_t child = start_child(&parent);
-		while (state(child) != 'Z' || state(getpid()) != 'Z')
+		while (state(getpid()) != 'Z')
 			sleep_ms(1);
 		specimen_ready();
 		expect_int("the main thread has ended", 'Z', state(getpid()));
