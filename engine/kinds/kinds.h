@@ -49,6 +49,7 @@ struct fd_view {
 union file_state {
 	image_file_regular regular;
 	image_file_external external;
+	image_file_proc proc;
 	image_file_device device;
 	image_file_stdio stdio;
 	image_file_pipe pipe;

@@ -13,11 +13,13 @@ from fsnap import EXIT_REFUSED  # noqa: E402
 
 # What the message must name, in the words a user would search for.
 KINDS = {
-    "fanotify": "fanotify", "io_uring": "io_uring", "sysv_shm": "System V",
+    "fanotify": "fanotify", "io_uring": "io_uring",
     "userfaultfd": "userfaultfd", "netlink": "netlink", "packet": "packet", "raw": "raw",
     "mqueue": "message queue", "pidfd": "pidfd", "bpf": "BPF", "aio": "asynchronous I/O",
     "namespace": "namespace", "own_namespace": "namespace",
     "pipe_outside": "outside", "secret": "secret", "shared_process": "shares its memory",
+    "lease_deleted": "lease", "lease_breaking": "being broken", "dnotify": "F_NOTIFY",
+    "proc_stranger": "outside", "proc_ended": "ended",
 }
 
 

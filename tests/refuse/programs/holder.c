@@ -178,6 +178,47 @@ static void hold_shared_memory_process(void)
 	keep(clone(idle, stack + 65536, CLONE_VM | SIGCHLD, NULL));
 }
 
+static void hold_lease_deleted(void)
+{
+	int fd = keep(open("leased", O_RDONLY | O_CREAT | O_EXCL, 0600));
+	keep(fcntl(fd, F_SETLEASE, F_RDLCK));
+	unlink("leased");
+}
+
+static void hold_lease_breaking(void)
+{
+	signal(SIGIO, SIG_IGN);
+	int fd = keep(open("leased", O_RDONLY | O_CREAT, 0600));
+	keep(fcntl(fd, F_SETLEASE, F_RDLCK));
+	close(open("leased", O_WRONLY | O_NONBLOCK)); /* wants it */
+}
+
+static void hold_dnotify(void)
+{
+	signal(SIGIO, SIG_IGN);
+	int fd = keep(open("/", O_RDONLY | O_DIRECTORY));
+	keep(fcntl(fd, F_NOTIFY, DN_CREATE | DN_MULTISHOT));
+}
+
+static void hold_proc_stranger(void)
+{
+	keep(open("/proc/1/status", O_RDONLY));
+}
+
+static void hold_proc_ended(void)
+{
+	char path[64];
+	pid_t pid = fork();
+	if (pid == 0) {
+		pause();
+		_exit(0);
+	}
+	snprintf(path, sizeof(path), "/proc/%d/status", keep(pid));
+	keep(open(path, O_RDONLY));
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+}
+
 static void hold_nothing(void)
 {
 }
@@ -202,6 +243,11 @@ static const struct {
 	{ "pipe_outside", hold_pipe_outside },
 	{ "secret", hold_secret },
 	{ "shared_process", hold_shared_memory_process },
+	{ "lease_deleted", hold_lease_deleted },
+	{ "lease_breaking", hold_lease_breaking },
+	{ "dnotify", hold_dnotify },
+	{ "proc_stranger", hold_proc_stranger },
+	{ "proc_ended", hold_proc_ended },
 	{ "nothing", hold_nothing },
 };
 

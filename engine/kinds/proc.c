@@ -1,0 +1,124 @@
+/*
+ * Files of /proc that are about one process: /proc/PID/status, /proc/self/maps.
+ * They can be opened when that process exists, so they are late: a stand-in until
+ * the tree is born, then opened anew by their holder, with the rights it has by
+ * then. Those about the whole system are files like any.
+ */
+#include <ctype.h>
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/vfs.h>
+
+#include "engine/kinds/table.h"
+#include "engine/kinds/values.h"
+
+/* The number in "/.../NUMBER/...", 0: none. */
+static pid_t number_in(const char *path)
+{
+	for (const char *at = path; (at = strchr(at, '/')); at++) {
+		const char *end = at + 1;
+		while (isdigit((unsigned char)*end))
+			end++;
+		if (end > at + 1 && end - at < 11 && (*end == '/' || *end == '\0' || *end == ' '))
+			return (pid_t)strtol(at + 1, NULL, 10);
+	}
+	return 0;
+}
+
+static bool proc_matches(const struct fd_view *fd)
+{
+	struct statfs fs;
+	return fd->link[0] == '/' && fd->dup >= 0 && number_in(fd->link) > 0 && fstatfs(fd->dup, &fs) == 0 &&
+	       fs.f_type == PROC_SUPER_MAGIC;
+}
+
+/* --- dump --------------------------------------------------------------------- */
+
+static int refuse_stranger(const struct fd_view *fd, pid_t pid, struct fsnap_error *err)
+{
+	char hint[256];
+	snprintf(hint, sizeof(hint), "If the restore shall open it anew, say so: fsnap dump --external %d:%d=NAME, "
+		 "and fsnap restore --external NAME=7 ... 7<%.100s", fd->process->pid, fd->fd, fd->link);
+	return refuse_fd(fd, err, hint, "a file about process %d, which is outside the tree", pid);
+}
+
+/* The path as the process itself would say it, which may have another root. */
+static const char *path_inside(const struct fd_view *fd)
+{
+	char root[IMAGE_NAME];
+	ssize_t n = readlinkat(fd->process->proc, "root", root, sizeof(root) - 1);
+	if (n <= 1)
+		return fd->link;
+	root[n] = '\0';
+	return !strncmp(fd->link, root, (size_t)n) && fd->link[n] == '/' ? fd->link + n : NULL;
+}
+
+static int proc_save(const struct fd_view *fd, image_file *file, void *out, struct fsnap_error *err)
+{
+	image_file_proc *state = out;
+	struct stat now;
+	state->pid = number_in(fd->link);
+	state->mode = fd->stat.st_mode;
+	/* Nothing says so of the open file; but the path leads to nothing, or to a later one of that number. */
+	if (lstat(fd->link, &now) < 0 || now.st_ino != fd->stat.st_ino)
+		return refuse_fd(fd, err, "Let the program close it.", "a file about a process or thread that has ended");
+	if (!tree_find(dump_tree(fd->dump), state->pid))
+		return refuse_stranger(fd, state->pid, err);
+	if (file->locks.locks_len)
+		return refuse_fd(fd, err, "Let the program lock a file of its own.", "a lock on a file of /proc");
+	const char *path = path_inside(fd);
+	if (!path)
+		return refuse_fd(fd, err, "Let the program close it.", "a file of /proc outside of its root directory");
+	return set_string(&state->path, path, err);
+}
+
+/* --- restore -------------------------------------------------------------------- */
+
+static bool proc_is_late(const void *state)
+{
+	(void)state;
+	return true;
+}
+
+static int proc_make(struct restore *restore, const image_file *file, const void *in, struct fsnap_error *err)
+{
+	(void)restore;
+	(void)in;
+	int fd = eventfd(0, EFD_CLOEXEC);
+	return fd < 0 ? fail(err, FSNAP_E_RESTORE_STEP, errno, "a stand-in for %s", file->label) : fd;
+}
+
+static uint32_t proc_arrive(struct restore *restore, const image_file *file, const void *in,
+			    struct plans *plans, uint32_t task)
+{
+	(void)restore;
+	const image_file_proc *state = in;
+	unsigned flags = (file->flags & ~(unsigned)(O_CREAT | O_EXCL | O_TRUNC | O_ASYNC)) | O_CLOEXEC;
+	if (S_ISLNK(state->mode))
+		flags |= O_NOFOLLOW;
+	plan_call(plans, task, SYS_openat, IMM(AT_FDCWD),
+		  DATA(plans_data(plans, state->path, strlen(state->path) + 1, 1)), IMM(flags), IMM(0));
+	uint32_t slot = plan_result(plans);
+	if (file->pos && !(flags & O_PATH)) {
+		plan_call(plans, task, SYS_lseek, SLOT(slot), IMM(file->pos), IMM(SEEK_SET));
+		plan_accept_any(plans); /* its text may be shorter now */
+	}
+	return slot;
+}
+
+const struct file_kind kind_proc = {
+	.name = "proc",
+	.keeps = "files of /proc about processes of the tree, opened anew; those about the system are regular",
+	.refuses = "those about other processes, unless --external says so, or ended ones",
+	.shown_by = "file_proc",
+	.xdr = (xdrproc_t)xdr_image_file_proc,
+	.own_flags = true,
+	.matches = proc_matches,
+	.save = proc_save,
+	.make = proc_make,
+	.is_late = proc_is_late,
+	.arrive = proc_arrive,
+};
