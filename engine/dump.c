@@ -19,6 +19,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "bpf/async.h"
 #include "engine/dump.h"
 #include "engine/laps.h"
 #include "engine/machine.h"
@@ -220,6 +221,7 @@ static void dump_free(struct dump *dump)
 	ghost_free(dump);
 	pages_forget(dump);
 	mapped_free(dump);
+	async_close(dump->async);
 	sem_forget(dump);
 	xdr_free((xdrproc_t)xdr_image_ipc, (char *)&dump->ipc);
 	free(dump->jobs);

@@ -83,6 +83,7 @@ struct dump {
 	size_t names_searched; /* find_name.c */
 	struct ghost_copy *ghost_copies;
 	size_t n_ghost_copies;
+	struct async_reader *async; /* NULL: not needed so far */
 	image_ipc ipc; /* System V objects */
 	struct ipc_dump ipc_known;
 	int *ghost_fds; /* of each ghost, open until its content is copied */
@@ -109,6 +110,10 @@ struct dump {
 int look_at_tree(struct dump *dump, struct fsnap_error *err);
 int look_at_process(struct dump *dump, struct process *process, struct fsnap_error *err);
 void look_doubtfully(struct process *process);
+
+/* aio.c: dump_async() gives what tells of requests under way; the first call loads it. */
+struct async_reader *dump_async(struct dump *dump, struct fsnap_error *err);
+int aio_collect(struct dump *dump, struct process *process, struct fsnap_error *err);
 
 /* collect.c */
 int collect(struct dump *dump, struct fsnap_error *err);

@@ -49,9 +49,14 @@ static struct memory_range *own_ranges(size_t *n, struct fsnap_error *err)
 	return ranges;
 }
 
-static uint64_t parking_space(const image_ipc *ipc)
+static uint64_t parking_space(const struct model *model)
 {
+	const image_ipc *ipc = &model->ipc;
 	uint64_t most = PARKING_SPACE;
+	for (size_t i = 0; i < model->n_mms; i++)
+		for (u_int j = 0; j < model->mms[i].aios.aios_len; j++)
+			if (model->mms[i].aios.aios_val[j].size > most)
+				most = model->mms[i].aios.aios_val[j].size;
 	for (u_int i = 0; i < ipc->shms.shms_len; i++) {
 		uint64_t room = shm_bytes(&ipc->shms.shms_val[i]) + ipc->shms.shms_val[i].page;
 		most = room > most ? room : most;
@@ -66,7 +71,7 @@ int launch_reserve(struct restore *restore, struct fsnap_error *err)
 	if (!ours)
 		return -1;
 	uint64_t hole = memory_find_hole(restore->model.mms, restore->model.n_mms, ours, n,
-					 CONTROL_SPACE + parking_space(&restore->model.ipc));
+					 CONTROL_SPACE + parking_space(&restore->model));
 	if (!hole)
 		return fail(err, FSNAP_E_RESTORE_STEP, 0, "the program's address space has no gap of 4 GiB");
 	size_t n_specials;
@@ -79,7 +84,7 @@ int launch_reserve(struct restore *restore, struct fsnap_error *err)
 		.ghost_fd = restore->ghost_fd,
 		.ipc = &restore->model.ipc,
 		.control = { hole, hole + CONTROL_SPACE },
-		.parked = { hole + CONTROL_SPACE, hole + CONTROL_SPACE + parking_space(&restore->model.ipc) },
+		.parked = { hole + CONTROL_SPACE, hole + CONTROL_SPACE + parking_space(&restore->model) },
 		.specials = specials,
 		.n_specials = n_specials,
 		.redirection = restore->foreign ? &restore->redirection : NULL,

@@ -43,6 +43,14 @@ static int explain_permission(const struct process *process, struct fsnap_error 
 	return error_hint(err, "run fsnap as root or as the owner of the process");
 }
 
+static bool uses_async(const struct process *process)
+{
+	for (u_int i = 0; i < process->mm.vmas.vmas_len; i++)
+		if (process->mm.vmas.vmas_val[i].kind == VMA_AIO || process->mm.vmas.vmas_val[i].kind == VMA_RING)
+			return true;
+	return false;
+}
+
 /* What can be had of a process whether or not it runs. */
 int look_at_process(struct dump *dump, struct process *process, struct fsnap_error *err)
 {
@@ -53,6 +61,8 @@ int look_at_process(struct dump *dump, struct process *process, struct fsnap_err
 	    text_find(process->live, process->mm.vmas.vmas_val, process->mm.vmas.vmas_len, &process->text,
 		      &dump->texts, err) < 0)
 		return explain_permission(process, err);
+	if (uses_async(process) && !dump_async(dump, err))
+		return error_context(err, "process %d (%s): asynchronous I/O", process->pid, process->comm);
 	if (process->mem >= 0)
 		close(process->mem);
 	process->mem = openat(process->proc, "mem", O_RDWR | O_CLOEXEC);

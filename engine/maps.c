@@ -78,7 +78,6 @@ static const struct {
 	const char *what;
 	const char *hint;
 } refused[] = {
-	{ "/[aio]", "an asynchronous I/O context", "run the program without libaio" },
 	{ "anon_inode:", "memory of a kernel object", "it cannot be saved yet" },
 	{ "[uprobes]", "probes are set in its text", "remove the uprobes (perf, bpftrace) first" },
 	{ "socket:", "a packet ring", "it cannot be saved yet" },
@@ -117,6 +116,10 @@ static int classify(struct dump *dump, struct process *process, struct procfs_ma
 		return -1;
 	if (ipc_is_segment(map))
 		return segment_mapping(dump, process, map, vma, err);
+	if (strcmp(map->path, "/[aio]" DELETED) == 0 && map->major == 0) {
+		vma->kind = VMA_AIO;
+		return 0;
+	}
 	if (is_special(map->path)) {
 		vma->kind = VMA_SPECIAL;
 		return 0;

@@ -101,7 +101,7 @@ static bool is_plain_mapping(const image_vma *vma)
 	bool typed = type == MAP_PRIVATE || type == MAP_SHARED ||
 		     (type == MAP_DROPPABLE && vma->kind == VMA_ANON) ||
 		     (type == MAP_SHARED_VALIDATE && vma->kind == VMA_FILE);
-	return typed && vma->kind >= VMA_ANON && vma->kind <= VMA_SYSV &&
+	return typed && vma->kind >= VMA_ANON && vma->kind <= VMA_RING &&
 	       !(vma->prot & ~(unsigned)(PROT_READ | PROT_WRITE | PROT_EXEC)) &&
 	       !(vma->flags & ~known) && vma->pkey < 16;
 }
@@ -154,6 +154,19 @@ static int check_spans(const image_span *spans, u_int n, struct fsnap_error *err
 	return 0;
 }
 
+static int check_aios(const image_mm *mm, struct fsnap_error *err)
+{
+	for (u_int i = 0; i < mm->aios.aios_len; i++) {
+		const image_aio *aio = &mm->aios.aios_val[i];
+		uint64_t unread = aio->slots ? (aio->tail + aio->slots - aio->head) % aio->slots : 0;
+		if (aio->size % STORE_PAGE || aio->size > 1ull << 32 || aio->slots == 0 ||
+		    aio->slots != (aio->size - 32) / 32 || aio->head >= aio->slots ||
+		    aio->tail >= aio->slots || aio->events.events_len != 32 * unread)
+			return corrupt(err, "context of asynchronous I/O", (long)aio->start);
+	}
+	return 0;
+}
+
 static int check_mm(const struct model *model, const image_mm *mm, const struct image *image,
 		    struct fsnap_error *err)
 {
@@ -164,7 +177,7 @@ static int check_mm(const struct model *model, const image_mm *mm, const struct 
 		if (check_vma(model, &mm->vmas.vmas_val[i], end, err) < 0)
 			return -1;
 	if (check_spans(mm->guards.guards_val, mm->guards.guards_len, err) < 0 ||
-	    check_spans(mm->huge.huge_val, mm->huge.huge_len, err) < 0)
+	    check_spans(mm->huge.huge_val, mm->huge.huge_len, err) < 0 || check_aios(mm, err) < 0)
 		return -1;
 	/* Pages may only be put where there is a mapping to hold them. */
 	size_t n;

@@ -81,6 +81,9 @@ static void say_arg(struct text *text, const struct plans *plans, struct ctl *ct
 		if ((string = find_string(plans, value)))
 			say(text, " \"%s\"", string);
 		break;
+	case ARG_SLOT_PLACE:
+		say(text, "$%" PRIu64, value);
+		break;
 	case ARG_SLOT:
 		say(text, "$%" PRIu64, value);
 		if (ctl)

@@ -231,6 +231,11 @@ int memory_build(struct plans *plans, uint32_t task, const struct memory_source 
 		const image_vma *vma = &mm->vmas.vmas_val[i];
 		if (vma->kind == VMA_SPECIAL)
 			continue;
+		if (vma->kind == VMA_AIO) {
+			if (memory_aio(plans, task, source, mm, vma, err) < 0)
+				return -1;
+			continue;
+		}
 		if (vma->kind == VMA_SYSV) {
 			memory_attach(plans, task, source, mm, i);
 			continue;

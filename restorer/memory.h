@@ -38,7 +38,7 @@ struct memory_source {
 	const int *ghost_fd;  /* by image_ghost.id, -1 for other spaces */
 	const image_ipc *ipc;	     /* segments by content */
 	struct memory_range control; /* control memory, in every task */
-	struct memory_range parked;  /* right behind it: where the vDSO group waits, then room for attach.c */
+	struct memory_range parked;  /* right behind it: where the vDSO group waits, then room for attach.c, aio.c */
 	struct memory_special *specials; /* where the kernel put the vDSO group in the restoring process */
 	size_t n_specials;
 	const struct vdso_redirection *redirection; /* the image is of another kernel build; NULL: of this one */
@@ -71,6 +71,10 @@ void memory_fields(struct plans *plans, uint32_t task, const struct memory_sourc
 void memory_map(struct plans *plans, uint32_t task, const struct memory_source *source, const image_vma *vma);
 int memory_fill(struct plans *plans, uint32_t task, const struct memory_source *source,
 		const struct page_run *runs, size_t n, struct fsnap_error *err);
+
+/* aio.c: the context whose ring is this mapping, with the events that wait in it. */
+int memory_aio(struct plans *plans, uint32_t task, const struct memory_source *source, const image_mm *mm,
+	       const image_vma *vma, struct fsnap_error *err);
 
 /* attach.c: mapping number `vma` is of a System V segment: made, along with the others of the same
  * attachment. To be called for each, in order. */

@@ -200,6 +200,13 @@ void plan_copy(struct plans *plans, uint32_t task, struct arg to, struct arg fro
 	APPEND(plans, task, PLAN_COPY, to, from, IMM(bytes));
 }
 
+uint32_t plan_load(struct plans *plans, uint32_t task, struct arg from)
+{
+	uint32_t slot = plans_input(plans);
+	APPEND(plans, task, PLAN_COPY, (struct arg){ ARG_SLOT_PLACE, slot }, from, IMM(8));
+	return slot;
+}
+
 void plan_post(struct plans *plans, uint32_t task, uint32_t barrier, uint32_t add)
 {
 	APPEND(plans, task, PLAN_POST, IMM(barrier), IMM(add));
@@ -269,8 +276,12 @@ static void write_op(struct plan_op *to, const struct plan_op *from, const struc
 	if (from->note)
 		to->note = (uint32_t)(at->notes + from->note);
 	for (int i = 0; i < 6; i++)
-		if (from->arg_kind[i] == ARG_CTL)
+		if (from->arg_kind[i] == ARG_CTL) {
 			to->arg[i] = at->data + from->arg[i];
+		} else if (from->arg_kind[i] == ARG_SLOT_PLACE) {
+			to->arg_kind[i] = ARG_CTL;
+			to->arg[i] = at->slots + from->arg[i] * sizeof(int64_t);
+		}
 }
 
 static void write_tasks(const struct plans *plans, struct ctl *ctl, const struct layout *at)

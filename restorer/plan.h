@@ -65,6 +65,8 @@ uint32_t plan_result(struct plans *plans); /* keep its result; returns the slot 
 /* A slot that the engine itself fills in control memory before the plan runs. */
 uint32_t plans_input(struct plans *plans);
 
+/* Keeps the 8 bytes at an address as a result, for later operations; returns the slot. */
+uint32_t plan_load(struct plans *plans, uint32_t task, struct arg from);
 void plan_copy(struct plans *plans, uint32_t task, struct arg to, struct arg from, uint64_t bytes);
 void plan_post(struct plans *plans, uint32_t task, uint32_t barrier, uint32_t add);
 void plan_wait(struct plans *plans, uint32_t task, uint32_t barrier, uint32_t at_least);

@@ -2,9 +2,10 @@
  * plan_private.h - what a `plans` object is made of: plan.c builds it, explain.c
  * prints it.  Nobody else includes this.
  *
- * Operations are kept as the agent will see them, but for two things: ARG_CTL
- * arguments are references into `data`, and notes are offsets in `notes`.
- * plans_write() turns both into offsets in control memory.
+ * Operations are kept as the agent will see them, but for three things: ARG_CTL
+ * arguments are references into `data`, ARG_SLOT_PLACE is not yet an address, and
+ * notes are offsets in `notes`.
+ * plans_write() turns them into offsets in control memory.
  */
 #ifndef RESTORER_PLAN_PRIVATE_H
 #define RESTORER_PLAN_PRIVATE_H
@@ -12,6 +13,9 @@
 #include <stdbool.h>
 
 #include "restorer/plan.h"
+
+/* Beside enum plan_arg, and only until plans_write(): the address of slot number `value`. */
+#define ARG_SLOT_PLACE 128
 
 struct list { /* a growing array of anything */
 	void *items;

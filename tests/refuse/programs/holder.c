@@ -4,12 +4,14 @@
  * Exit status 77: this kernel or this user does not let it have the thing.
  */
 #include <fcntl.h>
+#include <linux/aio_abi.h>
 #include <linux/bpf.h>
 #include <linux/if_packet.h>
 #include <linux/io_uring.h>
 #include <linux/netlink.h>
 #include <linux/userfaultfd.h>
 #include <mqueue.h>
+#include <poll.h>
 #include <net/ethernet.h>
 #include <netinet/in.h>
 #include <sched.h>
@@ -20,10 +22,7 @@
 #include <string.h>
 #include <sys/fanotify.h>
 #include <sys/ioctl.h>
-#include <sys/ipc.h>
 #include <sys/mman.h>
-#include <sys/msg.h>
-#include <sys/shm.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -47,16 +46,6 @@ static void hold_io_uring(void)
 {
 	struct io_uring_params params = { 0 };
 	keep((int)syscall(SYS_io_uring_setup, 8, &params));
-}
-
-static void hold_sysv_shm(void)
-{
-	int id = keep(shmget(IPC_PRIVATE, 65536, 0600));
-	char *memory = shmat(id, NULL, 0);
-	shmctl(id, IPC_RMID, NULL);
-	if (memory == (void *)-1)
-		exit(77);
-	memset(memory, 1, 65536);
 }
 
 static void hold_userfaultfd(void)
@@ -109,8 +98,13 @@ static void hold_bpf(void)
 
 static void hold_aio(void)
 {
-	unsigned long context = 0;
+	aio_context_t context = 0;
+	int ends[2];
+	keep(pipe(ends));
+	struct iocb iocb = { .aio_lio_opcode = IOCB_CMD_POLL, .aio_fildes = (unsigned)ends[0], .aio_buf = POLLIN };
+	struct iocb *list = &iocb;
 	keep((int)syscall(SYS_io_setup, 16, &context));
+	keep((int)syscall(SYS_io_submit, context, 1, &list) == 1 ? 0 : -1);
 }
 
 static void hold_namespace(void)
@@ -229,7 +223,6 @@ static const struct {
 } kinds[] = {
 	{ "fanotify", hold_fanotify },
 	{ "io_uring", hold_io_uring },
-	{ "sysv_shm", hold_sysv_shm },
 	{ "userfaultfd", hold_userfaultfd },
 	{ "netlink", hold_netlink },
 	{ "packet", hold_packet },

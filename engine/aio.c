@@ -1,0 +1,126 @@
+/*
+ * aio.c - contexts of io_setup(2): what waits in their rings. Their rebuilding is restorer/aio.c.
+ *
+ * Requests under way cannot be kept: nobody tells which they are. They complete by themselves, also
+ * while the process stands still, unless they wait for a descriptor to become ready.
+ */
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "bpf/async.h"
+#include "engine/dump.h"
+#include "store/scope.h"
+
+#define PATIENCE_MS 100
+#define MAGIC 0xa10a10a1u
+
+struct ring { /* struct aio_ring, fs/aio.c: libaio looks into it, too */
+	uint32_t id, nr, head, tail, magic, compatible, incompatible, header_length;
+};
+
+#define EVENT 32 /* sizeof(struct io_event) */
+
+const struct other_kind kind_aio = {
+	.name = "aio",
+	.keeps = "contexts at their addresses, positions of their rings, events not read yet",
+	.refuses = "requests under way, of which those for files are waited for",
+	.shown_by = "aio_*",
+};
+
+struct async_reader *dump_async(struct dump *dump, struct fsnap_error *err)
+{
+	if (!dump->async)
+		dump->async = async_open(err);
+	return dump->async;
+}
+
+static const struct async_context *find_context(const struct async_context *contexts, size_t n, uint64_t start)
+{
+	for (size_t i = 0; i < n; i++)
+		if (contexts[i].user_id == start)
+			return &contexts[i];
+	return NULL;
+}
+
+static int refuse(const struct process *process, const image_vma *vma, struct fsnap_error *err,
+		  const char *what, const char *hint)
+{
+	fail(err, FSNAP_E_UNSUPPORTED, 0, "process %d (%s): asynchronous I/O context %lx: %s", process->pid,
+	     process->comm, (unsigned long)vma->start, what);
+	return error_hint(err, "%s", hint);
+}
+
+static int await_idle(struct dump *dump, const struct process *process, const image_vma *vma,
+		      struct fsnap_error *err)
+{
+	struct async_reader *reader = dump_async(dump, err);
+	char what[64] = "";
+	if (!reader)
+		return error_context(err, "process %d (%s): asynchronous I/O", process->pid, process->comm);
+	for (int waited = 0; waited < PATIENCE_MS; waited++) {
+		size_t n;
+		const struct async_context *contexts = async_contexts(reader, process->pid, &n, err);
+		if (!contexts)
+			return -1;
+		const struct async_context *context = find_context(contexts, n, vma->start);
+		if (!context)
+			return refuse(process, vma, err, "it is of another process",
+				      "let the process unmap what it has inherited of its parent's");
+		if (context->in_flight == 0)
+			return 0;
+		snprintf(what, sizeof(what), "%u requests are under way", context->in_flight);
+		usleep(1000);
+	}
+	return refuse(process, vma, err, what,
+		      "try again when they are done; IOCB_CMD_POLL is when its descriptor is ready");
+}
+
+static int read_events(const struct process *process, image_aio *aio)
+{
+	u_int first = aio->tail >= aio->head ? aio->tail - aio->head : aio->slots - aio->head;
+	u_int wrapped = aio->tail >= aio->head ? 0 : aio->tail;
+	char *events = malloc((first + wrapped + 1) * EVENT);
+	aio->events.events_val = events;
+	aio->events.events_len = events ? (first + wrapped) * EVENT : 0;
+	uint64_t ring = aio->start + sizeof(struct ring);
+	if (!events || pread(process->mem, events, first * EVENT, (off_t)(ring + aio->head * EVENT)) !=
+			       (ssize_t)(first * EVENT))
+		return -1;
+	return pread(process->mem, events + first * EVENT, wrapped * EVENT, (off_t)ring) ==
+	       (ssize_t)(wrapped * EVENT) ? 0 : -1;
+}
+
+static int collect_context(struct dump *dump, struct process *process, const image_vma *vma,
+			   struct fsnap_error *err)
+{
+	image_mm *mm = &process->mm;
+	struct ring ring;
+	if (vma->offset || await_idle(dump, process, vma, err) < 0)
+		return vma->offset ? refuse(process, vma, err, "its ring is in pieces", "do not cut it") : -1;
+	if (pread(process->mem, &ring, sizeof(ring), (off_t)vma->start) != sizeof(ring) || ring.magic != MAGIC ||
+	    ring.nr != (vma->end - vma->start - sizeof(ring)) / EVENT || ring.tail >= ring.nr)
+		return refuse(process, vma, err, "its ring is not as the kernel makes it",
+			      "do not write into it");
+	image_aio *aios = grow(mm->aios.aios_val, mm->aios.aios_len, sizeof(*aios), err);
+	if (!aios)
+		return -1;
+	mm->aios.aios_val = aios;
+	image_aio *aio = &aios[mm->aios.aios_len++];
+	/* The program may write the head; the kernel takes it modulo the size. */
+	*aio = (image_aio){ .start = vma->start, .size = vma->end - vma->start, .slots = ring.nr,
+			    .head = ring.head % ring.nr, .tail = ring.tail };
+	if (read_events(process, aio) < 0)
+		return fail(err, FSNAP_E_SYSTEM, errno, "process %d (%s): ring at %lx", process->pid,
+			    process->comm, (unsigned long)vma->start);
+	return 0;
+}
+
+int aio_collect(struct dump *dump, struct process *process, struct fsnap_error *err)
+{
+	for (u_int i = 0; i < process->mm.vmas.vmas_len; i++)
+		if (process->mm.vmas.vmas_val[i].kind == VMA_AIO &&
+		    collect_context(dump, process, &process->mm.vmas.vmas_val[i], err) < 0)
+			return -1;
+	return 0;
+}
