@@ -119,6 +119,13 @@ enum fsnap_changed {
 	FSNAP_CHANGED_ACCEPT,
 };
 
+/* Which file pages that were in the page cache at the dump are brought back into it. */
+enum fsnap_prefetch {
+	FSNAP_PREFETCH_HOT = 0, /* those that had been used more than once, hottest first; all, if no one could tell */
+	FSNAP_PREFETCH_ALL,
+	FSNAP_PREFETCH_OFF,
+};
+
 struct fsnap_restore_options {
 	size_t size;
 	const char *store; /* NULL: fsnap_default_store() */
@@ -132,6 +139,9 @@ struct fsnap_restore_options {
 	const char *const *map;	     /* "OLD=NEW": OLD and all below it is now NEW; the longest that fits */
 	const char *const *fd;	     /* "[PID:]N=M": descriptor N of PID (none: the root) becomes the caller's M */
 	const char *const *external; /* "KEY=M": what was declared so at the dump becomes the caller's M */
+	int prefetch;		/* enum fsnap_prefetch */
+	uint64_t prefetch_rate; /* bytes a second; 0: fast, but leaving the tree its share of the disk */
+	uint64_t prefetch_max;	/* bytes in all; 0: until a tenth of memory is left */
 };
 
 struct fsnap_restore_report {
@@ -150,11 +160,41 @@ struct fsnap_restore_report {
 	uint64_t release_us;	       /* registers set, tasks let go */
 	int terminal;		/* the root's group should get the terminal's foreground */
 	char notes[FSNAP_NOTES_MAX];
+	unsigned prefetch_files;  /* whose pages are being brought into the page cache */
+	uint64_t prefetch_bytes;  /* of them, those there already included */
 };
 
 /* The restored root is a child of the calling process: wait for it with waitpid(2). */
 int fsnap_restore(const struct fsnap_restore_options *options, struct fsnap_restore_report *report,
 		  struct fsnap_error *err);
+
+struct fsnap_prefetch_options {
+	size_t size;
+	const char *store;
+	const char *image;
+	int prefetch;			/* enum fsnap_prefetch */
+	uint64_t rate, max;		/* as above */
+	const char *const *map;		/* as for a restore */
+	fsnap_progress_fn progress;
+	void *progress_arg;
+};
+
+struct fsnap_prefetch_report {
+	size_t size;
+	char image[FSNAP_NAME_MAX + 1];
+	unsigned files;
+	uint64_t bytes;		/* of all files' pages that are wanted */
+	uint64_t read_bytes;	/* brought in */
+	uint64_t present_bytes; /* were there already */
+	uint64_t failed_bytes;	/* could not be read */
+	uint64_t total_us;
+	int scarce;		/* ended early: memory became scarce, or `max` was reached */
+	char notes[FSNAP_NOTES_MAX]; /* files left out, and why */
+};
+
+/* Brings the file pages that a tree will want into the page cache, ahead of its restore. */
+int fsnap_prefetch(const struct fsnap_prefetch_options *options, struct fsnap_prefetch_report *report,
+		   struct fsnap_error *err);
 
 /* Prints the plans of a restore to `fd` as text; touches no process. */
 int fsnap_explain(const struct fsnap_restore_options *options, int fd, struct fsnap_error *err);

@@ -2,7 +2,8 @@
  * restore.c - the story of a restore, from beginning to end.
  *
  *	open       the image, checked; what the machine must offer
- *	prefetch   image pages on their way from the disk, while everything below goes on
+ *	prefetch   image pages on their way from the disk, and hot pages of files, while everything below
+ *	           goes on
  *	prepare    the workshop: every file, pipe, socket of the tree, made in this process
  *	compile    one plan per task
  *	launch     the tree of empty tasks; each runs its plan; page checksums meanwhile
@@ -77,6 +78,7 @@ static int tell_story(struct restore *restore, struct fsnap_error *err)
 			       error_context(err, "image %s", image_name(restore->image)) : -1;
 	report->open_us = lap(&mark);
 	struct prefetch *prefetch = prefetch_start(restore->image);
+	heat_fetch(restore);
 	int result = prepare(restore, err);
 	report->prepare_us = lap(&mark);
 	if (result == 0)
@@ -90,6 +92,7 @@ static int tell_story(struct restore *restore, struct fsnap_error *err)
 	if (result == 0)
 		return 0;
 	give_up(restore);
+	heat_fetch_stop(restore);
 	ipc_unmake(restore);
 	return error_context(err, "image %s", image_name(restore->image));
 }
@@ -106,6 +109,7 @@ static void restore_end(struct restore *restore)
 	ipc_free(restore);
 	workshop_close(restore);
 	handed_close(&restore->handed);
+	fetch_free(&restore->fetch);
 	remap_close(&restore->remap);
 	if (restore->control)
 		munmap(restore->control, restore->control_size);

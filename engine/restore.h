@@ -3,6 +3,7 @@
  *
  *	model.c          the image's records, decoded and checked
  *	restore_files.c  the workshop: every open file description, made in this process
+ *	restore_heat.c   file pages that it will want, on their way into the page cache
  *	restore_ghost.c  content without a name, made anew
  *	compile*.c       image -> one plan per task
  *	settle_files.c   what must be done to a descriptor in a process that has it
@@ -18,6 +19,7 @@
 #include "engine/ipc/ipc.h"
 #include "engine/kinds/kinds.h"
 #include "engine/model.h"
+#include "engine/heat/fetch.h"
 #include "engine/remap.h"
 #include "engine/state/state.h"
 #include "restorer/heirloom.h"
@@ -39,6 +41,7 @@ struct restore {
 	struct model model;
 	struct inherited self;
 	struct remap remap;
+	struct fetch fetch;
 	struct handed handed;
 
 	/* The workshop: descriptors of this process from number `bench` on, above all that the
@@ -83,6 +86,10 @@ void workshop_release(struct restore *restore); /* see struct file_kind */
 void workshop_close(struct restore *restore);
 /* Moves a new descriptor to the bench; takes ownership. */
 int workshop_keep(struct restore *restore, int fd, struct fsnap_error *err);
+
+/* restore_heat.c: has file pages brought into the page cache by a process of its own; never an error. */
+void heat_fetch(struct restore *restore);
+void heat_fetch_stop(struct restore *restore); /* the restore is given up */
 
 /* restore_ghost.c: fills restore->ghost_fd for one ghost if that was not done yet. */
 int ghost_make(struct restore *restore, unsigned ghost_id, struct fsnap_error *err);

@@ -36,10 +36,11 @@ struct cli {
 	const char *changed;
 	const char **maps, **fds, **externals; /* NULL, or NULL-ended */
 	const char *heat;
+	const char *prefetch, *rate, *max;
 	int tcp;   /* enum fsnap_tcp */
 	pid_t pid; /* 0: not given */
 	bool json, quiet, kill, detach, explain, threads, stacks, all, trim, help, version;
-	bool watch, unwatch, sync_files;
+	bool watch, unwatch, sync_files, no_prefetch;
 	char **words; /* what follows the command's name, NULL-ended */
 	int n_words;
 };
@@ -62,9 +63,19 @@ int cli_restore(const struct cli *cli, struct fsnap_error *err);
 int cli_list(const struct cli *cli, struct fsnap_error *err);
 int cli_inspect(const struct cli *cli, struct fsnap_error *err);
 int cli_heat(const struct cli *cli, struct fsnap_error *err);
+int cli_prefetch(const struct cli *cli, struct fsnap_error *err);
 int cli_verify(const struct cli *cli, struct fsnap_error *err);
 int cli_rm(const struct cli *cli, struct fsnap_error *err);
 int cli_help(const struct cli *cli, struct fsnap_error *err);
+
+/* --- prefetch.c ---------------------------------------------------------- */
+
+/* What --prefetch, --no-prefetch, --prefetch-rate and --prefetch-max say. */
+struct prefetch_choice {
+	int which; /* enum fsnap_prefetch */
+	uint64_t rate, max;
+};
+int prefetch_choose(const struct cli *cli, struct prefetch_choice *choice, struct fsnap_error *err);
 
 /* --- options.c ------------------------------------------------------------ */
 

@@ -97,6 +97,17 @@ static const char heat_help[] =
 	"  fsnap heat -t 1234 --watch           count its reads from now on, at little cost\n"
 	"  fsnap heat warm --json | jq '.files[] | select(.hot_bytes > 0) | .path'\n";
 
+static const char prefetch_help[] =
+	"Brings the file pages that the tree had in use into this machine's page cache, the hottest\n"
+	"first, and ends: to be run ahead of a restore, on the machine that will receive the tree.\n"
+	"A restore does the same by itself, while the tree already runs. Files that have changed since\n"
+	"the dump are left out and named. Without IMAGE: the newest.\n"
+	"\n"
+	"Examples:\n"
+	"  fsnap prefetch warm                  what was used more than once\n"
+	"  fsnap prefetch warm --prefetch all   everything that was cached\n"
+	"  fsnap prefetch warm --prefetch-rate 50M --map /srv/old=/srv/new\n";
+
 static const char verify_help[] =
 	"Reads the whole image and compares every checksum. Without IMAGE: the newest.\n"
 	"Exit status 6 if it is damaged.\n"
@@ -129,6 +140,8 @@ const struct command commands[] = {
 	{ "inspect", "[IMAGE | -t PID]", 0, 1, cli_inspect, "look into an image or a running tree",
 	  inspect_help },
 	{ "heat", "[IMAGE | -t PID]", 0, 1, cli_heat, "show which of its files' pages are in use", heat_help },
+	{ "prefetch", "[IMAGE]", 0, 1, cli_prefetch, "bring an image's hot file pages into the page cache",
+	  prefetch_help },
 	{ "verify", "[IMAGE]", 0, 1, cli_verify, "check that an image is undamaged", verify_help },
 	{ "rm", "NAME...", 0, -1, cli_rm, "remove images, give back space", rm_help },
 	{ "help", "[COMMAND]", 0, 1, cli_help, "explain a command", help_help },

@@ -33,7 +33,17 @@ static const struct field restore_fields[] = {
 	F(processes, NUMBER32), F(threads, NUMBER32),	F(bytes, NUMBER64),
 	F(total_us, NUMBER64),	F(first_instruction_us, NUMBER64),
 	F(open_us, NUMBER64),	F(prepare_us, NUMBER64), F(build_us, NUMBER64),
-	F(release_us, NUMBER64), F(terminal, FLAG),	F(notes, LINES), { 0 },
+	F(release_us, NUMBER64), F(terminal, FLAG),	F(prefetch_files, NUMBER32),
+	F(prefetch_bytes, NUMBER64), F(notes, LINES), { 0 },
+#undef F
+};
+
+static const struct field prefetch_fields[] = {
+#define F(name, kind) FIELD(fsnap_prefetch_report, name, kind)
+	F(image, WORDS),	    F(files, NUMBER32),	       F(bytes, NUMBER64),
+	F(read_bytes, NUMBER64), F(present_bytes, NUMBER64), F(failed_bytes, NUMBER64),
+	F(total_us, NUMBER64),   F(scarce, FLAG),	       F(notes, LINES),
+	{ 0 },
 #undef F
 };
 
@@ -86,6 +96,11 @@ static void print_report(const struct field *fields, const void *report)
 void report_dump_json(const struct fsnap_dump_report *report)
 {
 	print_report(dump_fields, report);
+}
+
+void report_prefetch_json(const struct fsnap_prefetch_report *report)
+{
+	print_report(prefetch_fields, report);
 }
 
 void report_restore_json(const struct fsnap_restore_report *report)

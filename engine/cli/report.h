@@ -8,6 +8,7 @@
 #include "engine/fsnap.h"
 
 void report_dump_json(const struct fsnap_dump_report *report);
+void report_prefetch_json(const struct fsnap_prefetch_report *report);
 void report_restore_json(const struct fsnap_restore_report *report);
 
 #endif

@@ -62,8 +62,12 @@ int cli_restore(const struct cli *cli, struct fsnap_error *err)
 	};
 	struct fsnap_restore_report report = { .size = sizeof(report) };
 
-	if (parse_changed(cli->changed, &options.changed, err) < 0)
+	struct prefetch_choice choice;
+	if (parse_changed(cli->changed, &options.changed, err) < 0 || prefetch_choose(cli, &choice, err) < 0)
 		return -1;
+	options.prefetch = choice.which;
+	options.prefetch_rate = choice.rate;
+	options.prefetch_max = choice.max;
 	if (cli->explain)
 		return fsnap_explain(&options, STDOUT_FILENO, err) ? -1 : EXIT_SUCCESS;
 

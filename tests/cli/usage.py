@@ -10,7 +10,7 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import trial  # noqa: E402
 
-COMMANDS = ("dump", "restore", "list", "inspect", "heat", "verify", "rm", "help")
+COMMANDS = ("dump", "restore", "list", "inspect", "heat", "prefetch", "verify", "rm", "help")
 
 WRONG = (
     (),
@@ -33,6 +33,9 @@ WRONG = (
     ("heat", "name", "-t", "1"),
     ("heat", "--watch"),
     ("dump", "-t", "1", "--heat", "lukewarm"),
+    ("prefetch", "name", "--prefetch-rate", "fast"),
+    ("prefetch", "name", "--prefetch", "tepid"),
+    ("restore", "name", "--prefetch-max", "-1"),
     ("verify", "name", "--all"),
     ("rm",),
     ("rm", "name", "--all"),

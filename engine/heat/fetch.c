@@ -1,0 +1,266 @@
+#include "engine/heat/fetch.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "engine/heat/heat.h"
+#include "store/scope.h"
+
+#define NEAR 4u /* pages between two runs that are worth reading rather than leaving out */
+
+/* A stretch while the list is being made. */
+struct piece {
+	struct warm_stretch stretch;
+	unsigned heat;
+};
+
+struct pieces {
+	struct piece *piece;
+	size_t n, room;
+};
+
+/* --- files --------------------------------------------------------------------------- */
+
+/* NULL: it is what it was. */
+static const char *why_not(int fd, const image_identity *then)
+{
+	struct stat now;
+	if (fd < 0)
+		return errno == ENOENT ? "it is gone" : strerror(errno);
+	if (fstat(fd, &now) < 0)
+		return strerror(errno);
+	if (!S_ISREG(now.st_mode))
+		return "it is no regular file any more";
+	if ((uint64_t)now.st_size != then->size)
+		return (uint64_t)now.st_size < then->size ? "it has shrunk since" : "it has grown since";
+	if (now.st_mtim.tv_sec * 1000000000ll + now.st_mtim.tv_nsec != then->mtime_ns)
+		return "it was changed since";
+	return NULL;
+}
+
+static int open_file(const image_heat *heat, const struct remap *remap, fetch_skipped_fn *skipped, void *arg)
+{
+	cleanup_free char *moved = remap ? remap_path(remap, heat->identity.path, NULL) : NULL;
+	const char *path = moved ? moved : heat->identity.path;
+	int flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | O_NOFOLLOW;
+	cleanup_fd int fd = open(path, flags | O_NOATIME);
+	if (fd < 0 && errno == EPERM)
+		fd = open(path, flags);
+	const char *why = why_not(fd, &heat->identity);
+	if (!why) {
+		/* Just what is asked for: the kernel's own read-ahead would bring in more. */
+		posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
+		return steal_fd(&fd);
+	}
+	if (skipped)
+		skipped(arg, path, why);
+	return -1;
+}
+
+static int keep_fd(struct fetch *fetch, int fd)
+{
+	int *fds = realloc(fetch->fds, (fetch->n_fds + 1) * sizeof(*fds));
+	if (!fds) {
+		close(fd);
+		return -1;
+	}
+	fetch->fds = fds;
+	fds[fetch->n_fds++] = fd;
+	return 0;
+}
+
+/* --- stretches --------------------------------------------------------------------------- */
+
+static int add_piece(struct pieces *pieces, int fd, const image_heat_run *run)
+{
+	struct piece *last = pieces->n ? &pieces->piece[pieces->n - 1] : NULL;
+	uint64_t offset = run->page * STORE_PAGE, bytes = (uint64_t)run->pages * STORE_PAGE;
+	if (last && last->stretch.fd == fd && last->heat == run->heat &&
+	    offset - (last->stretch.offset + last->stretch.bytes) <= NEAR * STORE_PAGE) {
+		last->stretch.bytes = offset + bytes - last->stretch.offset;
+		return 0;
+	}
+	if (pieces->n == pieces->room) {
+		size_t room = pieces->room ? 2 * pieces->room : 256;
+		struct piece *more = realloc(pieces->piece, room * sizeof(*more));
+		if (!more)
+			return -1;
+		pieces->piece = more;
+		pieces->room = room;
+	}
+	pieces->piece[pieces->n++] = (struct piece){ { fd, offset, bytes }, run->heat };
+	return 0;
+}
+
+/* Runs are the image's word: nothing behind the end of the file, each behind the one before. */
+static bool is_plausible(const image_heat *heat)
+{
+	uint64_t end = 0, pages = (heat->identity.size + STORE_PAGE - 1) / STORE_PAGE;
+	for (u_int i = 0; i < heat->runs.runs_len; i++) {
+		const image_heat_run *run = &heat->runs.runs_val[i];
+		if (run->page < end || run->page > pages || run->pages > pages - run->page || run->heat > 3)
+			return false;
+		end = run->page + run->pages;
+	}
+	return true;
+}
+
+static int add_file(struct fetch *fetch, struct pieces *pieces, const image_heat *heat, unsigned coldest,
+		    const struct remap *remap, fetch_skipped_fn *skipped, void *arg)
+{
+	if (heat_pages(heat, coldest) == 0)
+		return 0;
+	if (!is_plausible(heat)) {
+		if (skipped)
+			skipped(arg, heat->identity.path, "what the image says of it is impossible");
+		return 0;
+	}
+	int fd = open_file(heat, remap, skipped, arg);
+	if (fd < 0)
+		return 0;
+	if (keep_fd(fetch, fd) < 0)
+		return -1;
+	for (u_int i = 0; i < heat->runs.runs_len; i++)
+		if (heat->runs.runs_val[i].heat >= coldest && add_piece(pieces, fd, &heat->runs.runs_val[i]) < 0)
+			return -1;
+	return 0;
+}
+
+static int hottest_first(const void *a, const void *b)
+{
+	const struct piece *left = a, *right = b;
+	if (left->heat != right->heat)
+		return left->heat > right->heat ? -1 : 1;
+	if (left->stretch.fd != right->stretch.fd)
+		return left->stretch.fd < right->stretch.fd ? -1 : 1;
+	return left->stretch.offset < right->stretch.offset ? -1 : 1;
+}
+
+static int settle(struct fetch *fetch, struct pieces *pieces)
+{
+	fetch->stretches = malloc((pieces->n + 1) * sizeof(*fetch->stretches));
+	if (!fetch->stretches)
+		return -1;
+	qsort(pieces->piece, pieces->n, sizeof(*pieces->piece), hottest_first);
+	for (size_t i = 0; i < pieces->n; i++) {
+		fetch->stretches[i] = pieces->piece[i].stretch;
+		fetch->bytes += pieces->piece[i].stretch.bytes;
+	}
+	fetch->n = pieces->n;
+	return 0;
+}
+
+/* Where nobody could tell how warm pages are, all that were cached count. */
+static unsigned coldest_of(struct image *image, size_t n, int which)
+{
+	unsigned sources = 0;
+	for (size_t i = 0; i < n; i++) {
+		image_heat heat = { 0 };
+		if (image_hint_get(image, IMAGE_HEAT, i, (xdrproc_t)xdr_image_heat, &heat, NULL) == 0)
+			sources |= heat.source;
+		xdr_free((xdrproc_t)xdr_image_heat, (char *)&heat);
+	}
+	return which == FSNAP_PREFETCH_ALL || !(sources & (HEAT_FOLIOS | HEAT_WATCH)) ? 1 : 2;
+}
+
+int fetch_plan(struct fetch *fetch, struct image *image, int which, const struct remap *remap,
+	       fetch_skipped_fn *skipped, void *arg, struct fsnap_error *err)
+{
+	struct pieces pieces = { 0 };
+	*fetch = (struct fetch){ 0 };
+	if (which == FSNAP_PREFETCH_OFF)
+		return 0;
+	if (image_hints(image, err) < 0)
+		return -1;
+	size_t n = image_hint_count(image, IMAGE_HEAT);
+	unsigned coldest = coldest_of(image, n, which);
+	int result = 0;
+	for (size_t i = 0; result == 0 && i < n; i++) {
+		image_heat heat = { 0 };
+		result = image_hint_get(image, IMAGE_HEAT, i, (xdrproc_t)xdr_image_heat, &heat, err);
+		if (result == 0 && add_file(fetch, &pieces, &heat, coldest, remap, skipped, arg) < 0)
+			result = fail(err, FSNAP_E_NOMEM, ENOMEM, "what to prefetch");
+		xdr_free((xdrproc_t)xdr_image_heat, (char *)&heat);
+	}
+	if (result == 0 && settle(fetch, &pieces) < 0)
+		result = fail(err, FSNAP_E_NOMEM, ENOMEM, "what to prefetch");
+	free(pieces.piece);
+	return result;
+}
+
+void fetch_free(struct fetch *fetch)
+{
+	for (size_t i = 0; i < fetch->n_fds; i++)
+		close(fetch->fds[i]);
+	free(fetch->fds);
+	free(fetch->stretches);
+	if (fetch->progress)
+		munmap(fetch->progress, sizeof(*fetch->progress));
+	*fetch = (struct fetch){ 0 };
+}
+
+bool fetch_needed(const struct fetch *fetch)
+{
+	for (size_t i = 0; i < fetch->n; i++)
+		if (!warm_present(&fetch->stretches[i]))
+			return true;
+	return false;
+}
+
+/* --- a process of its own -------------------------------------------------------------------- */
+
+static int by_number(const void *a, const void *b)
+{
+	return *(const int *)a - *(const int *)b;
+}
+
+/* Pipes of the caller, above all, must not be held open by us. */
+static void close_all_but(int *fds, size_t n)
+{
+	unsigned next = 0;
+	qsort(fds, n, sizeof(*fds), by_number);
+	for (size_t i = 0; i < n; i++) {
+		if ((unsigned)fds[i] > next)
+			syscall(SYS_close_range, next, fds[i] - 1, 0);
+		next = (unsigned)fds[i] + 1;
+	}
+	syscall(SYS_close_range, next, ~0u, 0);
+}
+
+static void be_fetcher(struct fetch *fetch, const struct warm_order *order)
+{
+	setsid();
+	signal(SIGHUP, SIG_IGN);
+	close_all_but(fetch->fds, fetch->n_fds);
+	warm_run(order, fetch->progress);
+	_exit(0);
+}
+
+int fetch_start(struct fetch *fetch, const struct warm_order *order, struct fsnap_error *err)
+{
+	fetch->progress = mmap(NULL, sizeof(*fetch->progress), PROT_READ | PROT_WRITE,
+			       MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (fetch->progress == MAP_FAILED) {
+		fetch->progress = NULL;
+		return fail(err, FSNAP_E_NOMEM, errno, "prefetching");
+	}
+	/* Its parent is gone at once: nobody has a child that he does not know of. */
+	pid_t pid = fork();
+	if (pid == 0) {
+		if (fork() == 0)
+			be_fetcher(fetch, order);
+		_exit(0);
+	}
+	if (pid < 0)
+		return fail(err, FSNAP_E_SYSTEM, errno, "a process that prefetches");
+	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+		;
+	return 0;
+}
