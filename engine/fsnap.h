@@ -164,6 +164,10 @@ struct fsnap_restore_report {
 	uint64_t prefetch_bytes;  /* of them, those there already included */
 };
 
+/* Gives up the TCP connections that an image keeps: their packets are not held back any more, and find
+ * nobody. Restoring it later lets them come back as reset. Does nothing where nothing is held. */
+int fsnap_give_up_connections(const char *store, const char *image, struct fsnap_error *err);
+
 /* The restored root is a child of the calling process: wait for it with waitpid(2). */
 int fsnap_restore(const struct fsnap_restore_options *options, struct fsnap_restore_report *report,
 		  struct fsnap_error *err);

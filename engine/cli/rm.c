@@ -18,17 +18,26 @@ static int check_names(const struct cli *cli, const struct catalogue *catalogue,
 	return 0;
 }
 
+/* Packets that were held back for it would wait for nobody. One that cannot be read is removed, too. */
+static int remove_image(struct catalogue *catalogue, const char *name, struct fsnap_error *err)
+{
+	struct fsnap_error ignored = { 0 };
+
+	fsnap_give_up_connections(catalogue->dir, name, &ignored);
+	return store_remove(catalogue->store, name, err);
+}
+
 static int remove_images(const struct cli *cli, struct catalogue *catalogue,
 			 struct fsnap_error *err)
 {
 	if (cli->all) {
 		for (size_t i = 0; i < catalogue->count; i++)
-			if (store_remove(catalogue->store, catalogue->entries[i].name, err))
+			if (remove_image(catalogue, catalogue->entries[i].name, err))
 				return -1;
 		return 0;
 	}
 	for (int i = 0; i < cli->n_words; i++)
-		if (store_remove(catalogue->store, cli->words[i], err))
+		if (remove_image(catalogue, cli->words[i], err))
 			return -1;
 	return 0;
 }

@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 """Redis with a million keys under load: dumped and killed, restored; every key is there, every
-increment that was acknowledged is counted, and clients that come back are served."""
+increment that was acknowledged is counted, and clients that come back are served. With --tcp keep
+they need not come back: the same connections go on."""
 
 import os
 import random
@@ -67,15 +68,20 @@ def body(t):
     t.note(f"left running: {report['bytes'] >> 20} MiB, frozen {report['frozen_us'] / 1000:.1f} ms")
     t.expect("a client does not notice", "PONG", client.ask("PING"))
 
-    for _ in range(2):
+    for keep in (False, True, False):
         acknowledged = [0]
         worker = threading.Thread(target=count_until_reset, args=(acknowledged,))
         worker.start()
         load = children.spawn(["/usr/bin/redis-benchmark", "-p", str(PORT), "-c", "20", "-n",
                                "100000000", "-t", "get", "-q"], out=t.path("benchmark.out"))
         t.until("increments are under way", lambda: acknowledged[0] > 200)
-        report, again = t.round_trip(pid)
-        if t.control:
+        report, again = t.round_trip(pid, *(["--tcp", "keep"] if keep else []))
+        if keep:
+            seen = acknowledged[0]
+            t.until("the same connection goes on", lambda: acknowledged[0] > seen + 200)
+            t.expect("redis-benchmark goes on", None, children.wait(load, 0.3))
+            t.expect("another client's connection goes on", "PONG", client.ask("PING"))
+        if keep or t.control:
             Client().ask("CLIENT", "KILL", "TYPE", "normal")
         children.wait(load, 10)
         worker.join(20)

@@ -114,9 +114,9 @@ class Trial:
             raise Stop(f"restore failed\n{result}")
         return result.json
 
-    def round_trip(self, pid):
+    def round_trip(self, pid, *more):
         """Dumps and kills, restores; the same PID again."""
-        report = self.dump(pid, "--kill")
+        report = self.dump(pid, "--kill", *more)
         again = self.restore(report["image"])
         self.expect("PID after the restore", pid, again["pid"])
         return report, again
