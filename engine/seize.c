@@ -156,7 +156,9 @@ static void drop_dead_tasks(struct process *process)
 static enum trace_result stop_task(struct task *task, struct fsnap_error *err)
 {
 	enum trace_result result = trace_await_stop(task, err);
-	return result == TRACE_OK ? trace_hide_stop(task, err) : result;
+	if (result == TRACE_OK)
+		result = trace_hide_stop(task, err);
+	return result == TRACE_OK ? stride_out(task, err) : result;
 }
 
 /* A child that still runs in this process' memory: the thread that made it with vfork(2) sleeps until it

@@ -38,6 +38,10 @@ enum trace_result trace_join_stop(struct task *task, struct fsnap_error *err);
  * already, or SIGSTOP, which cannot be blocked and has to wait. */
 bool trace_is_harmless(struct task *task, int status);
 
+/* stride.c: a task that has just stopped inside the vDSO runs on until it stops outside of it; one that cannot be
+ * met there is left where it is. */
+enum trace_result stride_out(struct task *task, struct fsnap_error *err);
+
 /* Lets a stopped task run on, traced. */
 enum trace_result trace_continue(struct task *task, struct fsnap_error *err);
 
