@@ -143,6 +143,7 @@ static struct rebuild rebuild_of(struct restore *restore, const image_process *p
 		.task = leader_task(restore, process) + thread,
 		.process = process,
 		.thread = &process->threads.threads_val[thread],
+		.mm = model_mm(&restore->model, process->mm),
 		.self = &restore->self,
 	};
 }

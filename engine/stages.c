@@ -30,14 +30,15 @@ static int begin_call(struct placed *placed, const struct stage *stage, struct f
 			   leader(placed), err);
 }
 
-/* The agent needs three descriptors and some pages within the target's own limits. */
+/* The agent needs three descriptors and some pages within the target's own limits. EAGAIN is mmap(2)'s word
+ * for a program that has all of its memory locked (MCL_FUTURE), as much as it may. */
 int placed_no_room(const struct placed *placed, int sys, struct fsnap_error *err)
 {
-	bool files = sys == EMFILE;
+	bool files = sys == EMFILE, locked = sys == EAGAIN;
 	fail(err, FSNAP_E_UNSUPPORTED, sys, "it has no %s left, and needs some while it is being saved",
-	     files ? "descriptors" : "memory");
+	     files ? "descriptors" : locked ? "memory it may lock" : "memory");
 	return error_hint(err, "raise its limit: prlimit --pid %d --%s=...", placed->process->pid,
-			  files ? "nofile" : "as");
+			  files ? "nofile" : locked ? "memlock" : "as");
 }
 
 static int end_call(struct placed *placed, const struct stage *stage, struct fsnap_error *err)
@@ -45,7 +46,7 @@ static int end_call(struct placed *placed, const struct stage *stage, struct fsn
 	int64_t result;
 	if (trace_check(trace_call_end(leader(placed), &result, err), leader(placed), err) < 0)
 		return -1;
-	if (result == -EMFILE || result == -ENOMEM) {
+	if (result == -EMFILE || result == -ENOMEM || result == -EAGAIN) {
 		placed_no_room(placed, (int)-result, err);
 		return error_context(err, "process %d (%s)", placed->process->pid, placed->process->comm);
 	}

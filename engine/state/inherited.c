@@ -22,6 +22,9 @@
 #define PR_TIMER_CREATE_RESTORE_IDS 77
 #define PR_TIMER_CREATE_RESTORE_IDS_GET 2
 #endif
+#ifndef PR_GET_MEMORY_MERGE /* Linux 6.4 */
+#define PR_GET_MEMORY_MERGE 68
+#endif
 #ifndef AT_RSEQ_FEATURE_SIZE
 #define AT_RSEQ_FEATURE_SIZE 27
 #define AT_RSEQ_ALIGN 28
@@ -77,6 +80,7 @@ int inherited_collect(struct inherited *self, struct fsnap_error *err)
 	self->thread.timerslack_ns = (uint64_t)prctl(PR_GET_TIMERSLACK);
 	self->process.personality = (unsigned)personality(0xffffffff);
 	self->process.thp_disable = (unsigned)prctl(PR_GET_THP_DISABLE, 0, 0, 0, 0);
+	self->merge_any = prctl(PR_GET_MEMORY_MERGE, 0, 0, 0, 0) == 1;
 	self->timer_ids = prctl(PR_TIMER_CREATE_RESTORE_IDS, PR_TIMER_CREATE_RESTORE_IDS_GET, 0, 0,
 				0) >= 0;
 	collect_rseq(self);

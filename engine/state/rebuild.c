@@ -20,6 +20,7 @@ void rebuild_task(const struct rebuild *r)
 
 int rebuild_process(const struct rebuild *r, struct fsnap_error *err)
 {
+	future_rebuild(r);
 	identity_rebuild(r);
 	signals_rebuild(r);
 	return timers_rebuild(r, err);

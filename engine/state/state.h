@@ -76,6 +76,8 @@ struct task_survey {
 	struct task_asks asks;
 };
 
+#define PROTECTION_KEYS 16
+
 /* What is asked inside the leader about the whole process. */
 struct process_asks {
 	uint64_t actions_of;	/* signals that were asked for */
@@ -88,6 +90,9 @@ struct process_asks {
 	uint32_t subreaper;	/* data: int */
 	uint32_t thp_disable;	/* slot */
 	uint32_t personality;	/* slot */
+	uint32_t new_page, dontneed, merge_any; /* slots */
+	uint32_t resident;	/* data: a byte of mincore(2) */
+	uint32_t pkeys[PROTECTION_KEYS]; /* slots, by key */
 };
 
 struct survey {
@@ -115,6 +120,7 @@ struct inherited {
 	image_thread thread;	/* comm, sched, timerslack_ns, creds, seccomp */
 	uint64_t rseq;		/* address libc registered for the calling thread; 0: none */
 	unsigned rseq_size;
+	unsigned merge_any;	/* PR_GET_MEMORY_MERGE */
 	bool timer_ids;		/* the kernel can make POSIX timers with given ids */
 };
 
@@ -127,6 +133,7 @@ struct rebuild { /* who is being rebuilt, and in which plan */
 	uint32_t task;
 	const image_process *process;
 	const image_thread *thread;
+	const image_mm *mm; /* NULL: of an ended process */
 	const struct inherited *self;
 	uint32_t *hold_sigchld; /* not NULL: SIGCHLD gets no action yet; where the right one is, is noted */
 };
@@ -198,6 +205,12 @@ void identity_rebuild(const struct rebuild *r);
 void identity_rebuild_task(const struct rebuild *r);
 void identity_rebuild_pdeath(const struct rebuild *r); /* after creds, which reset it */
 void identity_settle(const struct rebuild *r);	       /* after the creds of all threads */
+
+/* --- future.c: what holds for memory to come: locking, merging, protection keys -------------------------- */
+
+void future_ask(struct survey *survey, struct plans *plans);
+void future_answer(struct survey *survey, const struct plans *plans, struct ctl *ctl);
+void future_rebuild(const struct rebuild *r); /* all memory is there; protection keys came with it */
 
 /* --- rseq.c: restartable sequences -------------------------------------------------------------------- */
 

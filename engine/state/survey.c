@@ -78,6 +78,7 @@ void survey_ask(struct survey *survey, struct plans *plans)
 	timers_ask(survey, plans);
 	limits_ask(survey, plans);
 	identity_ask(survey, plans);
+	future_ask(survey, plans);
 }
 
 int survey_answer(struct survey *survey, const struct plans *plans, struct ctl *ctl,
@@ -95,5 +96,6 @@ int survey_answer(struct survey *survey, const struct plans *plans, struct ctl *
 		return -1;
 	timers_answer(survey, plans, ctl);
 	identity_answer(survey, plans, ctl);
+	future_answer(survey, plans, ctl);
 	return 0;
 }

@@ -13,6 +13,7 @@
 #include <linux/seccomp.h>
 #include <linux/securebits.h>
 #include <sched.h>
+#include <sys/mman.h>
 #include <sys/personality.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -83,6 +84,7 @@ static void set_identity(void)
 	SAY(prctl(PR_SET_TIMERSLACK, 123456) == 0);
 	SAY(prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0) == 0);
 	SAY(personality(ADDR_NO_RANDOMIZE) >= 0);
+	SAY(mlockall(MCL_FUTURE | MCL_ONFAULT) == 0);
 	syscall(SYS_set_tid_address, &exit_cell);
 	cleanup_fd int fd = open("/proc/self/oom_score_adj", O_WRONLY);
 	SAY(write(fd, "321", 3) == 3);
@@ -175,7 +177,7 @@ static void build_rebuild(struct plans *plans, const struct surveyed *from,
 {
 	struct fsnap_error err = { .code = FSNAP_E_OK };
 	struct rebuild r = { plans, plans_task(plans, 0, "the second child"), &from->process.image,
-			     &from->task.image, self, NULL };
+			     &from->task.image, &from->process.mm, self, NULL };
 	rebuild_first(&r);
 	rebuild_task(&r);
 	CHECK(rebuild_process(&r, &err));
@@ -207,6 +209,7 @@ static void assert_found_as_set(const struct surveyed *s)
 	assert_int_equal(p->thp_disable, 1);
 	assert_int_equal(p->personality, ADDR_NO_RANDOMIZE);
 	assert_int_equal(p->oom_score_adj, 321);
+	assert_int_equal(s->process.mm.lock_future, MCL_FUTURE | MCL_ONFAULT);
 	assert_int_equal(p->dumpable, 1);
 	assert_int_equal(p->limits.limits_val[RLIMIT_NOFILE].current, 77);
 	assert_int_equal(p->limits.limits_val[RLIMIT_NOFILE].maximum, 1000);
@@ -347,6 +350,7 @@ static void what_is_set_is_found_and_rebuilt(void **state)
 	assert_int_equal(read(result_pipe[0], &result, 1), 1);
 	check_plan(plans);
 	look_at(&second, &b);
+	assert_int_equal(a.process.mm.lock_future, b.process.mm.lock_future);
 	finish(&second);
 	assert_same_threads(&a.task.image, &b.task.image);
 	assert_same_processes(&a.process.image, &b.process.image);
@@ -426,7 +430,7 @@ static void timer_ids_can_be_counted_up_to(void **state)
 	image_process image = { .timers = { 2, timers } };
 	struct inherited self = { .timer_ids = false };
 	struct plans *plans = plans_new();
-	struct rebuild r = { plans, plans_task(plans, 0, "x"), &image, NULL, &self, NULL };
+	struct rebuild r = { plans, plans_task(plans, 0, "x"), &image, NULL, NULL, &self, NULL };
 	CHECK(timers_rebuild(&r, &err));
 	write_plans(plans);
 	pid_t pid = fork();
