@@ -2,7 +2,9 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <linux/magic.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "engine/dump.h"
@@ -77,6 +79,39 @@ static int note_content(struct dump *dump, const image_ghost *ghost, int fd, str
 	return 0;
 }
 
+static bool is_zero(const char *bytes, size_t n)
+{
+	return n == 0 || (bytes[0] == 0 && memcmp(bytes, bytes + 1, n - 1) == 0);
+}
+
+/* hugetlbfs tells holes by nothing but their number. Where there are any, pages of zeroes are taken for some:
+ * a program cannot tell, for it finds zeroes in both. */
+static int note_huge_content(struct dump *dump, const image_ghost *ghost, int fd, uint64_t blocks,
+			     struct fsnap_error *err)
+{
+	if (blocks * 512 >= ghost->size)
+		return ghost->size ? note_range(dump, ghost->id, fd, 0, (off_t)ghost->size, err) : 0;
+	cleanup_free char *page = blocks ? malloc(ghost->huge) : NULL;
+	if (blocks && !page)
+		return fail(err, FSNAP_E_NOMEM, ENOMEM, "%s: looking for its content", ghost->name);
+	for (uint64_t at = 0; blocks && at < ghost->size; at += ghost->huge) {
+		ssize_t n = pread(fd, page, ghost->huge, (off_t)at);
+		if (n < 0)
+			return fail(err, FSNAP_E_SYSTEM, errno, "%s: looking for its content", ghost->name);
+		if (!is_zero(page, (size_t)n) &&
+		    note_range(dump, ghost->id, fd, (off_t)at, (off_t)(at + ghost->huge), err) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+/* Its pages are of the size that their file system calls that of its blocks; 0: of the usual size. */
+static uint64_t huge_page_size(int fd)
+{
+	struct statfs fs;
+	return fstatfs(fd, &fs) == 0 && fs.f_type == HUGETLBFS_MAGIC ? (uint64_t)fs.f_bsize : 0;
+}
+
 unsigned ghost_save(struct dump *dump, int fd, unsigned kind, const char *name, struct fsnap_error *err)
 {
 	struct stat stat;
@@ -109,6 +144,7 @@ unsigned ghost_save(struct dump *dump, int fd, unsigned kind, const char *name, 
 		.size = (uint64_t)stat.st_size, .mode = stat.st_mode, .uid = stat.st_uid,
 		.gid = stat.st_gid, .seals = seals < 0 ? 0 : (unsigned)seals, .dev = stat.st_dev,
 		.ino = stat.st_ino, .mtime_ns = stat.st_mtim.tv_sec * 1000000000ll + stat.st_mtim.tv_nsec,
+		.huge = huge_page_size(own),
 	};
 	if (!ghost->name) {
 		fail(err, FSNAP_E_NOMEM, ENOMEM, "%s", name);
@@ -138,7 +174,9 @@ int ghost_settle(struct dump *dump, struct fsnap_error *err)
 		if (dump->ghosts[i].kind == GHOST_DIRECTORY)
 			continue;
 		dump->ghosts[i].size = (uint64_t)stat.st_size;
-		if (note_content(dump, &dump->ghosts[i], dump->ghost_fds[i], err) < 0)
+		if ((dump->ghosts[i].huge ? note_huge_content(dump, &dump->ghosts[i], dump->ghost_fds[i],
+							      (uint64_t)stat.st_blocks, err) :
+					    note_content(dump, &dump->ghosts[i], dump->ghost_fds[i], err)) < 0)
 			return -1;
 	}
 	return 0;

@@ -279,6 +279,9 @@ static int index_ghosts(struct model *model, struct fsnap_error *err)
 		const image_ghost *ghost = &model->ghosts[i];
 		if (ghost->id == 0 || ghost->id > most || model->ghost_of[ghost->id])
 			return corrupt(err, "space", ghost->id);
+		if (ghost->huge & (ghost->huge - 1) ||
+		    (ghost->huge && (ghost->huge < STORE_PAGE || ghost->size % ghost->huge)))
+			return corrupt(err, "huge pages of space", ghost->id);
 		model->ghost_of[ghost->id] = ghost;
 		if (ghost->id > model->max_space)
 			model->max_space = ghost->id;

@@ -18,6 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "engine/hugepages.h"
 #include "engine/laps.h"
 #include "engine/machine.h"
 #include "engine/restore.h"
@@ -63,7 +64,8 @@ static int open_image(struct restore *restore, struct fsnap_error *err)
 
 static int prepare(struct restore *restore, struct fsnap_error *err)
 {
-	if (workshop_open(restore, err) < 0 || inherited_collect(&restore->self, err) < 0 ||
+	if (hugepages_check(&restore->model, restore->image, err) < 0 || workshop_open(restore, err) < 0 ||
+	    inherited_collect(&restore->self, err) < 0 ||
 	    launch_reserve(restore, err) < 0)
 		return -1;
 	return compile(restore, err);

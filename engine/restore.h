@@ -5,6 +5,7 @@
  *	restore_files.c  the workshop: every open file description, made in this process
  *	restore_heat.c   file pages that it will want, on their way into the page cache
  *	restore_ghost.c  content without a name, made anew
+ *	restore_memfd.c  memfds and their seals; content in huge pages
  *	compile*.c       image -> one plan per task
  *	settle_files.c   what must be done to a descriptor in a process that has it
  *	launch.c         plans -> tasks: control memory, spawn, await, release
@@ -93,6 +94,15 @@ void heat_fetch_stop(struct restore *restore); /* the restore is given up */
 
 /* restore_ghost.c: fills restore->ghost_fd for one ghost if that was not done yet. */
 int ghost_make(struct restore *restore, unsigned ghost_id, struct fsnap_error *err);
+
+/* restore_memfd.c: parts of ghost_make(). Seals that new mappings for writing would violate are set by
+ * ghosts_seal(), when all tasks have theirs. */
+int ghost_make_memfd(const image_ghost *ghost);
+unsigned ghost_huge_flags(const image_ghost *ghost);
+bool ghost_is_huge(const image_ghost *ghost, int fd);
+int ghost_fill_huge(const struct restore *restore, const image_ghost *ghost, int fd, struct fsnap_error *err);
+int ghost_seal_early(const image_ghost *ghost, int fd, struct fsnap_error *err);
+int ghosts_seal(struct restore *restore, struct fsnap_error *err);
 
 /* compile.c */
 int compile(struct restore *restore, struct fsnap_error *err);

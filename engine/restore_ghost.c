@@ -11,17 +11,18 @@
 
 /* Shared anonymous memory is a file of the kernel's own. Getting at it as one needs
  * /proc/self/map_files; a memfd behaves the same but for its name in /proc/PID/maps. */
-static int make_shared(uint64_t size)
+static int make_shared(const image_ghost *ghost)
 {
-	void *map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	unsigned huge = ghost->huge ? MAP_HUGETLB | MAP_NORESERVE | (ghost_huge_flags(ghost) & ~MFD_HUGETLB) : 0;
+	void *map = mmap(NULL, ghost->size, PROT_READ | PROT_WRITE, (int)(MAP_SHARED | MAP_ANONYMOUS | huge), -1, 0);
 	if (map == MAP_FAILED)
 		return -1;
 	char path[96];
 	snprintf(path, sizeof(path), "/proc/self/map_files/%lx-%lx", (unsigned long)map,
-		 (unsigned long)map + (size + STORE_PAGE - 1) / STORE_PAGE * STORE_PAGE);
+		 (unsigned long)map + (ghost->size + STORE_PAGE - 1) / STORE_PAGE * STORE_PAGE);
 	int fd = open(path, O_RDWR | O_CLOEXEC);
-	munmap(map, size);
-	return fd >= 0 ? fd : memfd_create("zero", MFD_CLOEXEC);
+	munmap(map, ghost->size);
+	return fd >= 0 ? fd : memfd_create("zero", MFD_CLOEXEC | ghost_huge_flags(ghost));
 }
 
 /* A name beside the one it had, which somebody else has now; the caller frees it. */
@@ -43,9 +44,14 @@ static int make_deleted(const image_ghost *ghost)
 	cleanup_free char *path = fd < 0 ? name_beside(ghost->name) : NULL;
 	if (path && (fd = mkostemp(path, O_CLOEXEC)) >= 0)
 		unlink(path);
-	if (fd < 0)
+	/* Huge pages are to be had on hugetlbfs only. */
+	if (fd >= 0 && ghost->huge && !ghost_is_huge(ghost, fd)) {
+		close(fd);
+		fd = -1;
+	}
+	if (fd < 0 && !ghost->huge)
 		fd = open("/tmp", O_TMPFILE | O_EXCL | O_RDWR | O_CLOEXEC, 0600);
-	return fd < 0 ? memfd_create("deleted", MFD_CLOEXEC) : fd;
+	return fd < 0 ? memfd_create("deleted", MFD_CLOEXEC | ghost_huge_flags(ghost)) : fd;
 }
 
 /* Never had a name, and can be given one. What open() returns here is the program's own description;
@@ -91,12 +97,6 @@ static void own(const image_ghost *ghost, int fd)
 		fchmod(fd, ghost->mode & 07777);
 }
 
-static int make_memfd(const image_ghost *ghost)
-{
-	const char *name = strncmp(ghost->name, "memfd:", 6) == 0 ? ghost->name + 6 : ghost->name;
-	return memfd_create(name, MFD_CLOEXEC | (ghost->seals & F_SEAL_SEAL ? 0 : MFD_ALLOW_SEALING));
-}
-
 static int fill(struct restore *restore, const image_ghost *ghost, int fd, struct fsnap_error *err)
 {
 	size_t n;
@@ -136,9 +136,9 @@ static int make(struct restore *restore, const image_ghost *ghost)
 {
 	switch (ghost->kind) {
 	case GHOST_SHARED:
-		return make_shared(ghost->size);
+		return make_shared(ghost);
 	case GHOST_MEMFD:
-		return make_memfd(ghost);
+		return ghost_make_memfd(ghost);
 	case GHOST_DIRECTORY:
 		return make_directory(restore, ghost);
 	}
@@ -169,11 +169,12 @@ int ghost_make(struct restore *restore, unsigned id, struct fsnap_error *err)
 		return fail(err, FSNAP_E_SYSTEM, errno, "%s: cannot be made anew", ghost->name);
 	if (ghost->kind == GHOST_DELETED || ghost->kind == GHOST_DIRECTORY)
 		own(ghost, fd);
-	if (ghost->kind != GHOST_DIRECTORY && fill(restore, ghost, fd, err) < 0)
+	if (ghost->kind != GHOST_DIRECTORY &&
+	    (ghost->huge ? ghost_fill_huge(restore, ghost, fd, err) : fill(restore, ghost, fd, err)) < 0)
 		return -1;
 	set_times(ghost, fd);
-	if (ghost->kind == GHOST_MEMFD && ghost->seals && fcntl(fd, F_ADD_SEALS, ghost->seals) < 0 && errno != EPERM)
-		return fail(err, FSNAP_E_SYSTEM, errno, "%s: seals", ghost->name);
+	if (ghost_seal_early(ghost, fd, err) < 0)
+		return -1;
 	if (ghost->open_flags && (fcntl(fd, F_GETFL) & O_TMPFILE) == O_TMPFILE)
 		restore->linkable_fd[id] = fcntl(fd, F_DUPFD_CLOEXEC, restore->bench);
 	if (ghost->kind == GHOST_DELETED && reopen(&fd, err) < 0)

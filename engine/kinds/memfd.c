@@ -3,9 +3,7 @@
  * also keeps name and seals.
  */
 #include <fcntl.h>
-#include <linux/magic.h>
 #include <string.h>
-#include <sys/vfs.h>
 
 #include "engine/kinds/table.h"
 #include "engine/kinds/values.h"
@@ -21,10 +19,6 @@ static int memfd_save(const struct fd_view *fd, image_file *file, void *out,
 {
 	(void)file;
 	image_file_memfd *state = out;
-	struct statfs fs;
-	if (fd->dup >= 0 && !fstatfs(fd->dup, &fs) && fs.f_type == HUGETLBFS_MAGIC)
-		return refuse_fd(fd, err, "Let the program use memfd_create without MFD_HUGETLB.",
-				 "a memfd of huge pages");
 	image_identity identity = {0};
 	if (dump_identity(fd->dump, fd->process, fd->dup, fd->link, &identity, err) < 0)
 		return -1;
@@ -43,9 +37,8 @@ static int memfd_make(struct restore *restore, const image_file *file, const voi
 
 const struct file_kind kind_memfd = {
 	.name = "memfd",
-	.keeps = "content, name, seals, sharing",
-	.refuses = "memory of huge pages",
-	.shown_by = "file_memfd",
+	.keeps = "content, name, seals, mode, sharing; huge pages, if the system has some to give",
+	.shown_by = "file_memfd memory_memfd_seals memory_hugetlb*",
 	.xdr = (xdrproc_t)xdr_image_file_memfd,
 	.matches = memfd_matches,
 	.save = memfd_save,

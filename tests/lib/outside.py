@@ -35,6 +35,8 @@ def stat(path):
     text = read(path).rpartition(")")[2].split()
     return {name: text[at - 3] for at, name in STAT.items() if at - 3 < len(text)}
 
+HUGE = "/anon_hugepage (deleted)"  # a file that each such mapping has for itself
+
 
 def maps(pid):
     """Mappings, with neighbours that differ in nothing joined: where the kernel merges is
@@ -48,7 +50,7 @@ def maps(pid):
         name, offset = (path[0] if path else ""), int(offset, 16)
         if name == "/dev/zero" and perms[3] == "p":
             name = ""  # the same thing, and not worth a file
-        anonymous = not name.startswith("/")
+        anonymous = not name.startswith("/") or name == HUGE
         if rows:
             last = rows[-1]
             follows = anonymous or offset == last["offset"] + last["end"] - last["start"]
@@ -57,7 +59,7 @@ def maps(pid):
                 continue
         rows.append({"start": start, "end": end, "perms": perms, "offset": offset, "name": name})
     return [f"{r['start']:x}-{r['end']:x} {r['perms']} "
-            f"{0 if not r['name'].startswith('/') else r['offset']:x} {r['name']}".rstrip()
+            f"{r['offset'] if r['name'].startswith('/') and r['name'] != HUGE else 0:x} {r['name']}".rstrip()
             for r in rows]
 
 
