@@ -77,6 +77,7 @@ static int collect_zombie(struct process *process, struct fsnap_error *err)
 struct inquiry {
 	struct survey *survey;
 	uint32_t brk, undo; /* slots */
+	uint32_t files;	/* the first of files_ask() */
 };
 
 static int collect_outside(struct dump *dump, struct process *process, struct inquiry *inquiry,
@@ -109,6 +110,7 @@ static struct plans *ask(struct dump *dump, struct process *process, struct inqu
 	inquiry->brk = plan_result(plans);
 	inquiry->undo = ipc_ask(dump, plans, 0);
 	jobs_ask(process, plans);
+	inquiry->files = files_ask(process, plans);
 	return plans;
 }
 
@@ -118,6 +120,7 @@ static int answer(struct dump *dump, const struct placement *placement, const st
 	struct ctl *ctl = placed_ctl(placement->placed);
 	placement->process->mm.brk = (uint64_t)plans_slot(placement->plans, ctl, inquiry->brk);
 	jobs_answer(placement->process, placement->plans, ctl);
+	files_answer(placement->process, placement->plans, ctl, inquiry->files);
 	if (ipc_answer(dump, placement->process, placement->plans, ctl, inquiry->undo, err) < 0)
 		return -1;
 	return survey_answer(inquiry->survey, placement->plans, ctl, err);

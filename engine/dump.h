@@ -173,6 +173,9 @@ int files_sync(struct dump *dump, struct fsnap_error *err);
 
 /* dump_files.c */
 int files_collect(struct dump *dump, struct process *process, struct fsnap_error *err);
+/* What only the process can say of its descriptors; files_ask() returns the first of its slots. */
+uint32_t files_ask(const struct process *process, struct plans *plans);
+void files_answer(struct process *process, const struct plans *plans, struct ctl *ctl, uint32_t first);
 int files_finish(struct dump *dump, struct fsnap_error *err);
 int files_put(struct dump *dump, struct fsnap_error *err);
 int files_silence(struct dump *dump, struct fsnap_error *err); /* see struct file_kind */

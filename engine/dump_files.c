@@ -280,7 +280,7 @@ static struct saved_file *save_file(const struct fd_view *fd, struct fsnap_error
 	return kind->save(fd, &saved->file, &saved->state, err) < 0 ? NULL : saved;
 }
 
-static int add_fd(struct fd_view *fd, bool cloexec, struct fsnap_error *err)
+static int add_fd(struct fd_view *fd, unsigned cloexec, struct fsnap_error *err)
 {
 	image_process *image = &fd->process->image;
 	struct saved_file *saved = find_saved(fd->dump, fd);
@@ -306,6 +306,42 @@ static int look_at_file(struct fd_view *view, uint64_t *flags, struct fsnap_erro
 	return 0;
 }
 
+/* fdinfo shows close-on-exec among the flags of the open file, where some ways to open one (mq_open,
+ * TIOCGPTPEER) leave the same bit, whatever the number has: then the process is asked itself. */
+enum { CLOEXEC_UNKNOWN = 2 };
+
+static unsigned closes_on_exec(const struct fd_view *view, uint64_t flags)
+{
+	if (!(flags & O_CLOEXEC))
+		return 0;
+	int own = fcntl(view->dup, F_GETFL);
+	return own >= 0 && (own & O_CLOEXEC) ? CLOEXEC_UNKNOWN : 1;
+}
+
+uint32_t files_ask(const struct process *process, struct plans *plans)
+{
+	uint32_t first = 0;
+	for (u_int i = 0, n = 0; i < process->image.fds.fds_len; i++) {
+		const image_fd *fd = &process->image.fds.fds_val[i];
+		if (fd->cloexec != CLOEXEC_UNKNOWN)
+			continue;
+		plan_note(plans, "flags of descriptor %d", fd->fd);
+		plan_call(plans, 0, SYS_fcntl, IMM(fd->fd), IMM(F_GETFD));
+		uint32_t slot = plan_result(plans);
+		first = n++ ? first : slot;
+	}
+	return first;
+}
+
+void files_answer(struct process *process, const struct plans *plans, struct ctl *ctl, uint32_t first)
+{
+	for (u_int i = 0, n = 0; i < process->image.fds.fds_len; i++) {
+		image_fd *fd = &process->image.fds.fds_val[i];
+		if (fd->cloexec == CLOEXEC_UNKNOWN)
+			fd->cloexec = plans_slot(plans, ctl, first + n++) & FD_CLOEXEC;
+	}
+}
+
 static int view_fd(struct dump *dump, struct process *process, int number, struct fsnap_error *err)
 {
 	char name[32], link[4096];
@@ -326,7 +362,7 @@ static int view_fd(struct dump *dump, struct process *process, int number, struc
 	uint64_t flags;
 	if (look_at_file(&view, &flags, err) < 0)
 		return -1;
-	return add_fd(&view, flags & O_CLOEXEC, err) < 0 ? -1 : record_locks_collect(&view, err);
+	return add_fd(&view, closes_on_exec(&view, flags), err) < 0 ? -1 : record_locks_collect(&view, err);
 }
 
 /* As view_fd(), for what /proc says of a descriptor of ours. */

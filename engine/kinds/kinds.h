@@ -60,6 +60,7 @@ union file_state {
 	image_file_memfd memfd;
 	image_file_pidfd pidfd;
 	image_file_pty pty;
+	image_file_mqueue mqueue;
 	image_file_inotify inotify;
 	image_file_namespace ns;
 	image_file_unix unix_socket;

@@ -27,6 +27,7 @@
 enum { PTY_MASTER = 1, PTY_SLAVE = 2, PTY_CONTROLLING = 3, PTY_HUNG_UP = 4 };
 enum { FIRST_MAJOR = 136, LAST_MAJOR = 143, PER_MAJOR = 256 }; /* devices.txt: Unix98 PTY slaves */
 
+#define LARGE_FILE 0100000u /* the kernel's O_LARGEFILE; libc says 0 */
 #define LOST ((uint64_t)1 << 32) /* added to the key of what has no master any more */
 
 static bool is_slave_device(dev_t device)
@@ -133,8 +134,8 @@ static int save_master(const struct fd_view *fd, image_file_pty *state, struct f
 
 static int pty_save(const struct fd_view *fd, image_file *file, void *out, struct fsnap_error *err)
 {
-	(void)file;
 	image_file_pty *state = out;
+	file->flags |= (unsigned)fcntl(fd->dup, F_GETFL) & O_CLOEXEC; /* TIOCGPTPEER leaves it there */
 	dev_t behind = behind_dev_tty(fd);
 	int value = 0;
 	state->exclusive = ioctl(fd->dup, TIOCGEXCL, &value) == 0 && value; /* each side for itself */
@@ -202,7 +203,11 @@ static int pty_save_links(struct dump *dump, image_file *file, void *out, struct
 
 int pty_peer(int master, unsigned flags)
 {
-	return ioctl(master, TIOCGPTPEER, (int)(flags | O_NOCTTY | O_CLOEXEC));
+	/* O_CLOEXEC stays among the flags of the open file, if it was there. */
+	int fd = ioctl(master, TIOCGPTPEER, (int)(flags | O_NOCTTY));
+	if (fd >= 0)
+		fcntl(fd, F_SETFD, FD_CLOEXEC);
+	return fd;
 }
 
 static int failed(const image_file *file, struct fsnap_error *err, const char *step)
@@ -318,9 +323,11 @@ static int open_controlling(void *arg)
 	return 0;
 }
 
-/* By name, as programs do: what TIOCGPTPEER gives has other flags (no O_LARGEFILE). */
+/* By name, as programs do; what TIOCGPTPEER gives has other flags (no O_LARGEFILE, but O_CLOEXEC). */
 static int open_slave(int master, unsigned flags)
 {
+	if (!(flags & LARGE_FILE))
+		return pty_peer(master, flags & (O_ACCMODE | O_NONBLOCK | O_CLOEXEC));
 	unsigned index;
 	char path[64];
 	struct stat node;

@@ -114,8 +114,6 @@ static int unsupported_save(const struct fd_view *fd, image_file *file, void *st
 					  "before the dump.",
 				 "a %s device (%u:%u)", S_ISCHR(mode) ? "character" : "block",
 				 major(fd->stat.st_rdev), minor(fd->stat.st_rdev));
-	if (S_ISREG(mode) && fd->link[0] == '/')
-		return refuse_fd(fd, err, "Close it before the dump.", "a POSIX message queue");
 	return refuse_fd(fd, err, "Close it before the dump.",
 			 "a kind of file this version does not know");
 }
@@ -145,7 +143,7 @@ static int unsupported_make(struct restore *restore, const image_file *file, con
 const struct file_kind kind_unsupported = {
 	.name = "unsupported",
 	.refuses = "fanotify, io_uring, userfaultfd, BPF, perf, netlink, raw IP, "
-		   "message queues, secret memory, other devices and whatever is new",
+		   "secret memory, other devices and whatever is new",
 	.shown_by = "kinds",
 	.xdr = (xdrproc_t)xdr_nothing,
 	.matches = unsupported_matches,

@@ -15,7 +15,7 @@ from fsnap import EXIT_REFUSED  # noqa: E402
 KINDS = {
     "fanotify": "fanotify", "io_uring": "io_uring",
     "userfaultfd": "userfaultfd", "netlink": "netlink", "packet": "packet", "raw": "raw",
-    "mqueue": "message queue", "pidfd": "pidfd", "bpf": "BPF", "aio": "requests are under way",
+    "pidfd": "pidfd", "bpf": "BPF", "aio": "requests are under way",
     "namespace": "namespace", "own_namespace": "namespace",
     "pipe_outside": "outside", "secret": "secret", "shared_process": "shares its memory",
     "lease_deleted": "lease", "lease_breaking": "being broken", "dnotify": "F_NOTIFY",

@@ -25,7 +25,9 @@ static struct pty make(void)
 	MUST(ioctl(pty.master, TIOCSPTLCK, &unlocked));
 	MUST(ioctl(pty.master, TIOCGPTN, &pty.number));
 	snprintf(pty.name, sizeof(pty.name), "/dev/pts/%u", pty.number);
-	pty.slave = MUST(open(pty.name, O_RDWR | O_NOCTTY | O_NONBLOCK));
+	/* Sometimes as openpty(3) does it. */
+	pty.slave = MUST(pty.number % 2 ? open(pty.name, O_RDWR | O_NOCTTY | O_NONBLOCK) :
+					  ioctl(pty.master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC));
 	return pty;
 }
 

@@ -10,7 +10,6 @@
 #include <linux/io_uring.h>
 #include <linux/netlink.h>
 #include <linux/userfaultfd.h>
-#include <mqueue.h>
 #include <poll.h>
 #include <net/ethernet.h>
 #include <netinet/in.h>
@@ -74,13 +73,6 @@ static void hold_packet(void)
 static void hold_raw(void)
 {
 	keep(socket(AF_INET, SOCK_RAW, IPPROTO_ICMP));
-}
-
-static void hold_mqueue(void)
-{
-	struct mq_attr attributes = { .mq_maxmsg = 4, .mq_msgsize = 64 };
-	mqd_t queue = keep(mq_open("/fsnap-refuse", O_RDWR | O_CREAT, 0600, &attributes));
-	mq_send(queue, "message", 7, 0);
 }
 
 static void hold_pidfd(void)
@@ -227,7 +219,6 @@ static const struct {
 	{ "netlink", hold_netlink },
 	{ "packet", hold_packet },
 	{ "raw", hold_raw },
-	{ "mqueue", hold_mqueue },
 	{ "pidfd", hold_pidfd },
 	{ "bpf", hold_bpf },
 	{ "aio", hold_aio },
