@@ -339,8 +339,21 @@ static int compile_in_turn(struct restore *restore, size_t number, bool *done, s
 	return 0;
 }
 
+/* Whoever restores detached is a parent that is about to end. */
+static void forget_parent_death(struct restore *restore)
+{
+	image_process *root = &restore->model.processes[0];
+	for (u_int i = 0; i < root->threads.threads_len && restore->options->detach; i++) {
+		if (root->threads.threads_val[i].pdeath_signal)
+			restore_note(restore, "process %d asks for signal %d when its parent ends: not set, as that "
+				     "is fsnap", root->pid, root->threads.threads_val[i].pdeath_signal);
+		root->threads.threads_val[i].pdeath_signal = 0;
+	}
+}
+
 int compile(struct restore *restore, struct fsnap_error *err)
 {
+	forget_parent_death(restore);
 	if (family_prepare(restore, err) < 0 || number_tasks(restore, err) < 0 || find_heirlooms(restore, err) < 0)
 		return -1;
 	family_helpers(restore);

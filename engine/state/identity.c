@@ -5,7 +5,6 @@
 #include <linux/prctl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/personality.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
@@ -15,7 +14,6 @@
 
 #define NAME_SIZE 16	    /* TASK_COMM_LEN */
 #define ROBUST_LIST_SIZE 24 /* of struct robust_list_head; the kernel takes no other */
-#define ASK_PERSONALITY 0xffffffffu
 
 /* --- dump ------------------------------------------------------------------------- */
 
@@ -65,13 +63,11 @@ void identity_ask(struct survey *survey, struct plans *plans)
 {
 	struct process_asks *asks = &survey->asks;
 	uint32_t plan = survey->task[0].plan;
-	plan_note(plans, "ask for dumpable, THP, personality and child subreaper");
+	plan_note(plans, "ask for dumpable, THP and child subreaper");
 	plan_call(plans, plan, SYS_prctl, IMM(PR_GET_DUMPABLE));
 	asks->dumpable = plan_result(plans);
 	plan_call(plans, plan, SYS_prctl, IMM(PR_GET_THP_DISABLE));
 	asks->thp_disable = plan_result(plans);
-	plan_call(plans, plan, SYS_personality, IMM(ASK_PERSONALITY));
-	asks->personality = plan_result(plans);
 	asks->subreaper = plans_data(plans, NULL, sizeof(int), 4);
 	plan_call(plans, plan, SYS_prctl, IMM(PR_GET_CHILD_SUBREAPER), DATA(asks->subreaper));
 }
@@ -82,7 +78,6 @@ void identity_answer(struct survey *survey, const struct plans *plans, struct ct
 	const struct process_asks *asks = &survey->asks;
 	image->dumpable = (unsigned)plans_slot(plans, ctl, asks->dumpable);
 	image->thp_disable = (unsigned)plans_slot(plans, ctl, asks->thp_disable);
-	image->personality = (unsigned)plans_slot(plans, ctl, asks->personality);
 	image->subreaper = *(unsigned *)plans_data_at(plans, ctl, asks->subreaper);
 }
 
@@ -159,10 +154,6 @@ void identity_rebuild_task(const struct rebuild *r)
 	plan_note(r->plans, "name");
 	plan_call(r->plans, r->task, SYS_prctl, IMM(PR_SET_NAME),
 		  DATA(plans_data(r->plans, name, strlen(name) + 1, 1)));
-	if (r->process->personality != r->self->process.personality) {
-		plan_note(r->plans, "personality");
-		plan_call(r->plans, r->task, SYS_personality, IMM(r->process->personality));
-	}
 	plan_note(r->plans, "futex of the thread's exit");
 	plan_call(r->plans, r->task, SYS_set_tid_address, IMM(image->clear_child_tid));
 	plan_note(r->plans, "list of robust futexes");

@@ -6,7 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/auxv.h>
-#include <sys/personality.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #if __has_include(<sys/rseq.h>)
@@ -78,7 +77,7 @@ int inherited_collect(struct inherited *self, struct fsnap_error *err)
 	prctl(PR_GET_NAME, name);
 	self->thread.comm = strdup(name);
 	self->thread.timerslack_ns = (uint64_t)prctl(PR_GET_TIMERSLACK);
-	self->process.personality = (unsigned)personality(0xffffffff);
+	settings_inherited(&self->thread);
 	self->process.thp_disable = (unsigned)prctl(PR_GET_THP_DISABLE, 0, 0, 0, 0);
 	self->merge_any = prctl(PR_GET_MEMORY_MERGE, 0, 0, 0, 0) == 1;
 	self->timer_ids = prctl(PR_TIMER_CREATE_RESTORE_IDS, PR_TIMER_CREATE_RESTORE_IDS_GET, 0, 0,

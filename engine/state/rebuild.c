@@ -14,6 +14,7 @@ void rebuild_task(const struct rebuild *r)
 {
 	sched_rebuild_task(r);
 	identity_rebuild_task(r);
+	settings_rebuild_task(r);
 	rseq_rebuild_task(r);
 	signals_rebuild_task(r);
 }

@@ -59,6 +59,8 @@ struct task_status {
 
 int status_parse(const char *text, struct task_status *status, struct fsnap_error *err);
 
+#define N_SETTINGS 7 /* settings.c */
+
 /* What is asked inside a thread: references and slots of the plan that asks. */
 struct task_asks {
 	uint32_t altstack;	/* data: stack_t */
@@ -67,6 +69,7 @@ struct task_asks {
 	uint32_t pdeath_signal;	/* data: int */
 	uint32_t timerslack;	/* slot */
 	uint32_t securebits;	/* slot */
+	uint32_t setting[N_SETTINGS], setting_data[N_SETTINGS]; /* slots; data where the answer is there */
 };
 
 struct task_survey {
@@ -89,7 +92,6 @@ struct process_asks {
 	uint32_t dumpable;	/* slot */
 	uint32_t subreaper;	/* data: int */
 	uint32_t thp_disable;	/* slot */
-	uint32_t personality;	/* slot */
 	uint32_t new_page, dontneed, merge_any; /* slots */
 	uint32_t resident;	/* data: a byte of mincore(2) */
 	uint32_t pkeys[PROTECTION_KEYS]; /* slots, by key */
@@ -116,8 +118,8 @@ int survey_answer(struct survey *survey, const struct plans *plans, struct ctl *
 
 /* What the restoring process is, and the tasks it makes are at first. */
 struct inherited {
-	image_process process;	/* umask, personality, thp_disable, oom_score_adj, coredump_filter, limits */
-	image_thread thread;	/* comm, sched, timerslack_ns, creds, seccomp */
+	image_process process;	/* umask, thp_disable, oom_score_adj, coredump_filter, limits */
+	image_thread thread;	/* comm, sched, timerslack_ns, creds, seccomp, settings */
 	uint64_t rseq;		/* address libc registered for the calling thread; 0: none */
 	unsigned rseq_size;
 	unsigned merge_any;	/* PR_GET_MEMORY_MERGE */
@@ -205,6 +207,13 @@ void identity_rebuild(const struct rebuild *r);
 void identity_rebuild_task(const struct rebuild *r);
 void identity_rebuild_pdeath(const struct rebuild *r); /* after creds, which reset it */
 void identity_settle(const struct rebuild *r);	       /* after the creds of all threads */
+
+/* --- settings.c: what prctl(2) tells as one number ----------------------------------------------------- */
+
+void settings_ask_task(struct task_survey *task, struct plans *plans);
+void settings_answer_task(struct task_survey *task, const struct plans *plans, struct ctl *ctl);
+void settings_inherited(image_thread *self);
+void settings_rebuild_task(const struct rebuild *r);
 
 /* --- future.c: what holds for memory to come: locking, merging, protection keys -------------------------- */
 

@@ -73,6 +73,7 @@ void survey_ask(struct survey *survey, struct plans *plans)
 		creds_ask_task(task, plans);
 		sched_ask_task(task, plans);
 		identity_ask_task(task, plans);
+		settings_ask_task(task, plans);
 	}
 	signals_ask(survey, plans);
 	timers_ask(survey, plans);
@@ -89,6 +90,7 @@ int survey_answer(struct survey *survey, const struct plans *plans, struct ctl *
 		signals_answer_task(task, plans, ctl);
 		creds_answer_task(task, plans, ctl);
 		sched_answer_task(task, plans, ctl);
+		settings_answer_task(task, plans, ctl);
 		if (identity_answer_task(task, plans, ctl, err) < 0)
 			return -1;
 	}

@@ -207,7 +207,7 @@ static void assert_found_as_set(const struct surveyed *s)
 	assert_int_equal(p->umask, 0137);
 	assert_int_equal(p->subreaper, 1);
 	assert_int_equal(p->thp_disable, 1);
-	assert_int_equal(p->personality, ADDR_NO_RANDOMIZE);
+	assert_int_equal(t->personality, ADDR_NO_RANDOMIZE);
 	assert_int_equal(p->oom_score_adj, 321);
 	assert_int_equal(s->process.mm.lock_future, MCL_FUTURE | MCL_ONFAULT);
 	assert_int_equal(p->dumpable, 1);
@@ -313,7 +313,6 @@ static void assert_same_processes(image_process *a, image_process *b)
 	assert_int_equal(a->dumpable, b->dumpable);
 	assert_int_equal(a->subreaper, b->subreaper);
 	assert_int_equal(a->thp_disable, b->thp_disable);
-	assert_int_equal(a->personality, b->personality);
 	assert_int_equal(a->oom_score_adj, b->oom_score_adj);
 	assert_memory_equal(a->limits.limits_val, b->limits.limits_val, 16 * sizeof(image_limit));
 	assert_int_equal(a->actions.actions_len, b->actions.actions_len);
