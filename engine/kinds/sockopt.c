@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "engine/kinds/maker.h"
 #include "engine/kinds/values.h"
 #include "store/scope.h"
 
@@ -96,15 +97,29 @@ static uint64_t network_of(int fd)
 	return cookie;
 }
 
-static const struct sockopt_sort *fresh_socket(struct sockopt_defaults *defaults, int family,
-					       int type, int protocol, struct fsnap_error *err)
+/* Some may only be made by members of a group (net.ipv4.ping_group_range), and we may be none. */
+static int open_fresh(const struct fd_view *view, int family, int type, int protocol)
+{
+	int fd = socket(family, type | SOCK_CLOEXEC, protocol);
+	if (fd >= 0 || errno != EACCES)
+		return fd;
+	image_maker maker = {0};
+	struct fsnap_error ignored = {0};
+	if (maker_of(view, &maker, &ignored) == 0)
+		fd = socket_as(&maker, family, type, protocol);
+	free(maker.groups.groups_val);
+	return fd;
+}
+
+static const struct sockopt_sort *fresh_socket(const struct fd_view *view, struct sockopt_defaults *defaults,
+					       int family, int type, int protocol, struct fsnap_error *err)
 {
 	for (int i = 0; i < defaults->n; i++) {
 		const struct sockopt_sort *sort = &defaults->sorts[i];
 		if (sort->family == family && sort->type == type && sort->protocol == protocol)
 			return sort;
 	}
-	cleanup_fd int fd = socket(family, type | SOCK_CLOEXEC, protocol);
+	cleanup_fd int fd = open_fresh(view, family, type, protocol);
 	if (fd < 0) {
 		fail(err, FSNAP_E_SYSTEM, errno, "socket of family %d", family);
 		return NULL;
@@ -179,7 +194,7 @@ int sockopts_save(const struct fd_view *fd, struct sockopt_defaults *defaults, u
 {
 	int family = socket_int(fd->dup, SO_DOMAIN), type = socket_int(fd->dup, SO_TYPE);
 	int protocol = socket_int(fd->dup, SO_PROTOCOL);
-	const struct sockopt_sort *sort = fresh_socket(defaults, family, type, protocol, err);
+	const struct sockopt_sort *sort = fresh_socket(fd, defaults, family, type, protocol, err);
 	if (!sort)
 		return -1;
 	if (network_of(fd->dup) != defaults->network)

@@ -12,6 +12,7 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
+#include "engine/kinds/maker.h"
 #include "engine/kinds/table.h"
 #include "engine/kinds/unix_parts.h"
 #include "engine/kinds/values.h"
@@ -106,22 +107,6 @@ static int save_maker(const struct fd_view *fd, image_maker *maker, struct fsnap
 		       : (maker->groups.groups_len /= (unsigned)sizeof(gid_t), 0);
 }
 
-/* The kernel tells nobody before accept(2) who has connected: whoever holds the socket, we take it. */
-static int guess_maker(const struct fd_view *fd, image_maker *maker, struct fsnap_error *err)
-{
-	if (!fd->process->n_tasks)
-		return 0;
-	const image_creds *creds = &fd->process->tasks[0]->image.creds;
-	maker->pid = fd->process->pid;
-	maker->uid = creds->uid[1];
-	maker->gid = creds->gid[1];
-	if (set_bytes(&maker->groups.groups_len, (char **)&maker->groups.groups_val,
-		      creds->groups.groups_val, creds->groups.groups_len * sizeof(unsigned), err) < 0)
-		return -1;
-	maker->groups.groups_len = creds->groups.groups_len;
-	return 0;
-}
-
 /* What was sent lies in a socket that has no descriptor before accept(2): nothing reads from there. */
 static int check_waiting(const struct fd_view *fd, image_file_unix *state, struct fsnap_error *err)
 {
@@ -129,7 +114,8 @@ static int check_waiting(const struct fd_view *fd, image_file_unix *state, struc
 	if (ioctl(fd->dup, SIOCOUTQ, &sent) == 0 && sent)
 		return refuse_fd(fd, err, "Dump when the connection has been accepted.",
 				 "data sent on a connection that is not accepted yet");
-	return guess_maker(fd, &state->maker, err);
+	/* Nobody is told before accept(2) who has connected: we take it that it is who holds the socket. */
+	return maker_of(fd, &state->maker, err);
 }
 
 static int unix_save(const struct fd_view *fd, image_file *file, void *out,

@@ -14,7 +14,7 @@ from fsnap import EXIT_REFUSED  # noqa: E402
 # What the message must name, in the words a user would search for.
 KINDS = {
     "fanotify": "fanotify", "io_uring": "io_uring",
-    "userfaultfd": "userfaultfd", "netlink": "netlink", "packet": "packet", "raw": "raw",
+    "userfaultfd": "userfaultfd", "netlink": "netlink", "packet": "packet",
     "pidfd": "pidfd", "bpf": "BPF", "aio": "requests are under way",
     "namespace": "namespace", "own_namespace": "namespace",
     "pipe_outside": "outside", "secret": "secret", "shared_process": "shares its memory",

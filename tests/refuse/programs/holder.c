@@ -70,11 +70,6 @@ static void hold_packet(void)
 	keep(socket(AF_PACKET, SOCK_RAW, htons(ETH_P_ALL)));
 }
 
-static void hold_raw(void)
-{
-	keep(socket(AF_INET, SOCK_RAW, IPPROTO_ICMP));
-}
-
 static void hold_pidfd(void)
 {
 	keep((int)syscall(SYS_pidfd_open, getppid(), 0));
@@ -218,7 +213,6 @@ static const struct {
 	{ "userfaultfd", hold_userfaultfd },
 	{ "netlink", hold_netlink },
 	{ "packet", hold_packet },
-	{ "raw", hold_raw },
 	{ "pidfd", hold_pidfd },
 	{ "bpf", hold_bpf },
 	{ "aio", hold_aio },
