@@ -37,6 +37,7 @@ struct cli {
 	const char **maps, **fds, **externals; /* NULL, or NULL-ended */
 	const char *heat;
 	const char *prefetch, *rate, *max;
+	const char *output, *timeline;
 	int tcp;   /* enum fsnap_tcp */
 	pid_t pid; /* 0: not given */
 	bool json, quiet, kill, detach, explain, threads, stacks, all, trim, help, version;
@@ -64,6 +65,7 @@ int cli_list(const struct cli *cli, struct fsnap_error *err);
 int cli_inspect(const struct cli *cli, struct fsnap_error *err);
 int cli_heat(const struct cli *cli, struct fsnap_error *err);
 int cli_prefetch(const struct cli *cli, struct fsnap_error *err);
+int cli_report(const struct cli *cli, struct fsnap_error *err);
 int cli_verify(const struct cli *cli, struct fsnap_error *err);
 int cli_rm(const struct cli *cli, struct fsnap_error *err);
 int cli_help(const struct cli *cli, struct fsnap_error *err);

@@ -108,6 +108,16 @@ static const char prefetch_help[] =
 	"  fsnap prefetch warm --prefetch all   everything that was cached\n"
 	"  fsnap prefetch warm --prefetch-rate 50M --map /srv/old=/srv/new\n";
 
+static const char report_help[] =
+	"Writes one HTML page that needs nothing but a browser: processes, memory by kind and size,\n"
+	"page-cache heat of each file, descriptors and who is connected with whom, the stack of every\n"
+	"thread. Without IMAGE: the newest. The page says what the image says: keep it as private.\n"
+	"\n"
+	"Examples:\n"
+	"  fsnap report filled -o report.html\n"
+	"  fsnap restore filled -d --json | fsnap report filled --timeline - -o report.html\n"
+	"                                       with how long each part of the restore took\n";
+
 static const char verify_help[] =
 	"Reads the whole image and compares every checksum. Without IMAGE: the newest.\n"
 	"Exit status 6 if it is damaged.\n"
@@ -142,6 +152,7 @@ const struct command commands[] = {
 	{ "heat", "[IMAGE | -t PID]", 0, 1, cli_heat, "show which of its files' pages are in use", heat_help },
 	{ "prefetch", "[IMAGE]", 0, 1, cli_prefetch, "bring an image's hot file pages into the page cache",
 	  prefetch_help },
+	{ "report", "[IMAGE]", 0, 1, cli_report, "write a page about an image", report_help },
 	{ "verify", "[IMAGE]", 0, 1, cli_verify, "check that an image is undamaged", verify_help },
 	{ "rm", "NAME...", 0, -1, cli_rm, "remove images, give back space", rm_help },
 	{ "help", "[COMMAND]", 0, 1, cli_help, "explain a command", help_help },

@@ -41,8 +41,19 @@ const char *inspection_exe(const struct inspection *inspection, const struct pro
 	return exe && exe->mapped.identity.path ? exe->mapped.identity.path : "";
 }
 
+static int print(const struct cli *cli, const struct inspection *inspection, struct fsnap_error *err)
+{
+	(void)err;
+	if (cli->json)
+		inspection_print_json(cli, inspection);
+	else
+		inspection_print(cli, inspection);
+	return EXIT_SUCCESS;
+}
+
 /* Looks at threads while a running tree stands still, then lets it go before anything is printed. */
-static int look(const struct cli *cli, struct inspection *inspection, struct fsnap_error *err)
+static int look(const struct cli *cli, struct inspection *inspection, inspection_fn *use,
+		struct fsnap_error *err)
 {
 	int result = 0;
 
@@ -53,23 +64,20 @@ static int look(const struct cli *cli, struct inspection *inspection, struct fsn
 	if (result)
 		return -1;
 	threads_name(inspection->threads, inspection->n_threads);
-	if (cli->json)
-		inspection_print_json(cli, inspection);
-	else
-		inspection_print(cli, inspection);
-	return EXIT_SUCCESS;
+	return use(cli, inspection, err);
 }
 
-static int finish(const struct cli *cli, struct inspection *inspection, struct fsnap_error *err)
+static int finish(const struct cli *cli, struct inspection *inspection, inspection_fn *use,
+		  struct fsnap_error *err)
 {
-	int result = look(cli, inspection, err);
+	int result = look(cli, inspection, use, err);
 
 	threads_free(inspection->threads, inspection->n_threads);
 	view_free(&inspection->view);
 	return result;
 }
 
-static int inspect_image(const struct cli *cli, struct fsnap_error *err)
+int inspect_image(const struct cli *cli, inspection_fn *use, struct fsnap_error *err)
 {
 	cleanup_catalogue struct catalogue catalogue = { 0 };
 	const char *name = cli->n_words ? cli->words[0] : NULL;
@@ -85,7 +93,7 @@ static int inspect_image(const struct cli *cli, struct fsnap_error *err)
 		return -1;
 	inspection.image = image_name(image);
 	if (!view_of_image(&inspection.view, image, err))
-		result = finish(cli, &inspection, err);
+		result = finish(cli, &inspection, use, err);
 	image_close(image);
 	return result;
 }
@@ -95,11 +103,11 @@ int cli_inspect(const struct cli *cli, struct fsnap_error *err)
 	struct inspection inspection = { 0 };
 
 	if (!cli->pid)
-		return inspect_image(cli, err);
+		return inspect_image(cli, print, err);
 	if (cli->n_words)
 		return fail(err, FSNAP_E_USAGE, 0,
 			    "fsnap inspect takes an image or -t PID, not both");
 	if (view_of_running(&inspection.view, cli->pid, cli->threads || cli->stacks, err))
 		return -1;
-	return finish(cli, &inspection, err);
+	return finish(cli, &inspection, print, err);
 }

@@ -160,38 +160,59 @@ static void print_record(struct json *json, struct image *image,
 		xdr_free(kind->xdr, record);
 }
 
+static void print_hint(struct json *json, struct image *image, const struct image_record_kind *kind, size_t index)
+{
+	cleanup_free void *record = calloc(1, kind->size);
+
+	if (record && !image_hint_get(image, kind->kind, index, kind->xdr, record, NULL))
+		kind->json(json, record);
+	else
+		json_null(json);
+	if (record)
+		xdr_free(kind->xdr, record);
+}
+
 static void print_records(struct json *json, struct image *image)
 {
 	const struct image_record_kind *kind;
 
+	image_hints(image, NULL); /* damaged, they are none */
 	json_object(json_key(json, "records"));
 	for (uint32_t number = IMAGE_TREE; (kind = image_record_kind(number)); number++) {
 		json_array(json_key(json, kind->name));
 		for (size_t i = 0; i < image_count(image, number); i++)
 			print_record(json, image, kind, i);
+		for (size_t i = 0; i < image_hint_count(image, number); i++)
+			print_hint(json, image, kind, i);
 		json_close(json);
 	}
+	json_close(json);
+}
+
+void inspection_write_json(struct json *json, const struct cli *cli, const struct inspection *inspection)
+{
+	struct image *image = inspection->view.image;
+
+	json_object(json);
+	json_bool(json_key(json, "running"), !image);
+	if (image) {
+		json_string(json_key(json, "image"), inspection->image);
+		json_u64(json_key(json, "created_ns"), image_created_ns(image));
+		json_u64(json_key(json, "file_bytes"), image_file_bytes(image));
+	}
+	json_array(json_key(json, "processes"));
+	for (size_t i = 0; i < inspection->view.n_processes; i++)
+		print_process(json, cli, inspection, &inspection->view.processes[i]);
+	json_close(json);
+	if (image)
+		print_records(json, image);
 	json_close(json);
 }
 
 void inspection_print_json(const struct cli *cli, const struct inspection *inspection)
 {
 	struct json json = output_json();
-	struct image *image = inspection->view.image;
 
-	json_object(&json);
-	json_bool(json_key(&json, "running"), !image);
-	if (image) {
-		json_string(json_key(&json, "image"), inspection->image);
-		json_u64(json_key(&json, "created_ns"), image_created_ns(image));
-		json_u64(json_key(&json, "file_bytes"), image_file_bytes(image));
-	}
-	json_array(json_key(&json, "processes"));
-	for (size_t i = 0; i < inspection->view.n_processes; i++)
-		print_process(&json, cli, inspection, &inspection->view.processes[i]);
-	json_close(&json);
-	if (image)
-		print_records(&json, image);
-	json_close(&json);
+	inspection_write_json(&json, cli, inspection);
 	json_finish(&json);
 }

@@ -26,7 +26,12 @@ void memory_sum(const struct process_view *process, struct memory_sum sums[MEMOR
 /* Path of the program; "" where it is not known. */
 const char *inspection_exe(const struct inspection *inspection, const struct process_view *process);
 
+/* Looks into the image that a command line names, as far as its options ask; then `use` has it. */
+typedef int inspection_fn(const struct cli *cli, const struct inspection *inspection, struct fsnap_error *err);
+int inspect_image(const struct cli *cli, inspection_fn *use, struct fsnap_error *err);
+
 void inspection_print(const struct cli *cli, const struct inspection *inspection);
 void inspection_print_json(const struct cli *cli, const struct inspection *inspection);
+void inspection_write_json(struct json *json, const struct cli *cli, const struct inspection *inspection);
 
 #endif
