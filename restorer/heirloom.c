@@ -82,7 +82,7 @@ int heirlooms_find(struct heirlooms **out, const struct image *image, const stru
 	return result;
 }
 
-static void laid_drop(struct laid *laid)
+void heirloom_drop(struct laid *laid)
 {
 	if (laid && --laid->users == 0)
 		free(laid);
@@ -100,7 +100,7 @@ void heirlooms_free(struct heirlooms *heirlooms)
 		free(relative->tops);
 		free(relative->kept);
 		free(relative->left);
-		laid_drop(relative->laid);
+		heirloom_drop(relative->laid);
 	}
 	free(heirlooms->relatives);
 	free(heirlooms->number);
@@ -128,7 +128,7 @@ static int laid_set(struct relative *relative, struct page_list *list, struct fs
 		laid->n = list->n;
 		if (list->n)
 			memcpy(laid->runs, list->runs, list->n * sizeof(list->runs[0]));
-		laid_drop(relative->laid);
+		heirloom_drop(relative->laid);
 		relative->laid = laid;
 	} else {
 		free(laid);
@@ -137,91 +137,7 @@ static int laid_set(struct relative *relative, struct page_list *list, struct fs
 	return good ? 0 : no_memory(err);
 }
 
-/* --- giving back ------------------------------------------------------------------------------- */
-
-struct giving {
-	struct plans *plans;
-	uint32_t task;
-	struct memory_range ours; /* control memory and what is parked behind it: never in a hole */
-	struct memory_range pending;
-};
-
-static void give_pending(struct giving *giving)
-{
-	if (giving->pending.start < giving->pending.end)
-		plan_call(giving->plans, giving->task, SYS_munmap, IMM(giving->pending.start),
-			  IMM(giving->pending.end - giving->pending.start));
-	giving->pending = (struct memory_range){ 0, 0 };
-}
-
-/* Between two pieces with nothing kept between them there is nothing at all, but perhaps what is ours. */
-static void give(struct giving *giving, uint64_t start, uint64_t end)
-{
-	struct memory_range *pending = &giving->pending;
-	if (start >= end)
-		return;
-	if (pending->start < pending->end &&
-	    (giving->ours.start >= end || giving->ours.end <= pending->end)) {
-		pending->end = end;
-		return;
-	}
-	give_pending(giving);
-	*pending = (struct memory_range){ start, end };
-}
-
-/* Unmaps of `have` what is not in `keep`; both by address, the latter within the former. */
-static void give_back(struct giving *giving, const struct memory_range *have, size_t n_have,
-		      const struct memory_range *keep, size_t n_keep)
-{
-	size_t next = 0;
-	for (size_t i = 0; i < n_have; i++) {
-		uint64_t from = have[i].start;
-		for (; next < n_keep && keep[next].start < have[i].end; next++) {
-			give(giving, from, keep[next].start);
-			give_pending(giving);
-			from = keep[next].end;
-		}
-		give(giving, from, have[i].end);
-	}
-	give_pending(giving);
-}
-
-/* The areas of a process; without those made by `but`. */
-static struct memory_range *ranges_of(const struct relative *relative, uint32_t but, size_t *n)
-{
-	struct memory_range *ranges = calloc(relative->n_areas + 1, sizeof(*ranges));
-	*n = 0;
-	for (size_t i = 0; ranges && i < relative->n_areas; i++)
-		if (relative->areas[i].origin != but)
-			ranges[(*n)++] = (struct memory_range){ relative->areas[i].start,
-								relative->areas[i].end };
-	return ranges;
-}
-
-static struct memory_range ours_of(const struct memory_source *source)
-{
-	return (struct memory_range){ source->control.start, source->parked.end };
-}
-
 /* --- enter --------------------------------------------------------------------------------------- */
-
-struct clip {
-	const struct memory_range *ranges;
-	size_t n, next;
-	struct page_list list;
-};
-
-/* The part of the pages that lies in the ranges; calls come by page. */
-static void clip_add(struct clip *clip, uint64_t page, uint64_t end, uint64_t at)
-{
-	while (clip->next < clip->n && clip->ranges[clip->next].end / STORE_PAGE <= page)
-		clip->next++;
-	for (size_t i = clip->next; i < clip->n && clip->ranges[i].start / STORE_PAGE < end; i++) {
-		uint64_t from = clip->ranges[i].start / STORE_PAGE, to = clip->ranges[i].end / STORE_PAGE;
-		from = from > page ? from : page;
-		list_add(&clip->list, from, to < end ? to : end, at + (from - page));
-	}
-}
 
 static void make_areas(const struct relative *relative, uint32_t who, struct plans *plans,
 		       const struct memory_source *source)
@@ -260,14 +176,11 @@ int heirlooms_enter(struct heirlooms *heirlooms, struct plans *plans, const stru
 	give_back(&giving, have, n_have, keep, n_keep);
 	plan_note(plans, "room for pages to be inherited");
 	make_areas(relative, who, plans, source);
-	for (size_t i = 0; relative->laid && i < relative->laid->n; i++) {
-		const struct page_run *run = &relative->laid->runs[i];
-		clip_add(&clip, run->page, run->page + run->npages, run->at);
-	}
+	clip_laid(&clip, relative->laid);
 	return laid_set(relative, &clip.list, err);
 }
 
-/* --- lay, born --------------------------------------------------------------------------------------------- */
+/* --- lay, born ------------------------------------------------------------------------- */
 
 static uint64_t larger(uint64_t a, uint64_t b)
 {
@@ -358,86 +271,4 @@ void heirlooms_born(struct heirlooms *heirlooms, size_t process, size_t child)
 		return;
 	laid->users++;
 	heirlooms->relatives[heirlooms->number[child]].laid = laid;
-}
-
-/* --- settle ---------------------------------------------------------------------------------------------- */
-
-struct settling {
-	struct plans *plans;
-	uint32_t task;
-	struct page_list left;
-};
-
-static void settle_pages(void *arg, uint64_t page, uint64_t end, uint64_t own, uint64_t laid)
-{
-	struct settling *settling = arg;
-	if (own == UINT64_MAX && laid != UINT64_MAX)
-		plan_call(settling->plans, settling->task, SYS_madvise, IMM(page * STORE_PAGE),
-			  IMM((end - page) * STORE_PAGE), IMM(MADV_DONTNEED));
-	if (own != UINT64_MAX && own != laid)
-		list_add(&settling->left, page, end, own);
-}
-
-/* The mappings of the process that are there, by address. */
-static int list_kept(struct relative *relative, uint32_t who, struct memory_range **ranges, size_t *n,
-		     struct fsnap_error *err)
-{
-	u_int vmas = relative->mm->vmas.vmas_len;
-	*n = 0;
-	*ranges = calloc(vmas + 1, sizeof(**ranges));
-	relative->kept = calloc(vmas + 1, sizeof(*relative->kept));
-	if (!*ranges || !relative->kept)
-		return no_memory(err);
-	for (size_t i = 0; i < relative->n_areas; i++)
-		for (size_t j = 0; j < relative->areas[i].n_claims; j++) {
-			const struct claim *claim = relative->areas[i].claims[j];
-			if (claim->who == who)
-				relative->kept[claim->vma] = true;
-		}
-	for (u_int i = 0; i < vmas; i++)
-		if (relative->kept[i])
-			(*ranges)[(*n)++] = (struct memory_range){ relative->mm->vmas.vmas_val[i].start,
-								   relative->mm->vmas.vmas_val[i].end };
-	return 0;
-}
-
-static int settle(struct heirlooms *heirlooms, struct plans *plans, const struct memory_source *source,
-		  uint32_t who, struct fsnap_error *err)
-{
-	struct relative *relative = &heirlooms->relatives[who];
-	struct settling settling = { .plans = plans, .task = relative->task };
-	size_t n_have, n_keep, n;
-	const struct page_run *runs = image_runs(heirlooms->image, relative->mm->id, &n);
-	cleanup_free struct memory_range *have = ranges_of(relative, NOBODY, &n_have), *keep = NULL;
-	if (!have || list_kept(relative, who, &keep, &n_keep, err) < 0)
-		return no_memory(err);
-	struct giving giving = { .plans = plans, .task = relative->task, .ours = ours_of(source) };
-	plan_note(plans, "passed on, and not its own");
-	give_back(&giving, have, n_have, keep, n_keep);
-	struct clip clip = { .ranges = keep, .n = n_keep };
-	for (size_t i = 0; i < relative->laid->n; i++) {
-		const struct page_run *run = &relative->laid->runs[i];
-		clip_add(&clip, run->page, run->page + run->npages, run->at);
-	}
-	plan_note(plans, "pages it does not have");
-	compare(runs, n, clip.list.runs, clip.list.n, settle_pages, &settling);
-	free(clip.list.runs);
-	laid_drop(relative->laid);
-	relative->laid = NULL;
-	relative->left = settling.left.runs;
-	relative->n_left = settling.left.n;
-	return clip.list.exhausted || settling.left.exhausted ? no_memory(err) : 0;
-}
-
-int heirlooms_settle(struct heirlooms *heirlooms, struct plans *plans, const struct memory_source *source,
-		     size_t process, struct memory_part *part, struct fsnap_error *err)
-{
-	*part = (struct memory_part){ 0 };
-	struct relative *relative = heirlooms ? &heirlooms->relatives[heirlooms->number[process]] : NULL;
-	if (!relative || !relative->mm || !relative->n_areas)
-		return 0;
-	if (settle(heirlooms, plans, source, heirlooms->number[process], err) < 0)
-		return -1;
-	*part = (struct memory_part){ relative->kept, relative->left, relative->n_left };
-	return 0;
 }

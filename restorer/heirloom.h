@@ -71,7 +71,8 @@ uint64_t heirlooms_pages(const struct heirlooms *heirlooms);
 int heirlooms_enter(struct heirlooms *heirlooms, struct plans *plans, const struct memory_source *source,
 		    size_t who, struct fsnap_error *err);
 
-/* Right before it forks `child`, or a helper that will: first what is to be there for each, then that it is born. */
+/* Right before it forks `child`, or a helper that will: what is to be there for it; and that it is born
+ * then, which is to be said when everything is there for all whom this fork makes. */
 int heirlooms_lay(struct heirlooms *heirlooms, struct plans *plans, const struct memory_source *source,
 		  size_t who, size_t child, struct fsnap_error *err);
 void heirlooms_born(struct heirlooms *heirlooms, size_t who, size_t child);

@@ -66,7 +66,8 @@ static int by_address(const void *a, const void *b)
 	return left->start < right->start ? -1 : left->start > right->start;
 }
 
-/* What claims[0..n) cover of the parent's area: what lies between is not passed on, and may be of use for others. */
+/* What claims[0..n) cover of the parent's area. What lies between is not passed on, and may be of use for
+ * others. */
 static int inherit_area(struct relative *relative, const struct area *theirs, struct claim **claims, size_t n,
 			struct fsnap_error *err)
 {

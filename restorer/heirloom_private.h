@@ -86,6 +86,34 @@ typedef void compare_fn(void *arg, uint64_t page, uint64_t end, uint64_t at_a, u
 void compare(const struct page_run *a, size_t n_a, const struct page_run *b, size_t n_b,
 	     compare_fn *tell, void *arg);
 
+/* heirloom_settle.c: what is unmapped of what a process has. */
+struct giving {
+	struct plans *plans;
+	uint32_t task;
+	struct memory_range ours; /* control memory and what is parked behind it: never in a hole */
+	struct memory_range pending;
+};
+
+/* Unmaps of `have` what is not in `keep`; both by address, the latter within the former. */
+void give_back(struct giving *giving, const struct memory_range *have, size_t n_have,
+	       const struct memory_range *keep, size_t n_keep);
+
+/* The areas of a process, malloc'ed; without those made by `but`. */
+struct memory_range *ranges_of(const struct relative *relative, uint32_t but, size_t *n);
+struct memory_range ours_of(const struct memory_source *source);
+
+/* The part of some pages that lies in some ranges; clip_add() is called by page. */
+struct clip {
+	const struct memory_range *ranges;
+	size_t n, next;
+	struct page_list list;
+};
+
+void clip_laid(struct clip *clip, const struct laid *laid);
+
+/* heirloom.c: one user less. */
+void heirloom_drop(struct laid *laid);
+
 /* heirloom_find.c: fills legacies and claims. */
 int heirlooms_trace(struct heirlooms *heirlooms, struct fsnap_error *err);
 

@@ -92,7 +92,8 @@ static void stub_bytes(struct vdso_entry *entry, const void *bytes, size_t n)
 	entry->n_stub += n;
 }
 
-/* mov $nr, %eax; syscall; ret: arguments are where the kernel wants them, but for the fourth, which none has. */
+/* mov $nr, %eax; syscall; ret: arguments are where the kernel wants them, but for the fourth, and no function
+ * has one that its system call has, too. */
 static void stub_call(struct vdso_entry *entry, uint32_t nr)
 {
 	stub_bytes(entry, "\xb8", 1);
@@ -193,8 +194,8 @@ static enum target target_of(csh disassembler, const cs_insn *instruction, uint6
 }
 
 /* One section of code: marks which entries begin instructions of it. */
-static int check_section(const struct vdso_redirection *redirection, csh disassembler, const Elf64_Shdr *section,
-			 bool *begins, struct fsnap_error *err)
+static int check_section(const struct vdso_redirection *redirection, csh disassembler,
+			 const Elf64_Shdr *section, bool *begins, struct fsnap_error *err)
 {
 	const uint8_t *code = redirection->old + section->sh_offset;
 	size_t left = section->sh_size;
@@ -265,8 +266,8 @@ static int check_code(const struct vdso_redirection *redirection, const struct e
 	return result;
 }
 
-int vdso_redirect(struct vdso_redirection *out, const void *old, size_t old_size, const void *now, size_t now_size,
-		  struct fsnap_error *err)
+int vdso_redirect(struct vdso_redirection *out, const void *old, size_t old_size, const void *now,
+		  size_t now_size, struct fsnap_error *err)
 {
 	struct elf_file was, is = { 0 };
 	*out = (struct vdso_redirection){ .old = old, .size = old_size };
