@@ -35,8 +35,8 @@ int pages_add_run(struct dump *dump, const struct page_run *run, struct fsnap_er
 
 static int add_job(struct dump *dump, const struct copy_job *job, struct fsnap_error *err)
 {
-	struct copy_job *last = dump->jobs + dump->n_jobs - 1;
-	if (dump->n_jobs && last->process == job->process && last->shared == job->shared &&
+	struct copy_job *last = dump->n_jobs ? &dump->jobs[dump->n_jobs - 1] : NULL;
+	if (last && last->process == job->process && last->shared == job->shared &&
 	    last->page + last->npages == job->page && last->at + last->npages == job->at) {
 		last->npages += job->npages;
 		return 0;

@@ -77,8 +77,8 @@ static int inherit_area(struct relative *relative, const struct area *theirs, st
 	memcpy(sorted, claims, n * sizeof(*sorted));
 	qsort(sorted, n, sizeof(*sorted), by_address);
 	for (size_t i = 0; i < n; i++) {
-		struct area *area = &relative->areas[relative->n_areas - 1];
-		if (i == 0 || sorted[i]->start > area->end) {
+		struct area *area = i ? &relative->areas[relative->n_areas - 1] : NULL;
+		if (!area || sorted[i]->start > area->end) {
 			area = &relative->areas[relative->n_areas++];
 			*area = (struct area){ .start = sorted[i]->start, .end = sorted[i]->end,
 					       .like = theirs->like, .origin = theirs->origin };

@@ -169,8 +169,8 @@ static bool is_below(const struct heirlooms *heirlooms, uint32_t who, uint32_t a
 
 static int add_legacy(struct heirlooms *heirlooms, const struct legacy *legacy, struct fsnap_error *err)
 {
-	struct legacy *last = heirlooms->legacies + heirlooms->n_legacies - 1;
-	if (heirlooms->n_legacies && last->delta == legacy->delta && last->end == legacy->page &&
+	struct legacy *last = heirlooms->n_legacies ? &heirlooms->legacies[heirlooms->n_legacies - 1] : NULL;
+	if (last && last->delta == legacy->delta && last->end == legacy->page &&
 	    last->top == legacy->top && last->turn == legacy->turn && heirloom_alike(last->like, legacy->like)) {
 		last->end = legacy->end;
 		return 0;

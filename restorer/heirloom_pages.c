@@ -7,10 +7,10 @@
 
 void list_add(struct page_list *list, uint64_t page, uint64_t end, uint64_t at)
 {
-	struct page_run *last = list->runs + list->n - 1;
+	struct page_run *last = list->n ? &list->runs[list->n - 1] : NULL;
 	if (page >= end)
 		return;
-	if (list->n && last->page + last->npages == page && last->at + last->npages == at &&
+	if (last && last->page + last->npages == page && last->at + last->npages == at &&
 	    last->npages + (end - page) <= UINT32_MAX) {
 		last->npages += (uint32_t)(end - page);
 		return;
