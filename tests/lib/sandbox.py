@@ -36,6 +36,14 @@ def mount(source, target, kind, flags=0, data=""):
                      data.encode()), f"mount {kind} on {target}")
 
 
+def swap_off_below(directory):
+    """Swap belongs to the whole system: what a test that died has left is ended."""
+    with open("/proc/swaps", encoding="utf-8") as f:
+        for line in f.readlines()[1:]:
+            if line.startswith(directory + "/"):
+                libc.swapoff(line.split()[0].encode())
+
+
 def loopback_up():
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
         request = struct.pack("16sH14x", b"lo", 0)
