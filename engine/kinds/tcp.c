@@ -47,7 +47,12 @@ static int refuse_additions(const struct fd_view *fd, struct fsnap_error *err)
 	if (getsockopt(fd->dup, IPPROTO_TCP, FSNAP_TCP_AO_INFO, ao, &size) == 0)
 		return refuse_fd(fd, err, "Dump before the program sets it up.",
 				 "a TCP socket with authentication (TCP-AO): its keys cannot be read");
-	return 0;
+	struct tcp_md5 *md5 = tcp_md5(fd->dump, err);
+	if (md5 && tcp_has_md5(md5, fd->stat.st_ino))
+		return refuse_fd(fd, err, "Dump before the program sets it up.",
+				 "a TCP socket with MD5 signatures (TCP_MD5SIG): its keys cannot be set "
+				 "on another connection");
+	return md5 ? 0 : -1;
 }
 
 static void listener_state(const struct fd_view *fd, const struct tcp_info *info, image_file_tcp *state)

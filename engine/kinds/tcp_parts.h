@@ -2,7 +2,9 @@
  * tcp_parts.h - what tcp.c is made of.
  *
  *	tcp_look.c	a dump's view of all connections of the tree together
+ *	tcp_read.c	what is read of each of them
  *	tcp_made.c	connections made again in repair mode (tcp(7) has nothing on it: net/ipv4/tcp.c)
+ *	tcp_md5.c	who uses keys that cannot be read
  *	tcp_forge.c	segments as the other end would send them
  *	tcp_hold.c	packets held back meanwhile
  *	tcp_sweep.c	remains of dead connections taken away
@@ -41,6 +43,17 @@ int tcp_set(int fd, int option, int value);
 /* What waits to be read of the socket, malloc'ed. */
 int tcp_peek(int fd, unsigned *len, char **val, struct fsnap_error *err);
 
+/* --- dump (tcp_md5.c) -------------------------------------------------------------- */
+
+/* Sockets of the network namespace that have such keys; begins with zeroes. */
+struct tcp_md5 {
+	bool asked;
+	size_t n;
+	uint32_t *inodes; /* malloc'ed */
+};
+
+bool tcp_has_md5(struct tcp_md5 *found, uint64_t inode);
+
 /* --- dump (tcp_look.c) ------------------------------------------------------------- */
 
 /* Takes a connection into account; the rest is done when all are known. */
@@ -51,8 +64,9 @@ int tcp_look_at_all(struct dump *dump, struct fsnap_error *err);
 /* See struct file_kind. */
 int tcp_silence(struct dump *dump, struct fsnap_error *err);
 void tcp_dump_end(void *scratch);
-/* Defaults of options, for sockopts_save(). NULL with *err set: no memory. */
+/* For sockopts_save() and tcp_has_md5(). NULL with *err set: no memory. */
 struct sockopt_defaults *tcp_defaults(struct dump *dump, struct fsnap_error *err);
+struct tcp_md5 *tcp_md5(struct dump *dump, struct fsnap_error *err);
 
 /* --- restore (tcp_made.c) ------------------------------------------------------------ */
 

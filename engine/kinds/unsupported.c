@@ -59,6 +59,9 @@ static const struct known known[] = {
 	{"/dev/input/", "an input device", "Run without it."},
 };
 
+/* Newer than the headers of some C library that fsnap is built with. */
+enum { PROTOCOL_SMC = 256, PROTOCOL_MPTCP = 262, FAMILY_SMC = 43 };
+
 static int refuse_socket(const struct fd_view *fd, struct fsnap_error *err)
 {
 	static const char hint[] = "Close it before the dump, or keep the process that needs it "
@@ -82,7 +85,14 @@ static int refuse_socket(const struct fd_view *fd, struct fsnap_error *err)
 	case AF_INET6:
 		if (type == SOCK_RAW)
 			return refuse_fd(fd, err, hint, "a raw IP socket (protocol %d)", protocol);
+		if (protocol == PROTOCOL_MPTCP)
+			return refuse_fd(fd, err, hint, "a Multipath TCP socket: no call tells or sets the "
+							"sequence numbers of its subflows");
+		if (protocol == PROTOCOL_SMC)
+			return refuse_fd(fd, err, hint, "a socket over shared memory communications (SMC)");
 		return refuse_fd(fd, err, hint, "an IP socket of protocol %d", protocol);
+	case FAMILY_SMC:
+		return refuse_fd(fd, err, hint, "a socket over shared memory communications (SMC)");
 	case AF_UNIX:
 		return refuse_fd(fd, err, hint, "a Unix socket of type %d", type);
 	case AF_VSOCK:

@@ -15,6 +15,7 @@ from fsnap import EXIT_REFUSED  # noqa: E402
 KINDS = {
     "fanotify": "fanotify", "io_uring": "io_uring",
     "userfaultfd": "userfaultfd", "netlink": "netlink", "packet": "packet",
+    "mptcp": "Multipath TCP", "tcp_md5": "MD5", "tcp_urgent": "urgent",
     "pidfd": "pidfd", "bpf": "BPF", "aio": "requests are under way",
     "namespace": "namespace", "own_namespace": "namespace",
     "pipe_outside": "outside", "secret": "secret", "shared_process": "shares its memory",

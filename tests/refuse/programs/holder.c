@@ -13,6 +13,7 @@
 #include <poll.h>
 #include <net/ethernet.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdint.h>
@@ -68,6 +69,40 @@ static void hold_netlink(void)
 static void hold_packet(void)
 {
 	keep(socket(AF_PACKET, SOCK_RAW, htons(ETH_P_ALL)));
+}
+
+static void hold_mptcp(void)
+{
+	keep(socket(AF_INET, SOCK_STREAM, 262 /* IPPROTO_MPTCP */));
+}
+
+static struct sockaddr_in loopback(void)
+{
+	return (struct sockaddr_in){ .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+}
+
+static void hold_tcp_md5(void)
+{
+	struct sockaddr_in name = loopback();
+	struct tcp_md5sig key = { .tcpm_keylen = 5, .tcpm_key = "horse" };
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+	memcpy(&key.tcpm_addr, &name, sizeof(name));
+	keep(setsockopt(fd, IPPROTO_TCP, TCP_MD5SIG, &key, sizeof(key)));
+	keep(bind(fd, (struct sockaddr *)&name, sizeof(name)));
+	keep(listen(fd, 5));
+}
+
+static void hold_tcp_urgent(void)
+{
+	struct sockaddr_in name = loopback();
+	socklen_t size = sizeof(name);
+	int listener = keep(socket(AF_INET, SOCK_STREAM, 0)), client = keep(socket(AF_INET, SOCK_STREAM, 0));
+	keep(bind(listener, (struct sockaddr *)&name, sizeof(name)));
+	keep(listen(listener, 5));
+	keep(getsockname(listener, (struct sockaddr *)&name, &size));
+	keep(connect(client, (struct sockaddr *)&name, sizeof(name)));
+	keep(accept(listener, NULL, NULL));
+	keep((int)send(client, "!", 1, MSG_OOB));
 }
 
 static void hold_pidfd(void)
@@ -213,6 +248,9 @@ static const struct {
 	{ "userfaultfd", hold_userfaultfd },
 	{ "netlink", hold_netlink },
 	{ "packet", hold_packet },
+	{ "mptcp", hold_mptcp },
+	{ "tcp_md5", hold_tcp_md5 },
+	{ "tcp_urgent", hold_tcp_urgent },
 	{ "pidfd", hold_pidfd },
 	{ "bpf", hold_bpf },
 	{ "aio", hold_aio },
