@@ -126,7 +126,7 @@ static bool wanted(const struct watched *watched, size_t n, uint64_t sdev)
 }
 
 /* A mount point as mountinfo writes it: blanks and such are \ooo. */
-static void unescape(char *path)
+void watched_unescape(char *path)
 {
 	char *to = path;
 	for (const char *from = path; *from; to++) {
@@ -167,7 +167,7 @@ void watched_open(struct watched *watched, size_t n)
 		if (sscanf(line, "%*d %*d %u:%u %4095s %4095s", &major, &minor, root, path) != 4)
 			continue;
 		uint64_t sdev = (uint64_t)major << 20 | minor;
-		unescape(path);
+		watched_unescape(path);
 		if (!wanted(watched, n, sdev))
 			continue;
 		try_path(path, watched, n);
