@@ -100,17 +100,36 @@ static void own_signals(struct restore *restore, const image_process *process, u
 	}
 }
 
+/* Before descriptors: the number that leads there may be one of the program's own. */
+static void enter_directories(struct restore *restore, const image_process *process, uint32_t task)
+{
+	struct plans *plans = restore->plans;
+	size_t index = (size_t)(process - restore->model.processes);
+	if (restore->root_fd[index] >= 0) {
+		plan_note(plans, "root directory");
+		plan_call(plans, task, SYS_fchdir, IMM(restore->root_fd[index]));
+		plan_call(plans, task, SYS_chroot, DATA(plans_data(plans, ".", 2, 1)));
+	}
+	plan_note(plans, "working directory %s", process->cwd.path);
+	plan_call(plans, task, SYS_fchdir, IMM(restore->cwd_fd[index]));
+}
+
 static void build_descriptors(struct restore *restore, const image_process *process)
 {
 	struct plans *plans = restore->plans;
 	uint32_t task = leader_task(restore, process);
 	qsort(process->fds.fds_val, process->fds.fds_len, sizeof(image_fd), by_number);
 	unsigned next = 0;
+	enter_directories(restore, process, task);
 	for (u_int i = 0; i < process->fds.fds_len; i++) {
 		const image_fd *fd = &process->fds.fds_val[i];
 		plan_note(plans, "%s", restore->model.files[fd->file - 1].label);
-		plan_call(plans, task, SYS_dup3, IMM(source_of(restore, process, fd)), IMM(fd->fd),
-			  IMM(fd->cloexec ? O_CLOEXEC : 0));
+		int source = source_of(restore, process, fd);
+		if (source < 0) {
+			shelves_take(restore, task, fd->file, fd->fd, fd->cloexec);
+			continue;
+		}
+		plan_call(plans, task, SYS_dup3, IMM(source), IMM(fd->fd), IMM(fd->cloexec ? O_CLOEXEC : 0));
 		plan_accept_equal(plans, fd->fd);
 	}
 	settle_files(restore, process, task);
@@ -121,14 +140,6 @@ static void build_descriptors(struct restore *restore, const image_process *proc
 			close_numbers(plans, task, next, fd - 1);
 		next = fd + 1;
 	}
-	size_t index = (size_t)(process - restore->model.processes);
-	if (restore->root_fd[index] >= 0) {
-		plan_note(plans, "root directory");
-		plan_call(plans, task, SYS_fchdir, IMM(restore->root_fd[index]));
-		plan_call(plans, task, SYS_chroot, DATA(plans_data(plans, ".", 2, 1)));
-	}
-	plan_note(plans, "working directory %s", process->cwd.path);
-	plan_call(plans, task, SYS_fchdir, IMM(restore->cwd_fd[index]));
 	plan_note(plans, "close the workshop");
 	close_numbers(plans, task, next, ~0u);
 	record_locks_rebuild(process, plans, task);

@@ -179,6 +179,7 @@ static int place(struct restore *restore, struct hand *hand, struct fsnap_error 
 	if (made->fd >= 0 || strcmp(file->kind, "stdio") == 0)
 		return 0;
 	made->handed = true;
+	restore->shelves.loose++;
 	made->fd = fcntl(hand->kept, F_DUPFD_CLOEXEC, restore->bench);
 	return made->fd < 0 ? fail(err, FSNAP_E_SYSTEM, errno, "descriptor %d", hand->source) : 0;
 }

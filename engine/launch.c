@@ -310,6 +310,7 @@ int launch(struct restore *restore, struct fsnap_error *err)
 	if (await_parked(restore, 2 * restore->n_parking - restore->n_leaving, err) < 0 ||
 	    await_leaving(restore, err) < 0)
 		return -1;
+	shelves_retire(restore);
 	return ipc_fill(restore, err);
 }
 

@@ -22,12 +22,20 @@
 #include "engine/model.h"
 #include "engine/heat/fetch.h"
 #include "engine/remap.h"
+#include "engine/shelves.h"
 #include "engine/state/state.h"
 #include "restorer/heirloom.h"
+
+/* Where a descriptor is that was put on a shelf. */
+struct workshop_place {
+	unsigned shelf; /* from 1; 0: none */
+	int number;	/* there */
+};
 
 struct workshop_file {
 	union file_state state;
 	int fd; /* -1: not made yet */
+	struct workshop_place place;
 	bool given;
 	bool handed; /* by the caller: nothing of it is ours to set */
 	const image_process *holder; /* the first process, by number of records, that has it ... */
@@ -44,6 +52,7 @@ struct restore {
 	struct remap remap;
 	struct fetch fetch;
 	struct handed handed;
+	struct shelves shelves;
 
 	/* The workshop: descriptors of this process from number `bench` on, above all that the
 	 * restored tasks use, which inherit them, take what is theirs, and close the rest. */
@@ -54,6 +63,7 @@ struct restore {
 	int *mapped_fd;		     /* by image_mapped.id */
 	int *mapped_write_fd;	     /* likewise, of those that are mapped for writing */
 	int *ghost_fd;		     /* by space */
+	struct workshop_place *ghost_place; /* the same */
 	int *linkable_fd;	     /* the same, if made with O_TMPFILE: what its open() returned */
 	int *cwd_fd, *root_fd;	     /* by process; root: -1 where it is our own */
 	int stdio[3];		     /* what was 0, 1, 2 */
@@ -85,8 +95,11 @@ struct restore {
 int workshop_open(struct restore *restore, struct fsnap_error *err);
 void workshop_release(struct restore *restore); /* see struct file_kind */
 void workshop_close(struct restore *restore);
-/* Moves a new descriptor to the bench; takes ownership. */
+/* Moves a new descriptor to the bench; takes ownership. Where there are more than one process may have,
+ * it stays where it is: it goes to a shelf, or is used before tasks get their own. */
 int workshop_keep(struct restore *restore, int fd, struct fsnap_error *err);
+/* The same, whatever there is. */
+int workshop_bench(struct restore *restore, int fd, struct fsnap_error *err);
 
 /* restore_heat.c: has file pages brought into the page cache by a process of its own; never an error. */
 void heat_fetch(struct restore *restore);

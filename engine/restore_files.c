@@ -24,6 +24,11 @@ static int no_room(struct fsnap_error *err)
 
 int workshop_keep(struct restore *restore, int fd, struct fsnap_error *err)
 {
+	return restore->shelves.needed ? fd : workshop_bench(restore, fd, err);
+}
+
+int workshop_bench(struct restore *restore, int fd, struct fsnap_error *err)
+{
 	if (fd < 0 || fd >= restore->bench)
 		return fd;
 	int kept = fcntl(fd, F_DUPFD_CLOEXEC, restore->bench);
@@ -31,6 +36,11 @@ int workshop_keep(struct restore *restore, int fd, struct fsnap_error *err)
 		no_room(err);
 	close(fd);
 	return kept;
+}
+
+static bool is_made(const struct workshop_file *file)
+{
+	return file->fd >= 0 || file->place.shelf;
 }
 
 static int highest_fd(const struct model *model)
@@ -67,17 +77,19 @@ int restore_fd(struct restore *restore, unsigned file_id)
 {
 	if (file_id == 0 || file_id > restore->model.n_files)
 		return -1;
-	return restore->files[file_id - 1].fd;
+	const struct workshop_file *made = &restore->files[file_id - 1];
+	return made->fd < 0 && made->place.shelf ? shelves_borrow(restore, file_id) : made->fd;
 }
 
 void restore_give(struct restore *restore, unsigned file_id, int fd)
 {
-	if (file_id == 0 || file_id > restore->model.n_files || restore->files[file_id - 1].fd >= 0) {
+	if (file_id == 0 || file_id > restore->model.n_files || is_made(&restore->files[file_id - 1])) {
 		close(fd);
 		return;
 	}
 	restore->files[file_id - 1].fd = workshop_keep(restore, fd, NULL);
 	restore->files[file_id - 1].given = true;
+	shelves_tidy(restore, NULL); /* where that fails, the next file says so */
 }
 
 const void *restore_file_state(struct restore *restore, const char *kind, size_t index,
@@ -134,8 +146,13 @@ int restore_ghost(struct restore *restore, unsigned ghost_id, unsigned flags, st
 		return steal_fd(&restore->linkable_fd[ghost_id]); /* the only one that has these flags */
 	if (model_ghost(&restore->model, ghost_id)->kind != GHOST_DIRECTORY)
 		flags &= ~(unsigned)O_TMPFILE;
-	char path[32];
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", restore->ghost_fd[ghost_id]);
+	const struct workshop_place *place = &restore->ghost_place[ghost_id];
+	char path[48];
+	if (place->shelf)
+		snprintf(path, sizeof(path), "/proc/%d/fd/%d", restore->shelves.list[place->shelf - 1].pid,
+			 place->number);
+	else
+		snprintf(path, sizeof(path), "/proc/self/fd/%d", restore->ghost_fd[ghost_id]);
 	int fd = open(path, (int)((flags & ~(unsigned)(O_CREAT | O_EXCL | O_TRUNC | O_NOFOLLOW)) | O_CLOEXEC));
 	if (fd < 0)
 		return fail(err, FSNAP_E_SYSTEM, errno, "opening the content of a deleted file");
@@ -281,25 +298,25 @@ static int make_file(struct restore *restore, size_t index, struct fsnap_error *
 	struct workshop_file *made = &restore->files[index];
 	const struct file_kind *kind = file_kind_find(file->kind);
 	/* Made with its other end; another one would lead nowhere. */
-	if (made->given && made->fd < 0) {
+	if (made->given && !is_made(made)) {
 		fail(err, FSNAP_E_SYSTEM, EMFILE, "its other end was made");
 		error_hint(err, "raise the limit on open files: ulimit -n");
 		return whose(restore, index, err);
 	}
-	if (made->fd < 0) {
+	if (!is_made(made)) {
 		int fd = kind->make(restore, file, &made->state, err);
 		if (fd < 0)
 			return whose(restore, index, err);
 		made->fd = workshop_keep(restore, fd, err);
 	}
-	if (made->fd < 0)
+	int fd = restore_fd(restore, (unsigned)index + 1);
+	if (fd < 0)
 		return -1;
 	if (made->handed)
 		return 0;
-	if (locks_take(file, made->fd, err) < 0 ||
-	    (!kind->own_flags && apply_common(file, made->fd, err) < 0))
+	if (locks_take(file, fd, err) < 0 || (!kind->own_flags && apply_common(file, fd, err) < 0))
 		return whose(restore, index, err);
-	return 0;
+	return shelves_tidy(restore, err);
 }
 
 static int index_files(struct restore *restore, struct fsnap_error *err)
@@ -334,8 +351,9 @@ static int connect_files(struct restore *restore, int rank, struct fsnap_error *
 	for (size_t i = 0; i < restore->model.n_files; i++) {
 		const image_file *file = &restore->model.files[i];
 		const struct file_kind *kind = file_kind_find(file->kind);
+		restore->shelves.pinned = file->id;
 		if (kind->connect && kind->connect_rank == rank && !restore->files[i].handed &&
-		    kind->connect(restore, file, &restore->files[i].state, restore->files[i].fd, err) < 0)
+		    kind->connect(restore, file, &restore->files[i].state, restore_fd(restore, file->id), err) < 0)
 			return whose(restore, i, err);
 	}
 	return 0;
@@ -353,10 +371,12 @@ static int make_files(struct restore *restore, struct fsnap_error *err)
 	for (size_t i = 0; i < n; i++)
 		if (make_file(restore, i, err) < 0)
 			return -1;
+	if (shelves_put(restore, err) < 0)
+		return -1;
 	for (int rank = 0; rank <= 2; rank++)
 		if (connect_files(restore, rank, err) < 0)
 			return -1;
-	return 0;
+	return shelves_put(restore, err);
 }
 
 static int open_directories(struct restore *restore, struct fsnap_error *err)
@@ -379,12 +399,43 @@ static int open_directories(struct restore *restore, struct fsnap_error *err)
 
 /* --- the whole workshop ------------------------------------------------------------------------- */
 
+/* Made when the first file needs it; nothing else does. */
+static bool is_file_ghost(const image_ghost *ghost)
+{
+	return ghost->kind == GHOST_DELETED || ghost->kind == GHOST_DIRECTORY;
+}
+
+/* The files have it now, and tasks need not inherit it. */
+static void drop_file_ghosts(struct restore *restore)
+{
+	for (size_t i = 0; i < restore->model.n_ghosts; i++) {
+		const image_ghost *ghost = &restore->model.ghosts[i];
+		int *fd = &restore->ghost_fd[ghost->id];
+		if (!is_file_ghost(ghost) || *fd < 0)
+			continue;
+		close(*fd);
+		*fd = -1;
+	}
+}
+
 static int *descriptors(size_t n)
 {
 	int *fds = malloc((n + 1) * sizeof(*fds));
 	for (size_t i = 0; fds && i <= n; i++)
 		fds[i] = -1;
 	return fds;
+}
+
+/* Descriptors that tasks inherit besides those of open files. */
+static size_t count_fixed(const struct restore *restore)
+{
+	const struct model *model = &restore->model;
+	size_t n = 2 * model->n_mapped;
+	for (size_t i = 0; i < model->n_ghosts; i++)
+		n += !is_file_ghost(&model->ghosts[i]);
+	for (size_t i = 0; i < model->n_processes; i++)
+		n += 1 + (strcmp(model->processes[i].root.path, "/") != 0);
+	return n;
 }
 
 static int make_room(struct restore *restore, struct fsnap_error *err)
@@ -397,13 +448,16 @@ static int make_room(struct restore *restore, struct fsnap_error *err)
 	restore->mapped_write_fd = descriptors(model->n_mapped);
 	restore->ghost_fd = descriptors(model->max_space);
 	restore->linkable_fd = descriptors(model->max_space);
+	restore->ghost_place = calloc(model->max_space + 1, sizeof(*restore->ghost_place));
 	restore->cwd_fd = descriptors(model->n_processes);
 	restore->root_fd = descriptors(model->n_processes);
 	if (!restore->files || !restore->mapped_fd || !restore->mapped_write_fd || !restore->ghost_fd ||
-	    !restore->linkable_fd || !restore->cwd_fd || !restore->root_fd)
+	    !restore->linkable_fd || !restore->ghost_place || !restore->cwd_fd || !restore->root_fd)
 		return fail(err, FSNAP_E_NOMEM, ENOMEM, "descriptors of the image");
 	for (size_t i = 0; i < model->n_files; i++)
 		restore->files[i].fd = -1;
+	if (shelves_plan(restore, count_fixed(restore), err) < 0)
+		return -1;
 	/* Closed ones stay closed: the tasks get their own choice anyway. */
 	for (int i = 0; i < 3; i++)
 		restore->stdio[i] = fcntl(i, F_DUPFD_CLOEXEC, restore->bench);
@@ -433,12 +487,16 @@ int workshop_open(struct restore *restore, struct fsnap_error *err)
 	if (remap_records(restore, err) < 0 || make_room(restore, err) < 0)
 		return -1;
 	for (size_t i = 0; i < restore->model.n_ghosts; i++)
-		if (ghost_make(restore, restore->model.ghosts[i].id, err) < 0)
+		if (!is_file_ghost(&restore->model.ghosts[i]) &&
+		    ghost_make(restore, restore->model.ghosts[i].id, err) < 0)
 			return -1;
 	for (size_t i = 0; i < restore->model.n_mapped; i++)
 		if (open_mapped(restore, &restore->model.mapped[i], err) < 0)
 			return -1;
-	return make_files(restore, err) < 0 ? -1 : open_directories(restore, err);
+	if (make_files(restore, err) < 0 || open_directories(restore, err) < 0)
+		return -1;
+	drop_file_ghosts(restore);
+	return 0;
 }
 
 static void close_all(int **fds, size_t n)
@@ -462,6 +520,8 @@ void workshop_close(struct restore *restore)
 	}
 	free(restore->files);
 	restore->files = NULL;
+	free(restore->ghost_place);
+	shelves_close(restore);
 	file_keys_free(&restore->file_keys);
 	close_all(&restore->mapped_fd, model->n_mapped);
 	close_all(&restore->mapped_write_fd, model->n_mapped);

@@ -162,7 +162,7 @@ int ghost_make(struct restore *restore, unsigned id, struct fsnap_error *err)
 	const image_ghost *ghost = model_ghost(&restore->model, id);
 	if (!ghost) /* the model does not know what is in the states of files */
 		return fail(err, FSNAP_E_IMAGE_CORRUPT, 0, "the image lacks the content of deleted file %u", id);
-	if (restore->ghost_fd[id] >= 0)
+	if (restore->ghost_fd[id] >= 0 || restore->ghost_place[id].shelf)
 		return 0;
 	cleanup_fd int fd = make(restore, ghost);
 	if (fd < 0)
@@ -176,9 +176,14 @@ int ghost_make(struct restore *restore, unsigned id, struct fsnap_error *err)
 	if (ghost_seal_early(ghost, fd, err) < 0)
 		return -1;
 	if (ghost->open_flags && (fcntl(fd, F_GETFL) & O_TMPFILE) == O_TMPFILE)
-		restore->linkable_fd[id] = fcntl(fd, F_DUPFD_CLOEXEC, restore->bench);
+		restore->linkable_fd[id] = fcntl(fd, F_DUPFD_CLOEXEC, restore->shelves.needed ? 3 : restore->bench);
 	if (ghost->kind == GHOST_DELETED && reopen(&fd, err) < 0)
 		return error_context(err, "%s", ghost->name);
-	restore->ghost_fd[id] = workshop_keep(restore, steal_fd(&fd), err);
-	return restore->ghost_fd[id] < 0 ? -1 : 0;
+	/* Only what tasks inherit must be on the bench. */
+	bool passing = ghost->kind == GHOST_DELETED || ghost->kind == GHOST_DIRECTORY;
+	restore->ghost_fd[id] = passing ? fcntl(fd, F_DUPFD_CLOEXEC, 3) : workshop_keep(restore, steal_fd(&fd), err);
+	if (restore->ghost_fd[id] < 0)
+		return error_is_set(err) ? -1 : fail(err, FSNAP_E_SYSTEM, errno, "%s", ghost->name);
+	restore->shelves.loose += passing;
+	return 0;
 }

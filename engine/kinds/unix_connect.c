@@ -209,6 +209,9 @@ static void close_listeners(struct batch *batch)
 			close(batch->jobs[i].listener);
 }
 
+/* The descriptors of a run are all open here at once, whatever the limit is. */
+#define RUN_MOST 64
+
 /* Calls `each` for every run of jobs that `order` finds equal. */
 static int for_runs(struct restore *restore, struct unix_bench *bench, struct job *jobs, size_t n,
 		    int (*order)(const void *, const void *),
@@ -216,7 +219,7 @@ static int for_runs(struct restore *restore, struct unix_bench *bench, struct jo
 		    struct fsnap_error *err)
 {
 	for (size_t i = 0, end; i < n; i = end) {
-		for (end = i + 1; end < n && order(&jobs[i], &jobs[end]) == 0; end++)
+		for (end = i + 1; end < n && end - i < RUN_MOST && order(&jobs[i], &jobs[end]) == 0; end++)
 			;
 		struct batch batch = {.jobs = &jobs[i], .n = end - i};
 		if (each(restore, bench, &batch, err) < 0)
