@@ -2,7 +2,9 @@
  * page_store.c - pages that must be stored get their place in the image: those that only
  * one process has, each for itself; of those that several share, each physical frame once.
  */
+#include <fcntl.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "engine/dump.h"
@@ -76,6 +78,7 @@ static int store_range(struct dump *dump, struct process *process, uint64_t page
 struct frames {
 	size_t used, room;
 	bool hidden; /* this user is not shown frame numbers */
+	uint64_t zeroes; /* the kernel's page of zeroes: what it is mapped as is as good as nothing */
 	struct frame {
 		uint64_t pfn, at;
 	} *slot;
@@ -100,6 +103,7 @@ static int frames_grow(struct frames *frames, struct fsnap_error *err)
 			*frame_slot(&bigger, frames->slot[i].pfn) = frames->slot[i];
 	bigger.used = frames->used;
 	bigger.hidden = frames->hidden;
+	bigger.zeroes = frames->zeroes;
 	free(frames->slot);
 	*frames = bigger;
 	return 0;
@@ -133,6 +137,21 @@ static int store_shared_page(struct dump *dump, struct process *process, uint64_
 	return store_range(dump, process, page, 1, true, err);
 }
 
+/* The frame an anonymous page has that was only read; 0: not shown. PAGEMAP_SCAN leaves it out itself. */
+static uint64_t zero_frame(void)
+{
+	uint64_t entry = 0;
+	char *page = mmap(NULL, STORE_PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	cleanup_fd int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	if (page == MAP_FAILED)
+		return 0;
+	if (pagemap >= 0 && *(volatile char *)page == 0 &&
+	    pread(pagemap, &entry, sizeof(entry), (off_t)((uintptr_t)page / STORE_PAGE * sizeof(entry))) < 0)
+		entry = 0;
+	munmap(page, STORE_PAGE);
+	return entry & ENTRY_PFN;
+}
+
 /* Does the process map the page alone? Swapped pages count as its own. */
 static bool is_own(uint64_t entry)
 {
@@ -144,10 +163,15 @@ static int store_shared(struct dump *dump, struct process *process, uint64_t pag
 			uint64_t n, struct fsnap_error *err)
 {
 	struct frames *frames = dump->frames;
-	if (!frames && !(dump->frames = frames = calloc(1, sizeof(*frames))))
-		return fail(err, FSNAP_E_NOMEM, ENOMEM, "table of shared pages");
+	if (!frames) {
+		if (!(dump->frames = frames = calloc(1, sizeof(*frames))))
+			return fail(err, FSNAP_E_NOMEM, ENOMEM, "table of shared pages");
+		frames->zeroes = zero_frame();
+	}
 	for (uint64_t i = 0; i < n; i++) {
 		uint64_t pfn = entries[i] & ENTRY_PFN;
+		if (pfn && pfn == frames->zeroes)
+			continue;
 		if (!pfn && !frames->hidden && dump->tree.n_processes > 1) {
 			frames->hidden = true;
 			dump_note(dump, "memory that processes share copy-on-write is saved as a copy for each: "
