@@ -54,6 +54,8 @@ enum fsnap_heat_source {
 	FSNAP_HEAT_WATCH = 4,	/* a watch on the tree: what it has read */
 };
 
+struct fsnap_prefetching;
+
 /* What becomes of TCP connections with somebody outside the tree. Those between two of its members are
  * kept in any case, where the user has CAP_NET_ADMIN. */
 enum fsnap_tcp {
@@ -142,6 +144,7 @@ struct fsnap_restore_options {
 	int prefetch;		/* enum fsnap_prefetch */
 	uint64_t prefetch_rate; /* bytes a second; 0: fast, but leaving the tree its share of the disk */
 	uint64_t prefetch_max;	/* bytes in all; 0: until a tenth of memory is left */
+	int prefetch_stats;	/* watch what the tree reads: report.prefetching tells what it was good for */
 };
 
 struct fsnap_restore_report {
@@ -162,6 +165,7 @@ struct fsnap_restore_report {
 	char notes[FSNAP_NOTES_MAX];
 	unsigned prefetch_files;  /* whose pages are being brought into the page cache */
 	uint64_t prefetch_bytes;  /* of them, those there already included */
+	struct fsnap_prefetching *prefetching; /* NULL, or the caller's, to be freed */
 };
 
 /* Gives up the TCP connections that an image keeps: their packets are not held back any more, and find
@@ -171,6 +175,26 @@ int fsnap_give_up_connections(const char *store, const char *image, struct fsnap
 /* The restored root is a child of the calling process: wait for it with waitpid(2). */
 int fsnap_restore(const struct fsnap_restore_options *options, struct fsnap_restore_report *report,
 		  struct fsnap_error *err);
+
+/* What prefetching was good for, so far. Precision is used / planned, recall used / touched; in blocks of 16 KiB. */
+struct fsnap_prefetch_stats {
+	size_t size;
+	uint64_t planned_bytes; /* on the list */
+	uint64_t read_bytes;	/* brought in */
+	uint64_t present_bytes; /* were there already */
+	uint64_t failed_bytes;
+	uint64_t touched_bytes; /* of files: read or mapped by the tree since its first instruction */
+	uint64_t used_bytes;	/* of them on the list */
+	uint64_t total_us;	/* of reading */
+	unsigned yielded;	/* how often it held back for the tree */
+	int done;
+};
+
+struct fsnap_prefetching;
+int fsnap_prefetching_stats(struct fsnap_prefetching *prefetching, struct fsnap_prefetch_stats *stats,
+			    struct fsnap_error *err);
+/* Ends the watch; what is being read is read on. NULL is fine. */
+void fsnap_prefetching_free(struct fsnap_prefetching *prefetching);
 
 struct fsnap_prefetch_options {
 	size_t size;

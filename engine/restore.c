@@ -86,8 +86,10 @@ static int tell_story(struct restore *restore, struct fsnap_error *err)
 	if (result == 0)
 		result = launch(restore, err);
 	report->build_us = lap(&mark);
-	if (result == 0)
+	if (result == 0) {
+		heat_fetch_watch(restore);
 		result = release(restore, err);
+	}
 	report->release_us = lap(&mark);
 	report->first_instruction_us = report->total_us = (mark - begin) / 1000;
 	prefetch_end(prefetch);

@@ -103,6 +103,7 @@ int workshop_bench(struct restore *restore, int fd, struct fsnap_error *err);
 
 /* restore_heat.c: has file pages brought into the page cache by a process of its own; never an error. */
 void heat_fetch(struct restore *restore);
+void heat_fetch_watch(struct restore *restore); /* before the tree runs, if statistics are asked for */
 void heat_fetch_stop(struct restore *restore); /* the restore is given up */
 
 /* restore_ghost.c: fills restore->ghost_fd for one ghost if that was not done yet. */

@@ -43,10 +43,22 @@ void heat_fetch(struct restore *restore)
 		restore_note(restore, "nothing is prefetched: %s", why.message);
 }
 
+void heat_fetch_watch(struct restore *restore)
+{
+	struct fsnap_error why = { 0 };
+	if (!restore->options->prefetch_stats)
+		return;
+	restore->report->prefetching = usage_begin(&restore->fetch, restore->root, &why);
+	if (!restore->report->prefetching)
+		restore_note(restore, "no statistics of prefetching: %s", why.message);
+}
+
 void heat_fetch_stop(struct restore *restore)
 {
 	if (restore->fetch.progress)
 		__atomic_store_n(&restore->fetch.progress->stop, 1, __ATOMIC_RELAXED);
+	fsnap_prefetching_free(restore->report->prefetching); /* what it reads for is no more: it ends by itself */
+	restore->report->prefetching = NULL;
 }
 
 /* --- alone ---------------------------------------------------------------------------- */

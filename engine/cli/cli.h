@@ -38,6 +38,7 @@ struct cli {
 	const char *heat;
 	const char *prefetch, *rate, *max;
 	const char *output, *timeline;
+	const char *stats;
 	int tcp;   /* enum fsnap_tcp */
 	pid_t pid; /* 0: not given */
 	bool json, quiet, kill, detach, explain, threads, stacks, all, trim, help, version;
@@ -77,6 +78,8 @@ struct prefetch_choice {
 	int which; /* enum fsnap_prefetch */
 	uint64_t rate, max;
 };
+/* --stats: waits, then tells what prefetching was good for. Frees `prefetching`. */
+void prefetch_tell(const struct cli *cli, struct fsnap_prefetching *prefetching, pid_t root);
 int prefetch_choose(const struct cli *cli, struct prefetch_choice *choice, struct fsnap_error *err);
 
 /* --- options.c ------------------------------------------------------------ */

@@ -54,6 +54,8 @@ static const struct option_row rows[] = {
 	  "at most so many bytes a second (50M); else fast, but fairly" },
 	{ 0, "prefetch-max", TAKES_TEXT, "SIZE", FIELD(max), "restore prefetch",
 	  "at most so many bytes (2G); else until a tenth of memory is left" },
+	{ 0, "stats", TAKES_TEXT, "SECONDS", FIELD(stats), "restore",
+	  "watch the tree so long, then tell which prefetched pages it used" },
 	{ 0, "watch", 0, NULL, FIELD(watch), "heat",
 	  "begin to count what the tree reads, until it ends" },
 	{ 0, "unwatch", 0, NULL, FIELD(unwatch), "heat", "stop counting" },

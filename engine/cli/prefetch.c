@@ -2,8 +2,11 @@
  * prefetch.c - fsnap prefetch, and what `fsnap restore` says about prefetching
  */
 #include <inttypes.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "engine/cli/cli.h"
 #include "engine/cli/report.h"
@@ -41,10 +44,67 @@ int prefetch_choose(const struct cli *cli, struct prefetch_choice *choice, struc
 			return fail(err, FSNAP_E_USAGE, 0, "--prefetch is hot, all or off, not '%s'",
 				    cli->prefetch);
 	}
+	double seconds = cli->stats ? strtod(cli->stats, NULL) : 1;
+	if (!(seconds > 0 && seconds < 1e6))
+		return fail(err, FSNAP_E_USAGE, 0, "--stats %s: that is no number of seconds", cli->stats);
 	if (parse_size("--prefetch-rate", cli->rate, &choice->rate, err) < 0)
 		return -1;
 	return parse_size("--prefetch-max", cli->max, &choice->max, err);
 }
+
+/* --- what it was good for -------------------------------------------------------- */
+
+static unsigned percent(uint64_t part, uint64_t whole)
+{
+	return whole ? (unsigned)(100 * part / whole) : 0;
+}
+
+static void print_stats(const struct cli *cli, const struct fsnap_prefetch_stats *stats)
+{
+	if (cli->json) {
+		report_stats_json(stats);
+		fflush(stdout);
+		return;
+	}
+	fprintf(stderr, "fsnap: prefetched %s in %s%s; %s of %s were used (precision %u%%), of %s the tree read they "
+		"are %u%% (recall)\n",
+		text_bytes(stats->read_bytes).s, text_micros(stats->total_us).s, stats->done ? "" : ", going on",
+		text_bytes(stats->used_bytes).s, text_bytes(stats->planned_bytes).s,
+		percent(stats->used_bytes, stats->planned_bytes), text_bytes(stats->touched_bytes).s,
+		percent(stats->used_bytes, stats->touched_bytes));
+}
+
+/* Until the time is over, or the tree: then what was seen last counts, because a watch ends with its tree. */
+static void watch(const struct cli *cli, struct fsnap_prefetching *prefetching, pid_t root)
+{
+	struct fsnap_prefetch_stats stats = { .size = sizeof(stats) };
+	struct fsnap_error why = { 0 };
+	const struct timespec pause = { .tv_nsec = 50000000 };
+	double seconds = strtod(cli->stats, NULL);
+	int seen = 0;
+	for (double waited = 0; waited < seconds && kill(root, 0) == 0; waited += 0.05) {
+		nanosleep(&pause, NULL);
+		seen |= fsnap_prefetching_stats(prefetching, &stats, &why) == 0;
+	}
+	if (seen)
+		print_stats(cli, &stats);
+	else
+		fprintf(stderr, "fsnap: no statistics of prefetching: %s\n", why.message);
+	fsnap_prefetching_free(prefetching);
+}
+
+void prefetch_tell(const struct cli *cli, struct fsnap_prefetching *prefetching, pid_t root)
+{
+	fflush(stdout);
+	/* In the foreground there is a terminal to be minded meanwhile. */
+	if (cli->detach || fork() == 0) {
+		watch(cli, prefetching, root);
+		if (!cli->detach)
+			_exit(0);
+	}
+}
+
+/* --- alone ------------------------------------------------------------------------ */
 
 static void print(const struct cli *cli, const struct fsnap_prefetch_report *report)
 {

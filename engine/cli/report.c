@@ -98,6 +98,20 @@ void report_dump_json(const struct fsnap_dump_report *report)
 	print_report(dump_fields, report);
 }
 
+static const struct field stats_fields[] = {
+#define F(name, kind) FIELD(fsnap_prefetch_stats, name, kind)
+	F(planned_bytes, NUMBER64), F(read_bytes, NUMBER64), F(present_bytes, NUMBER64),
+	F(failed_bytes, NUMBER64),  F(touched_bytes, NUMBER64), F(used_bytes, NUMBER64),
+	F(total_us, NUMBER64),	    F(yielded, NUMBER32),	F(done, FLAG),
+	{ 0 },
+#undef F
+};
+
+void report_stats_json(const struct fsnap_prefetch_stats *stats)
+{
+	print_report(stats_fields, stats);
+}
+
 void report_prefetch_json(const struct fsnap_prefetch_report *report)
 {
 	print_report(prefetch_fields, report);

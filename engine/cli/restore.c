@@ -68,6 +68,7 @@ int cli_restore(const struct cli *cli, struct fsnap_error *err)
 	options.prefetch = choice.which;
 	options.prefetch_rate = choice.rate;
 	options.prefetch_max = choice.max;
+	options.prefetch_stats = cli->stats != NULL;
 	if (cli->explain)
 		return fsnap_explain(&options, STDOUT_FILENO, err) ? -1 : EXIT_SUCCESS;
 
@@ -77,6 +78,8 @@ int cli_restore(const struct cli *cli, struct fsnap_error *err)
 	if (result)
 		return -1;
 	print(cli, &report);
+	if (report.prefetching)
+		prefetch_tell(cli, report.prefetching, report.pid);
 	if (cli->detach)
 		return EXIT_SUCCESS;
 	return foreground_wait(foreground, report.pid, report.terminal);

@@ -32,4 +32,8 @@ bool fetch_needed(const struct fetch *fetch);
 /* Has it done by a process of its own, which nobody needs to wait for. */
 int fetch_start(struct fetch *fetch, const struct warm_order *order, struct fsnap_error *err);
 
+/* usage.c: begins to watch the tree, which does not run yet; takes over what the fetch holds. What follows is
+ * fsnap_prefetching_stats(). NULL: it may not be watched. */
+struct fsnap_prefetching *usage_begin(struct fetch *fetch, pid_t root, struct fsnap_error *err);
+
 #endif

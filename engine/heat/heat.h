@@ -70,6 +70,11 @@ uint64_t heat_pages(const image_heat *image, unsigned at_least);
 
 int heat_watch_start(pid_t root, struct fsnap_error *err);
 int heat_watch_end(pid_t root, struct fsnap_error *err);
+/* What the watch on `root` has seen; those of touch.h. */
+struct touch_key;
+struct touch_range;
+int heat_watch_read(pid_t root, int (*visit)(void *arg, const struct touch_key *, const struct touch_range *),
+		    void *arg, struct fsnap_error *err);
 /* Adds what the watch on `root` has seen, if there is one. */
 int heat_watch_add(struct heat *heat, pid_t root, struct fsnap_error *err);
 

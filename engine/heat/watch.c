@@ -187,6 +187,19 @@ static int add_range(void *arg, const struct touch_key *key, const struct touch_
 	return reading->no_memory;
 }
 
+int heat_watch_read(pid_t root, touch_visit *visit, void *arg, struct fsnap_error *err)
+{
+	char path[64];
+	if (watch_path(root, path, sizeof(path), err) < 0)
+		return -1;
+	struct touch_watch *watch = touch_watch_open(path, err);
+	if (!watch)
+		return fail(err, FSNAP_E_SYSTEM, errno, "the watch on process %d", root);
+	int result = touch_watch_read(watch, visit, arg, err);
+	touch_watch_close(watch);
+	return result;
+}
+
 int heat_watch_add(struct heat *heat, pid_t root, struct fsnap_error *err)
 {
 	char path[64];

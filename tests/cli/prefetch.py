@@ -3,6 +3,7 @@
 restore beside it, and only they; files that are not what they were are left out and named."""
 
 import ctypes
+import json
 import mmap
 import os
 import sys
@@ -28,7 +29,9 @@ for name in {FILES!r}:
         os.close(file)
 open("ready", "w").close()
 while True:
-    time.sleep(1000)
+    for page in range(2560, 5120):
+        os.pread(held[0], 1, page * 4096)
+    time.sleep(0.05)
 """
 
 
@@ -103,13 +106,23 @@ def body(t):
     forget(t.path("data"))
     result = t.fsnap.run("restore", image, "-d", "--no-prefetch", "--json")
     t.expect("restore --no-prefetch: exit status", 0, result.status)
-    t.expect("nothing is prefetched", (0, 0), (result.json["prefetch_files"], sum(cached(t.path("data")))))
+    t.expect("nothing is prefetched", 0, result.json["prefetch_files"])
     os.kill(pid, 9)
     children.wait_gone([pid], 5)
 
+    forget(t.path("data"))
+    result = t.fsnap.run("restore", image, "-d", "--stats", "0.5", "--json")
+    t.expect("restore --stats: exit status", 0, result.status)
+    stats = json.loads(result.out.splitlines()[-1])
+    t.expect_true(f"what was prefetched is told: {stats}", stats["read_bytes"] + stats["present_bytes"] > 9 * MIB)
+    t.expect_true("it was all used: the tree reads it again", stats["used_bytes"] >= 9 * MIB)
+    t.expect_true("... and hardly more", stats["touched_bytes"] < 1.2 * stats["used_bytes"])
+    os.kill(pid, 9)
+    children.wait_gone([pid], 5)
+    forget(t.path("data"))
+
     report = t.restore(image)
     t.until("the restore brings the hot part back", lambda: sum(cached(t.path("data"))[10:20]) > 9 * MIB)
-    expect_hot(t, "restore")
     t.expect_true("the report says how much it will be", report["prefetch_bytes"] > 9 * MIB)
     t.expect_true("... and what is left out", any("/grown" in note for note in report["notes"]))
     os.kill(pid, 9)

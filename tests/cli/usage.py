@@ -35,6 +35,7 @@ WRONG = (
     ("dump", "-t", "1", "--heat", "lukewarm"),
     ("prefetch", "name", "--prefetch-rate", "fast"),
     ("prefetch", "name", "--prefetch", "tepid"),
+    ("restore", "name", "--stats", "soon"),
     ("restore", "name", "--prefetch-max", "-1"),
     ("verify", "name", "--all"),
     ("rm",),
