@@ -84,6 +84,8 @@ def body(t):
     tree = children.tree(pid)
     t.expect("processes, and no helper of fsnap's", PROCESSES, len(tree))
     for each in tree:
+        t.until(f"process {each} is asleep",
+                lambda each=each: open(f"/proc/{each}/syscall").read().strip() != "running")
         os.kill(each, signal.SIGUSR1)
     t.until("all have looked", lambda: open(t.path("shared")).read().count("\n") == PROCESSES)
     lines = sorted(open(t.path("shared")).read().splitlines())
