@@ -15,7 +15,7 @@ struct known_lock {
 	u_int index;
 };
 
-/* Each descriptor of the file shows all of them. */
+/* Duplicates of the descriptor it was taken through show it as well (fs/locks.c, __show_fd_locks()). */
 static int compare_locks(const void *one, const void *other)
 {
 	const struct known_lock *a = one, *b = other;
@@ -24,13 +24,6 @@ static int compare_locks(const void *one, const void *other)
 	if (a->dev != b->dev)
 		return a->dev < b->dev ? -1 : 1;
 	return (a->start > b->start) - (a->start < b->start);
-}
-
-/* Taking it again needs a descriptor that is open for what it locks (fcntl(2), EBADF). */
-static bool may_take(const struct fd_view *fd, const image_record_lock *lock)
-{
-	unsigned access = fd->flags & O_ACCMODE;
-	return access == O_RDWR || access == (lock->write ? O_WRONLY : O_RDONLY);
 }
 
 static int add_lock(struct process *process, const image_record_lock *lock, struct fsnap_error *err)
@@ -54,11 +47,7 @@ static int note_lock(const struct fd_view *fd, const image_record_lock *lock, st
 {
 	const struct known_lock wanted = { lock->dev, lock->ino, lock->start, 0 };
 	struct known_lock **found = tfind(&wanted, &fd->process->locks_known, compare_locks);
-	if (!found)
-		return add_lock(fd->process, lock, err);
-	if (may_take(fd, lock))
-		fd->process->image.locks.locks_val[(*found)->index].fd = fd->fd;
-	return 0;
+	return found ? 0 : add_lock(fd->process, lock, err);
 }
 
 /* "1: POSIX  ADVISORY  WRITE 123 fe:00:1095 0 EOF", the end inclusive. */
