@@ -4,8 +4,10 @@
  * Requests under way cannot be kept: nobody tells which they are. They complete by themselves, also
  * while the process stands still, unless they wait for a descriptor to become ready.
  */
+#include <linux/io_uring.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "bpf/async.h"
@@ -113,6 +115,62 @@ static int collect_context(struct dump *dump, struct process *process, const ima
 	if (read_events(process, aio) < 0)
 		return fail(err, FSNAP_E_SYSTEM, errno, "process %d (%s): ring at %lx", process->pid,
 			    process->comm, (unsigned long)vma->start);
+	return 0;
+}
+
+static int link_ring(struct dump *dump, const struct process *process, image_vma *vma, struct fsnap_error *err)
+{
+	image_file *file;
+	const image_file_io_uring *ring;
+	for (size_t i = 0; (ring = dump_file_state(dump, "io_uring", i, &file)); i++)
+		if (ring->ino == vma->object) {
+			vma->object = file->id;
+			return 0;
+		}
+	fail(err, FSNAP_E_UNSUPPORTED, 0, "process %d (%s): mapping %lx of an io_uring of which no process of the "
+	     "tree has a descriptor", process->pid, process->comm, (unsigned long)vma->start);
+	return error_hint(err, "keep it open: no call leads to a ring without one");
+}
+
+/* A ring that belongs to a thread is brought to its position through its mappings there. */
+static int check_issuer(const struct process *process, const image_file *file, const image_file_io_uring *ring,
+			struct fsnap_error *err)
+{
+	bool mapped[2] = { false, false };
+	bool is_there = false;
+	for (size_t i = 0; i < process->n_tasks; i++)
+		is_there |= process->tasks[i]->tid == ring->submitter;
+	if (!is_there || ring->sq_head == 0)
+		return 0;
+	for (u_int i = 0; i < process->mm.vmas.vmas_len; i++) {
+		const image_vma *vma = &process->mm.vmas.vmas_val[i];
+		uint64_t size = vma->end - vma->start;
+		if (vma->kind != VMA_RING || vma->object != file->id || !(vma->prot & PROT_WRITE))
+			continue;
+		mapped[0] |= vma->offset == IORING_OFF_SQ_RING;
+		mapped[1] |= vma->offset == IORING_OFF_SQES && size >= ring->sqes.sqes_len;
+	}
+	if (mapped[0] && mapped[1])
+		return 0;
+	fail(err, FSNAP_E_UNSUPPORTED, 0, "process %d (%s): an io_uring of thread %d that it has not mapped",
+	     process->pid, process->comm, ring->submitter);
+	return error_hint(err, "let it keep the mappings: they are needed to reach the position it had");
+}
+
+int rings_link(struct dump *dump, struct fsnap_error *err)
+{
+	for (size_t i = 0; i < dump->tree.n_processes; i++) {
+		const struct process *process = dump->tree.processes[i];
+		for (u_int j = 0; j < process->mm.vmas.vmas_len; j++)
+			if (process->mm.vmas.vmas_val[j].kind == VMA_RING &&
+			    link_ring(dump, process, &process->mm.vmas.vmas_val[j], err) < 0)
+				return -1;
+		image_file *file;
+		const image_file_io_uring *ring;
+		for (size_t j = 0; (ring = dump_file_state(dump, "io_uring", j, &file)); j++)
+			if (check_issuer(process, file, ring, err) < 0)
+				return -1;
+	}
 	return 0;
 }
 

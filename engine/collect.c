@@ -181,7 +181,7 @@ int collect(struct dump *dump, struct fsnap_error *err)
 			return -1;
 		n %= BATCH;
 	}
-	if (files_finish(dump, err) < 0 || ipc_collect(dump, err) < 0)
+	if (rings_link(dump, err) < 0 || files_finish(dump, err) < 0 || ipc_collect(dump, err) < 0)
 		return -1;
 	return ghost_settle(dump, err);
 }

@@ -176,6 +176,7 @@ static int compile_thread(struct restore *restore, const image_process *process,
 {
 	struct rebuild r = rebuild_of(restore, process, thread);
 	rebuild_task(&r);
+	settle_task_files(restore, process, r.thread->tid, r.task);
 	plan_park(restore->plans, r.task, 1);
 	if (rebuild_privileges(&r, err) < 0)
 		return -1;
@@ -257,6 +258,8 @@ static int compile_process(struct restore *restore, const image_process *process
 		identity_rebuild_task(&r);
 	else
 		rebuild_task(&r);
+	if (!process->leader_ended)
+		settle_task_files(restore, process, process->pid, task);
 	if (rebuild_process(&r, err) < 0)
 		return -1;
 	ipc_rebuild(restore, process, task);

@@ -145,6 +145,8 @@ static void await_end(struct dump *dump)
 {
 	for (size_t i = 0; i < dump->tree.n_processes; i++) {
 		struct process *process = dump->tree.processes[i];
+		for (size_t j = 0; j < process->n_workers; j++)
+			trace_await_end(process->workers[j]);
 		for (size_t j = process->n_tasks; j-- > 0;)
 			trace_await_end(process->tasks[j]);
 	}

@@ -111,8 +111,7 @@ int look_at_tree(struct dump *dump, struct fsnap_error *err);
 int look_at_process(struct dump *dump, struct process *process, struct fsnap_error *err);
 void look_doubtfully(struct process *process);
 
-/* aio.c: dump_async() gives what tells of requests under way; the first call loads it. */
-struct async_reader *dump_async(struct dump *dump, struct fsnap_error *err);
+/* aio.c */
 int aio_collect(struct dump *dump, struct process *process, struct fsnap_error *err);
 
 /* collect.c */
@@ -176,6 +175,8 @@ int files_collect(struct dump *dump, struct process *process, struct fsnap_error
 /* What only the process can say of its descriptors; files_ask() returns the first of its slots. */
 uint32_t files_ask(const struct process *process, struct plans *plans);
 void files_answer(struct process *process, const struct plans *plans, struct ctl *ctl, uint32_t first);
+/* Which file a mapping of io_uring is of; its number is that of the inode until then. */
+int rings_link(struct dump *dump, struct fsnap_error *err);
 int files_finish(struct dump *dump, struct fsnap_error *err);
 int files_put(struct dump *dump, struct fsnap_error *err);
 int files_silence(struct dump *dump, struct fsnap_error *err); /* see struct file_kind */

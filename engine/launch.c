@@ -18,7 +18,7 @@
 #include "store/scope.h"
 
 /* Address space kept for control memory: its offsets are 32 bits wide. Behind it, room where the vDSO
- * waits, and then for pieces of System V segments (restorer/attach.c). */
+ * waits, and then for pieces of System V segments and rings of asynchronous I/O (restorer/attach.c, restorer/aio.c). */
 #define CONTROL_SPACE (1ull << 32)
 #define PARKING_SPACE (1ull << 20)
 #define LOOK_AROUND_MS 50
@@ -64,11 +64,20 @@ static uint64_t parking_space(const struct model *model)
 	return most;
 }
 
+/* Of every file: io_uring maps them. */
+static int list_files(struct restore *restore, struct fsnap_error *err)
+{
+	restore->ring_fd = calloc(restore->model.n_files + 1, sizeof(int));
+	for (size_t i = 0; restore->ring_fd && i < restore->model.n_files; i++)
+		restore->ring_fd[i + 1] = restore->files[i].fd;
+	return restore->ring_fd ? 0 : fail(err, FSNAP_E_NOMEM, ENOMEM, "files");
+}
+
 int launch_reserve(struct restore *restore, struct fsnap_error *err)
 {
 	size_t n;
 	cleanup_free struct memory_range *ours = own_ranges(&n, err);
-	if (!ours)
+	if (!ours || list_files(restore, err) < 0)
 		return -1;
 	uint64_t hole = memory_find_hole(restore->model.mms, restore->model.n_mms, ours, n,
 					 CONTROL_SPACE + parking_space(&restore->model));
@@ -82,6 +91,7 @@ int launch_reserve(struct restore *restore, struct fsnap_error *err)
 		.mapped_fd = restore->mapped_fd,
 		.mapped_write_fd = restore->mapped_write_fd,
 		.ghost_fd = restore->ghost_fd,
+		.ring_fd = restore->ring_fd,
 		.ipc = &restore->model.ipc,
 		.control = { hole, hole + CONTROL_SPACE },
 		.parked = { hole + CONTROL_SPACE, hole + CONTROL_SPACE + parking_space(&restore->model) },

@@ -109,6 +109,11 @@ static bool starts_with(const char *text, const char *beginning)
 static int classify(struct dump *dump, struct process *process, struct procfs_map *map, unsigned marks,
 		    image_vma *vma, struct fsnap_error *err)
 {
+	if (strcmp(map->path, "anon_inode:[io_uring]") == 0) {
+		vma->kind = VMA_RING;
+		vma->object = (unsigned)map->inode; /* until rings_link() */
+		return 0;
+	}
 	for (size_t i = 0; i < sizeof(refused) / sizeof(refused[0]); i++)
 		if (starts_with(map->path, refused[i].prefix))
 			return maps_refuse(process, map, refused[i].what, refused[i].hint, err);

@@ -139,6 +139,8 @@ static int check_vma(const struct model *model, const image_vma *vma, uint64_t p
 		return corrupt(err, "writable mapping of a file that is not", vma->object);
 	if (vma->kind == VMA_SHARED && !model_ghost(model, vma->object))
 		return corrupt(err, "mapping of missing shared memory", vma->object);
+	if (vma->kind == VMA_RING && (vma->object == 0 || vma->object > model->n_files))
+		return corrupt(err, "mapping of a missing io_uring", vma->object);
 	if (vma->kind == VMA_SYSV)
 		return check_attached(model, vma, err);
 	return 0;

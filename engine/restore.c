@@ -120,6 +120,7 @@ static void restore_end(struct restore *restore)
 	tree_free(&restore->tracees);
 	plans_free(restore->plans);
 	heirlooms_free(restore->heirlooms);
+	free(restore->ring_fd);
 	free(restore->first_task);
 	free(restore->stand_in_task);
 	free(restore->sigchld_data);

@@ -73,6 +73,8 @@ struct restore {
 	struct shm_made *shms; /* ipc/shm.c: by place in model.ipc.shms */
 	bool *sets_made, *queues_made; /* ipc/: by us, likewise */
 
+	int *ring_fd;	       /* of each file, by id: what memory may be mapped of */
+
 	struct plans *plans;
 	uint32_t *first_task; /* by process: its leader's task; its threads follow */
 	struct family family; /* in the order of the image's processes */
@@ -124,6 +126,7 @@ int compile(struct restore *restore, struct fsnap_error *err);
 /* settle_files.c: operations for files this process is the one to settle, in the order of a plan.
  * arrive_files() posts and awaits `barrier`. */
 void settle_files(struct restore *restore, const image_process *process, uint32_t task);
+void settle_task_files(struct restore *restore, const image_process *process, pid_t tid, uint32_t task);
 void arrive_files(struct restore *restore, const image_process *process, uint32_t task, uint32_t barrier);
 void arm_files(struct restore *restore, const image_process *process, uint32_t task);
 

@@ -73,6 +73,28 @@ void restore_note(struct restore *restore, const char *format, ...)
 	va_end(args);
 }
 
+static const image_process *process_of_thread(const struct model *model, pid_t tid)
+{
+	for (size_t i = 0; i < model->n_processes; i++)
+		for (u_int j = 0; j < model->processes[i].threads.threads_len; j++)
+			if (model->processes[i].threads.threads_val[j].tid == tid)
+				return &model->processes[i];
+	return NULL;
+}
+
+uint64_t restore_mapped(struct restore *restore, pid_t tid, unsigned file_id, uint64_t offset, uint64_t size)
+{
+	const image_process *process = process_of_thread(&restore->model, tid);
+	const image_mm *mm = process ? model_mm(&restore->model, process->mm) : NULL;
+	for (u_int i = 0; mm && i < mm->vmas.vmas_len; i++) {
+		const image_vma *vma = &mm->vmas.vmas_val[i];
+		if (vma->kind == VMA_RING && vma->object == file_id && vma->offset == offset &&
+		    vma->end - vma->start >= size)
+			return vma->start;
+	}
+	return 0;
+}
+
 int restore_fd(struct restore *restore, unsigned file_id)
 {
 	if (file_id == 0 || file_id > restore->model.n_files)

@@ -135,6 +135,9 @@ static bool process_has(const struct process *process, pid_t tid)
 	for (size_t i = 0; i < process->n_tasks; i++)
 		if (process->tasks[i]->tid == tid)
 			return true;
+	for (size_t i = 0; i < process->n_workers; i++)
+		if (process->workers[i]->tid == tid)
+			return true;
 	return false;
 }
 
@@ -214,6 +217,31 @@ static int await_stops(struct process *process, size_t first, struct fsnap_error
 	return 0;
 }
 
+/* Threads that the kernel has made for io_uring belong to the process but run nothing of it: they have
+ * neither stack nor instruction there (arch/x86/kernel/process.c, copy_thread()). */
+static bool is_worker(const struct task *task)
+{
+	return task->regs.rip == 0 && task->regs.rsp == 0;
+}
+
+static int set_workers_aside(struct process *process, size_t first, struct fsnap_error *err)
+{
+	size_t kept = first, room = process->n_workers + process->n_tasks - first;
+	struct task **workers = realloc(process->workers, (room + 1) * sizeof(*workers));
+	if (!workers)
+		return fail(err, FSNAP_E_NOMEM, ENOMEM, "process %d", process->pid);
+	process->workers = workers;
+	for (size_t i = first; i < process->n_tasks; i++) {
+		struct task *task = process->tasks[i];
+		if (is_worker(task))
+			workers[process->n_workers++] = task;
+		else
+			process->tasks[kept++] = task;
+	}
+	process->n_tasks = kept;
+	return 0;
+}
+
 /* Seizes and stops those of the threads that are new; *found counts them. */
 static int stop_listed(struct process *process, const pid_t *tids, size_t count, size_t *found,
 		       struct fsnap_error *err)
@@ -235,6 +263,8 @@ static int stop_listed(struct process *process, const pid_t *tids, size_t count,
 		return -1;
 	drop_dead_tasks(process);
 	*found += process->n_tasks - first_new;
+	if (set_workers_aside(process, first_new, err) < 0)
+		return -1;
 	return 0;
 }
 
@@ -243,7 +273,7 @@ static bool threads_are_known(const struct process *process)
 {
 	struct stat stat;
 	return process->n_tasks > 0 && fstatat(process->proc, "task", &stat, 0) == 0 &&
-	       stat.st_nlink == process->n_tasks + 2 + process->image.leader_ended;
+	       stat.st_nlink == process->n_tasks + process->n_workers + 2 + process->image.leader_ended;
 }
 
 /* Most processes have one thread: it is stopped first, and only if there are others they are listed. */
@@ -398,19 +428,24 @@ static bool stops_soon(const struct task *task)
 	return true;
 }
 
+static void release_task(struct task *task)
+{
+	if (!task->seized)
+		return;
+	/* PTRACE_DETACH needs a stopped tracee. Who does not stop is let go when we end. */
+	if (!task->stopped && trace_interrupt(task) == TRACE_OK && stops_soon(task))
+		trace_await_stop(task, NULL);
+	trace_bring_back(task);
+	trace_detach(task);
+}
+
 void seize_release(struct tree *tree)
 {
 	for (size_t i = 0; i < tree->n_processes; i++) {
 		struct process *process = tree->processes[i];
-		for (size_t j = 0; j < process->n_tasks; j++) {
-			struct task *task = process->tasks[j];
-			if (!task->seized)
-				continue;
-			/* PTRACE_DETACH needs a stopped tracee. Who does not stop is let go when we end. */
-			if (!task->stopped && trace_interrupt(task) == TRACE_OK && stops_soon(task))
-				trace_await_stop(task, NULL);
-			trace_bring_back(task);
-			trace_detach(task);
-		}
+		for (size_t j = 0; j < process->n_tasks; j++)
+			release_task(process->tasks[j]);
+		for (size_t j = 0; j < process->n_workers; j++)
+			release_task(process->workers[j]);
 	}
 }

@@ -38,6 +38,14 @@ static struct place place_of(struct restore *restore, const image_process *proce
 			       made->holder == process && made->number == fd->fd && !made->handed };
 }
 
+static bool is_first_of_process(const image_process *process, u_int index)
+{
+	for (u_int i = 0; i < index; i++)
+		if (process->fds.fds_val[i].file == process->fds.fds_val[index].file)
+			return false;
+	return true;
+}
+
 void settle_files(struct restore *restore, const image_process *process, uint32_t task)
 {
 	for (u_int i = 0; i < process->fds.fds_len; i++) {
@@ -46,6 +54,15 @@ void settle_files(struct restore *restore, const image_process *process, uint32_
 			locks_settle(at.file, restore->plans, task, at.fd->fd);
 		if (at.held && at.kind->settle)
 			at.kind->settle(restore, at.file, &at.made->state, restore->plans, task, at.fd->fd);
+	}
+}
+
+void settle_task_files(struct restore *restore, const image_process *process, pid_t tid, uint32_t task)
+{
+	for (u_int i = 0; i < process->fds.fds_len; i++) {
+		struct place at = place_of(restore, process, i);
+		if (at.kind->settle_task && !at.made->handed && is_first_of_process(process, i))
+			at.kind->settle_task(restore, at.file, &at.made->state, restore->plans, task, at.fd->fd, tid);
 	}
 }
 
@@ -88,14 +105,6 @@ static void put_in_place(struct restore *restore, const image_process *process, 
 		plan_accept_equal(restore->plans, fds[i].fd);
 	}
 	plan_call(restore->plans, task, SYS_close, SLOT(slot));
-}
-
-static bool is_first_of_process(const image_process *process, u_int index)
-{
-	for (u_int i = 0; i < index; i++)
-		if (process->fds.fds_val[i].file == process->fds.fds_val[index].file)
-			return false;
-	return true;
 }
 
 static void make_late(struct restore *restore, const image_process *process, uint32_t task, uint32_t barrier)

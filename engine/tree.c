@@ -73,6 +73,9 @@ void process_free(struct process *process)
 		free(process->tasks[i]);
 	}
 	free(process->tasks);
+	for (size_t i = 0; i < process->n_workers; i++)
+		free(process->workers[i]);
+	free(process->workers);
 	xdr_free((xdrproc_t)xdr_image_thread, (char *)&process->ended);
 	free(process->advice);
 	tdestroy(process->locks_known, free);

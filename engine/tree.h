@@ -65,6 +65,8 @@ struct process {
 	char comm[32];
 	struct task **tasks; /* leader first, unless it has ended: image.leader_ended */
 	size_t n_tasks;
+	struct task **workers; /* threads of io_uring, which the kernel makes: they stand still, no more */
+	size_t n_workers;
 	image_thread ended; /* image.leader_ended: what is left of it */
 	image_process image;
 	image_mm mm;

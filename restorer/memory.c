@@ -229,7 +229,7 @@ int memory_build(struct plans *plans, uint32_t task, const struct memory_source 
 	size_t n_left = inherited ? part->n_runs : n;
 	for (u_int i = 0; i < mm->vmas.vmas_len; i++) {
 		const image_vma *vma = &mm->vmas.vmas_val[i];
-		if (vma->kind == VMA_SPECIAL)
+		if (vma->kind == VMA_SPECIAL || vma->kind == VMA_RING)
 			continue;
 		if (vma->kind == VMA_AIO) {
 			if (memory_aio(plans, task, source, mm, vma, err) < 0)
@@ -244,6 +244,8 @@ int memory_build(struct plans *plans, uint32_t task, const struct memory_source 
 			map_vma(plans, task, source, vma, needs_write(vma, runs, n));
 		name_vma(plans, task, vma);
 	}
+	if (memory_rings(plans, task, source, mm, err) < 0)
+		return -1;
 	plan_note(plans, "content of memory");
 	if (fill_in_order(plans, task, source, mm, left, n_left, err) < 0)
 		return -1;

@@ -36,6 +36,7 @@ struct memory_source {
 	const int *mapped_fd; /* by image_mapped.id */
 	const int *mapped_write_fd; /* likewise, of those that are mapped for writing */
 	const int *ghost_fd;  /* by image_ghost.id, -1 for other spaces */
+	const int *ring_fd;	     /* by image_file.id */
 	const image_ipc *ipc;	     /* segments by content */
 	struct memory_range control; /* control memory, in every task */
 	struct memory_range parked;  /* right behind it: where the vDSO group waits, then room for attach.c, aio.c */
@@ -75,6 +76,10 @@ int memory_fill(struct plans *plans, uint32_t task, const struct memory_source *
 /* aio.c: the context whose ring is this mapping, with the events that wait in it. */
 int memory_aio(struct plans *plans, uint32_t task, const struct memory_source *source, const image_mm *mm,
 	       const image_vma *vma, struct fsnap_error *err);
+
+/* ring.c: the mappings of io_uring, when all others are there. */
+int memory_rings(struct plans *plans, uint32_t task, const struct memory_source *source, const image_mm *mm,
+		 struct fsnap_error *err);
 
 /* attach.c: mapping number `vma` is of a System V segment: made, along with the others of the same
  * attachment. To be called for each, in order. */

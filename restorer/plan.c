@@ -99,6 +99,12 @@ uint32_t plans_data(struct plans *plans, const void *bytes, size_t n, size_t ali
 	return item->ref;
 }
 
+void plans_set(struct plans *plans, uint32_t where, const void *bytes, size_t n)
+{
+	if (plans && !plans->exhausted)
+		memcpy((char *)plans->data.items + where, bytes, n);
+}
+
 void plans_pointer(struct plans *plans, uint32_t where, uint32_t what)
 {
 	struct plan_pointer *pointer = plans ? add(plans, &plans->pointers, 1, sizeof(*pointer)) : NULL;

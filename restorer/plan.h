@@ -46,6 +46,9 @@ uint32_t plans_task_count(const struct plans *plans);
 /* Reserves n bytes in control memory (bytes == NULL: zeroes), aligned; returns a reference for DATA(). */
 uint32_t plans_data(struct plans *plans, const void *bytes, size_t n, size_t align);
 
+/* Writes into data that was added before. */
+void plans_set(struct plans *plans, uint32_t where, const void *bytes, size_t n);
+
 /* Stores in the 8 bytes of data at `where` the address that `what` has in the tasks. */
 void plans_pointer(struct plans *plans, uint32_t where, uint32_t what);
 

@@ -24,6 +24,9 @@ static int eventfd_save(const struct fd_view *fd, image_file *file, void *out,
 				 "an eventfd");
 	/* Linux 6.5 and later; before, nobody outside can know, and most are none. */
 	fdinfo_number(fd->info, "eventfd-semaphore", 10, &semaphore);
+	uint64_t id = 0;
+	fdinfo_number(fd->info, "eventfd-id", 10, &id);
+	state->id = (unsigned)id;
 	state->count = count;
 	state->semaphore = semaphore != 0;
 	return 0;

@@ -54,6 +54,7 @@ union file_state {
 	image_file_stdio stdio;
 	image_file_pipe pipe;
 	image_file_eventfd eventfd;
+	image_file_io_uring io_uring;
 	image_file_epoll epoll;
 	image_file_timerfd timerfd;
 	image_file_signalfd signalfd;
@@ -105,6 +106,10 @@ struct file_kind {
 	 * that process are in place: what the kernel ties to the caller. Called for one of them. May be NULL. */
 	void (*settle)(struct restore *restore, const image_file *file, const void *state,
 		       struct plans *plans, uint32_t task, int fd);
+	/* As settle, in every task that has it, thread `tid`, when all threads of its process exist: what the
+	 * kernel ties to a thread. `fd`: the first of its descriptors. May be NULL. */
+	void (*settle_task)(struct restore *restore, const image_file *file, const void *state,
+			    struct plans *plans, uint32_t task, int fd, pid_t tid);
 	/* connect() of a higher rank comes after all of lower ones: 1 for what looks at whether others
 	 * are ready, 2 for what would notice that files are opened. */
 	int connect_rank;
@@ -232,12 +237,18 @@ void *dump_file_next(struct dump *dump, const struct file_kind *kind, uint64_t k
  * blanks or tabs, at the beginning of a line. */
 bool fdinfo_number(const char *info, const char *key, int base, uint64_t *value);
 
+/* What tells of requests of asynchronous I/O (bpf/async.h), loaded at the first call. */
+struct async_reader *dump_async(struct dump *dump, struct fsnap_error *err);
+
 /* --- what kinds may ask of a restore (engine/restore_files.c) ----------------- */
 
 /* Opens the file an identity names with these O_ flags, checking that it is of the type recorded; one
  * that has become shorter is noted in the report. Ghosts are rebuilt. */
 int restore_open(struct restore *restore, const image_identity *identity, unsigned flags,
 		 struct fsnap_error *err);
+
+/* Where the process of a thread has mapped the file (VMA_RING), from this offset on and for so many bytes; 0: nowhere. */
+uint64_t restore_mapped(struct restore *restore, pid_t tid, unsigned file_id, uint64_t offset, uint64_t size);
 
 /* The workshop's descriptor for an image_file id, -1 while it is not made. */
 int restore_fd(struct restore *restore, unsigned file_id);

@@ -18,8 +18,6 @@ struct known {
 };
 
 static const struct known known[] = {
-	{"anon_inode:[io_uring]", "an io_uring instance",
-	 "Many programs have a setting that makes them use epoll or threads instead."},
 	{"anon_inode:[userfaultfd]", "a userfaultfd",
 	 "Its memory is still being filled by the program: dump when that is over."},
 	{"anon_inode:bpf_link", "a BPF link", "Load BPF programs from a process outside the tree."},
@@ -149,7 +147,7 @@ static int unsupported_make(struct restore *restore, const image_file *file, con
 
 const struct file_kind kind_unsupported = {
 	.name = "unsupported",
-	.refuses = "io_uring, userfaultfd, BPF links, perf, netlink, raw IP, "
+	.refuses = "userfaultfd, BPF links, perf, netlink, raw IP, "
 		   "secret memory, other devices and whatever is new",
 	.shown_by = "kinds",
 	.xdr = (xdrproc_t)xdr_nothing,

@@ -13,7 +13,7 @@ from fsnap import EXIT_REFUSED  # noqa: E402
 
 # What the message must name, in the words a user would search for.
 KINDS = {
-    "io_uring": "io_uring",
+    "io_uring": "requests under way", "uring_polled": "SQPOLL",
     "userfaultfd": "userfaultfd", "netlink": "netlink", "packet": "packet",
     "mptcp": "Multipath TCP", "tcp_md5": "MD5", "tcp_urgent": "urgent",
     "pidfd": "pidfd", "bpf": "BPF", "aio": "requests are under way",

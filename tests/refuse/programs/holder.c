@@ -39,6 +39,20 @@ static int keep(int fd)
 static void hold_io_uring(void)
 {
 	struct io_uring_params params = { 0 };
+	int ends[2], ring = keep((int)syscall(SYS_io_uring_setup, 8, &params));
+	struct io_uring_sqe *sqes = mmap(NULL, 8 * sizeof(*sqes), PROT_READ | PROT_WRITE, MAP_SHARED, ring,
+					 IORING_OFF_SQES);
+	char *rings = mmap(NULL, params.sq_off.array + 8 * sizeof(unsigned), PROT_READ | PROT_WRITE, MAP_SHARED,
+			   ring, IORING_OFF_SQ_RING);
+	keep(sqes == MAP_FAILED || rings == MAP_FAILED ? -1 : pipe(ends));
+	sqes[0] = (struct io_uring_sqe){ .opcode = IORING_OP_POLL_ADD, .fd = ends[0], .poll32_events = POLLIN };
+	*(unsigned *)(rings + params.sq_off.tail) = 1;
+	keep((int)syscall(SYS_io_uring_enter, ring, 1, 0, 0, NULL, 0) == 1 ? 0 : -1);
+}
+
+static void hold_uring_polled(void)
+{
+	struct io_uring_params params = { .flags = IORING_SETUP_SQPOLL, .sq_thread_idle = 1 };
 	keep((int)syscall(SYS_io_uring_setup, 8, &params));
 }
 
@@ -239,6 +253,7 @@ static const struct {
 	void (*hold)(void);
 } kinds[] = {
 	{ "io_uring", hold_io_uring },
+	{ "uring_polled", hold_uring_polled },
 	{ "userfaultfd", hold_userfaultfd },
 	{ "netlink", hold_netlink },
 	{ "packet", hold_packet },
