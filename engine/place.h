@@ -22,6 +22,9 @@
  *  W5  TCP connections that are kept are in repair mode for some microseconds each (their programs
  *      would get EPERM), and silenced ones between that and the kill. Both steps are done by a process
  *      of their own that outlives us (steadfast.h): only whoever kills that one, too, leaves a trace.
+ *  W6  dump --kill takes TCP connections out of the queues of listeners, because nothing reads them there:
+ *      from then on our end, or a failure to write the image, costs the other ends of these (and only
+ *      these) a reset. The tree itself runs on.
  */
 #ifndef ENGINE_PLACE_H
 #define ENGINE_PLACE_H

@@ -55,13 +55,17 @@ static int refuse_additions(const struct fd_view *fd, struct fsnap_error *err)
 	return md5 ? 0 : -1;
 }
 
-static void listener_state(const struct fd_view *fd, const struct tcp_info *info, image_file_tcp *state)
+static int listener_state(const struct fd_view *fd, const struct tcp_info *info, image_file *file,
+			  image_file_tcp *state, struct fsnap_error *err)
 {
 	state->state = TCP_IS_LISTENING;
 	state->backlog = (int)info->tcpi_sacked; /* tcp_get_info(): of a listener, its backlog */
-	if (info->tcpi_unacked)
-		dump_note(fd->dump, "connections waiting to be accepted are not in the image: their "
-				    "clients see no answer after a restore");
+	if (!info->tcpi_unacked)
+		return 0;
+	if (!dump_options(fd->dump)->kill)
+		dump_note(fd->dump, "TCP connections waiting to be accepted are not in the image: the tree goes "
+				    "on, and no call reads them without taking them away");
+	return tcp_look_listener(fd, file, state, info->tcpi_unacked, err);
 }
 
 static int connection_state(const struct fd_view *fd, const struct tcp_info *info, image_file *file,
@@ -108,6 +112,15 @@ static int save_addresses(const struct fd_view *fd, image_file_tcp *state, struc
 			 remote_size, err);
 }
 
+int tcp_fill(const struct fd_view *fd, image_file *file, image_file_tcp *state, struct fsnap_error *err)
+{
+	struct tcp_info info = {0};
+	socklen_t size = sizeof(info);
+	getsockopt(fd->dup, IPPROTO_TCP, TCP_INFO, &info, &size);
+	state->family = socket_int(fd->dup, SO_DOMAIN);
+	return save_addresses(fd, state, err) < 0 ? -1 : connection_state(fd, &info, file, state, err);
+}
+
 static int tcp_save(const struct fd_view *fd, image_file *file, void *out, struct fsnap_error *err)
 {
 	image_file_tcp *state = out;
@@ -119,8 +132,10 @@ static int tcp_save(const struct fd_view *fd, image_file *file, void *out, struc
 	getsockopt(fd->dup, IPPROTO_TCP, TCP_INFO, &info, &size);
 	if (refuse_additions(fd, err) < 0 || save_addresses(fd, state, err) < 0)
 		return -1;
+	if (info.tcpi_state == TCP_LISTEN && listener_state(fd, &info, file, state, err) < 0)
+		return -1;
 	if (info.tcpi_state == TCP_LISTEN)
-		listener_state(fd, &info, state);
+		; /* and its options */
 	else if (info.tcpi_state != TCP_CLOSE || state->remote.remote_len)
 		return connection_state(fd, &info, file, state, err);
 	else if (closed_state(fd, state, err) < 0)
@@ -133,10 +148,10 @@ static int tcp_save(const struct fd_view *fd, image_file *file, void *out, struc
 static int tcp_save_links(struct dump *dump, image_file *file, void *out, struct fsnap_error *err)
 {
 	image_file_tcp *state = out;
-	if (state->state != TCP_IS_CONNECTION)
-		return 0;
 	if (tcp_look_at_all(dump, err) < 0)
 		return -1;
+	if (state->state != TCP_IS_CONNECTION)
+		return 0;
 	int number = state->kept == TCP_RESET ? stdio_number(dump, file) : -1;
 	return number < 0 ? 0 : stdio_become(file, state, number, err);
 }
@@ -294,6 +309,8 @@ static int tcp_connect(struct restore *restore, const image_file *file, const vo
 	const image_file_tcp *state = in;
 	int repair = 0;
 	socklen_t size = sizeof(repair);
+	if (state->state == TCP_IS_LISTENING && state->waiting.waiting_len)
+		return tcp_made_waiting(restore, file, state, fd, err);
 	if (state->state != TCP_IS_CONNECTION)
 		return 0;
 	getsockopt(fd, IPPROTO_TCP, TCP_REPAIR, &repair, &size);
@@ -306,7 +323,7 @@ const struct file_kind kind_tcp = {
 	.name = "tcp",
 	.keeps = "listeners, bound sockets; connections within the tree with all that is under way, "
 		 "half-closed ones, too; connections to the outside with --tcp keep, else they come "
-		 "back as reset; options",
+		 "back as reset; with --kill those that wait to be accepted; options",
 	.refuses = "TLS and other layers in the kernel (TCP_ULP), MD5 and AO keys, unread urgent data, "
 		   "eBPF filters, sockets of another network namespace",
 	.shown_by = "socket_tcp_*",

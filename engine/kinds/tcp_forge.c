@@ -17,38 +17,48 @@
 #define FORGED_WINDOW 65535 /* TCP_REPAIR_WINDOW says the true one afterwards */
 #define HOPS 64
 
-/* RFC 1071, over a pseudo header and a TCP header without options. */
-static uint16_t checksum(const struct tcp_ends *ends, const struct tcphdr *tcp)
+/* RFC 1071, over a pseudo header and the segment. */
+static uint16_t checksum(const struct tcp_ends *ends, const void *segment, size_t size)
 {
-	uint16_t words[2 * 16 / 2 + 2 + sizeof(*tcp) / 2] = { 0 };
-	size_t size = ends->v6 ? 16 : 4, n = 0;
-	memcpy(words, ends->remote, size);
-	memcpy((char *)words + size, ends->local, size);
-	n = size;
-	words[n++] = htons(IPPROTO_TCP);
-	words[n++] = htons(sizeof(*tcp));
-	memcpy(&words[n], tcp, sizeof(*tcp));
-	uint32_t sum = 0;
-	for (size_t i = 0; i < sizeof(words) / sizeof(*words); i++)
-		sum += words[i];
+	uint32_t sum = htons(IPPROTO_TCP) + htons((uint16_t)size);
+	uint16_t word;
+	for (size_t i = 0; i < (ends->v6 ? 16 : 4); i += 2) {
+		memcpy(&word, ends->remote + i, 2);
+		sum += word;
+		memcpy(&word, ends->local + i, 2);
+		sum += word;
+	}
+	for (size_t i = 0; i < size; i += 2) {
+		word = 0;
+		memcpy(&word, (const char *)segment + i, size - i < 2 ? 1 : 2);
+		sum += word;
+	}
 	while (sum >> 16)
 		sum = (sum & 0xffff) + (sum >> 16);
 	return (uint16_t)~sum;
 }
 
-static struct tcphdr segment(const struct tcp_ends *ends, uint32_t seq, uint32_t ack, unsigned flags)
+/* Header, options, data; returns their size. */
+static size_t lay(const struct tcp_ends *ends, const struct tcp_segment *segment, char *to)
 {
+	size_t head = sizeof(struct tcphdr) + segment->n_options, size = head + segment->size;
 	struct tcphdr tcp = {
 		.th_sport = ends->remote_port,
 		.th_dport = ends->local_port,
-		.th_seq = htonl(seq),
-		.th_ack = htonl(ack),
-		.th_off = sizeof(tcp) / 4,
-		.th_flags = (uint8_t)flags,
+		.th_seq = htonl(segment->seq),
+		.th_ack = htonl(segment->ack),
+		.th_off = (uint8_t)(head / 4) & 15,
+		.th_flags = (uint8_t)segment->flags,
 		.th_win = htons(FORGED_WINDOW),
 	};
-	tcp.th_sum = checksum(ends, &tcp);
-	return tcp;
+	memcpy(to, &tcp, sizeof(tcp));
+	if (segment->n_options)
+		memcpy(to + sizeof(tcp), segment->options, segment->n_options);
+	if (segment->size)
+		memcpy(to + head, segment->data, segment->size);
+	tcp.th_sum = checksum(ends, to, size);
+	memcpy(to, &tcp, sizeof(tcp));
+	return size;
 }
 
 static int send_raw(const struct tcp_ends *ends, const void *packet, size_t size)
@@ -67,28 +77,31 @@ static int send_raw(const struct tcp_ends *ends, const void *packet, size_t size
 	return sendto(raw, packet, size, 0, &to.any, length) == (ssize_t)size ? 0 : -1;
 }
 
+int tcp_forge_segment(const struct tcp_ends *ends, const struct tcp_segment *segment)
+{
+	char packet[sizeof(struct ip6_hdr) + sizeof(struct tcphdr) + TCP_FORGE_OPTIONS + TCP_FORGE_DATA];
+	if (ends->v6) {
+		struct ip6_hdr ip = { 0 };
+		size_t size = lay(ends, segment, packet + sizeof(ip));
+		ip.ip6_flow = htonl(6u << 28);
+		ip.ip6_plen = htons((uint16_t)size);
+		ip.ip6_nxt = IPPROTO_TCP;
+		ip.ip6_hlim = HOPS;
+		memcpy(&ip.ip6_src, ends->remote, 16);
+		memcpy(&ip.ip6_dst, ends->local, 16);
+		memcpy(packet, &ip, sizeof(ip));
+		return send_raw(ends, packet, sizeof(ip) + size);
+	}
+	struct iphdr ip = { .version = 4, .ihl = 5, .ttl = HOPS, .protocol = IPPROTO_TCP };
+	size_t size = lay(ends, segment, packet + sizeof(ip));
+	ip.tot_len = htons((uint16_t)(sizeof(ip) + size));
+	memcpy(&ip.saddr, ends->remote, 4);
+	memcpy(&ip.daddr, ends->local, 4);
+	memcpy(packet, &ip, sizeof(ip));
+	return send_raw(ends, packet, sizeof(ip) + size);
+}
+
 int tcp_forge(const struct tcp_ends *ends, uint32_t seq, uint32_t ack, unsigned flags)
 {
-	struct {
-		struct ip6_hdr ip;
-		struct tcphdr tcp;
-	} v6 = { .tcp = segment(ends, seq, ack, flags) };
-	struct {
-		struct iphdr ip;
-		struct tcphdr tcp;
-	} v4 = { .tcp = v6.tcp };
-	if (ends->v6) {
-		v6.ip.ip6_flow = htonl(6u << 28);
-		v6.ip.ip6_plen = htons(sizeof(v6.tcp));
-		v6.ip.ip6_nxt = IPPROTO_TCP;
-		v6.ip.ip6_hlim = HOPS;
-		memcpy(&v6.ip.ip6_src, ends->remote, 16);
-		memcpy(&v6.ip.ip6_dst, ends->local, 16);
-		return send_raw(ends, &v6, sizeof(v6));
-	}
-	v4.ip = (struct iphdr){ .version = 4, .ihl = 5, .ttl = HOPS, .protocol = IPPROTO_TCP };
-	v4.ip.tot_len = htons(sizeof(v4));
-	memcpy(&v4.ip.saddr, ends->remote, 4);
-	memcpy(&v4.ip.daddr, ends->local, 4);
-	return send_raw(ends, &v4, sizeof(v4));
+	return tcp_forge_segment(ends, &(struct tcp_segment){ .seq = seq, .ack = ack, .flags = flags });
 }

@@ -45,6 +45,7 @@ static struct tcp_looks *scratch_of(struct dump *dump, struct fsnap_error *err)
 		return NULL;
 	}
 	struct tcp_looks *scratch = *slot;
+	scratch->dump = dump;
 	if (!scratch->looks)
 		scratch->hold = -1;
 	return scratch;
@@ -82,6 +83,22 @@ int tcp_look_add(const struct fd_view *fd, image_file *file, image_file_tcp *sta
 	scratch->looks[scratch->n++] = (struct tcp_look){
 		.file = file, .state = state, .process = fd->process, .number = fd->fd, .fd = own,
 		.reuse = socket_int(own, SO_REUSEADDR), .ends = tcp_ends_of(state),
+	};
+	return 0;
+}
+
+int tcp_look_listener(const struct fd_view *fd, image_file *file, image_file_tcp *state, unsigned waiting,
+		      struct fsnap_error *err)
+{
+	struct tcp_looks *scratch = scratch_of(fd->dump, err);
+	struct tcp_listener *moved = scratch ? realloc(scratch->listeners, (scratch->n_listeners + 1) *
+								       sizeof(*moved)) : NULL;
+	if (!moved)
+		return no_memory(err);
+	scratch->listeners = moved;
+	moved[scratch->n_listeners++] = (struct tcp_listener){
+		.file = file, .state = state, .process = fd->process, .number = fd->fd, .waiting = waiting,
+		.fd = fcntl(fd->dup, F_DUPFD_CLOEXEC, 0),
 	};
 	return 0;
 }
@@ -156,7 +173,7 @@ count:
 		const struct tcp_look *look = &scratch->looks[i];
 		if (look->state->kept != TCP_RESET)
 			fates[look->state->kept]++;
-		else if (look->state->phase != TCP_SYN_SENT && stdio_number(dump, look->file) < 0)
+		else if (look->state->phase != TCP_SYN_SENT && !look->waiting && stdio_number(dump, look->file) < 0)
 			fates[TCP_RESET]++;
 	}
 	return 0;
@@ -172,7 +189,7 @@ static struct tcp_ends *outside(const struct tcp_looks *scratch, size_t *n, stru
 	if (!list)
 		no_memory(err);
 	for (size_t i = 0; list && i < scratch->n; i++)
-		if (scratch->looks[i].state->kept == TCP_OUTSIDE)
+		if (scratch->looks[i].state->kept == TCP_OUTSIDE && scratch->looks[i].fd >= 0)
 			list[(*n)++] = scratch->looks[i].ends;
 	return list;
 }
@@ -236,6 +253,17 @@ static void note(struct dump *dump, const size_t fates[3])
 			  fates[TCP_OUTSIDE] == 1 ? "" : "s");
 }
 
+/* What they add to scratch->looks may move it; nothing points there yet. */
+static int accept_waiting(struct tcp_looks *scratch, struct fsnap_error *err)
+{
+	size_t first = scratch->n;
+	if (tcp_waiting_accept(scratch, err) < 0)
+		return -1;
+	for (size_t i = first; i < scratch->n; i++)
+		scratch->looks[i].waiting = true;
+	return 0;
+}
+
 int tcp_look_at_all(struct dump *dump, struct fsnap_error *err)
 {
 	struct tcp_looks *scratch = scratch_of(dump, err);
@@ -243,14 +271,18 @@ int tcp_look_at_all(struct dump *dump, struct fsnap_error *err)
 	if (!scratch || scratch->looked)
 		return scratch ? 0 : -1;
 	scratch->looked = true;
+	bool kill = dump_options(dump)->kill;
+	if (kill && may_repair() && accept_waiting(scratch, err) < 0)
+		return -1;
 	if (!scratch->n)
 		return 0;
 	if (decide(dump, scratch, fates, err) < 0)
 		return -1;
-	bool kill = dump_options(dump)->kill;
 	if (fates[TCP_OUTSIDE] && kill && hold_for_now(dump, scratch, err) < 0)
 		return -1;
 	if (fates[TCP_INSIDE] + fates[TCP_OUTSIDE] && tcp_read_all(dump, scratch, err) < 0)
+		return -1;
+	if (tcp_waiting_keep(scratch, err) < 0)
 		return -1;
 	forget_fds(scratch, !kill);
 	note(dump, fates);
@@ -263,6 +295,7 @@ int tcp_silence(struct dump *dump, struct fsnap_error *err)
 	struct tcp_looks *scratch = scratch_of(dump, err);
 	if (!scratch)
 		return -1;
+	tcp_spare_shared(scratch);
 	if (scratch->hold >= 0 && hold_for_good(dump, scratch, err) < 0)
 		return -1;
 	for (size_t i = 0; i < scratch->n; i++)
@@ -277,6 +310,15 @@ void tcp_dump_end(void *of)
 	forget_fds(scratch, true);
 	if (scratch->looks && scratch->hold >= 0)
 		close(scratch->hold);
+	for (size_t i = 0; i < scratch->n_listeners; i++)
+		if (scratch->listeners[i].fd >= 0)
+			close(scratch->listeners[i].fd);
+	for (size_t i = 0; i < scratch->n_waiting; i++) {
+		xdr_free((xdrproc_t)xdr_image_file_tcp, (char *)scratch->waiting[i].state);
+		free(scratch->waiting[i].state);
+	}
+	free(scratch->waiting);
+	free(scratch->listeners);
 	free(scratch->looks);
 	free(scratch->md5.inodes);
 }

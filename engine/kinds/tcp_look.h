@@ -15,6 +15,21 @@ struct tcp_look {
 	int reuse;	/* SO_REUSEADDR: leaving repair mode clears it */
 	struct tcp_ends ends;
 	const struct tcp_look *other; /* the other end, if it is in the tree and both are kept */
+	bool waiting;	/* we have accepted it: no descriptor of the tree */
+};
+
+struct tcp_listener {
+	image_file *file;
+	image_file_tcp *state;
+	struct process *process;
+	int number, fd;
+	unsigned waiting;
+};
+
+/* One of a listener's, that we have accepted. */
+struct tcp_waiting {
+	const struct tcp_listener *listener;
+	image_file_tcp *state; /* malloc'ed */
 };
 
 struct tcp_looks {
@@ -22,11 +37,24 @@ struct tcp_looks {
 	struct tcp_md5 md5;
 	struct tcp_look *looks;
 	size_t n, room;
+	struct dump *dump;
+	struct tcp_listener *listeners;
+	size_t n_listeners;
+	struct tcp_waiting *waiting;
+	size_t n_waiting;
 	bool looked;
 	int hold; /* passing, -1: none */
 };
 
 /* Fills the state of all that are kept (tcp_read.c). */
 int tcp_read_all(struct dump *dump, struct tcp_looks *looks, struct fsnap_error *err);
+
+/* tcp_waiting.c: takes those that wait out of the queues of listeners, to be read; then moves those
+ * that are kept into the listeners' states. */
+int tcp_waiting_accept(struct tcp_looks *looks, struct fsnap_error *err);
+int tcp_waiting_keep(struct tcp_looks *looks, struct fsnap_error *err);
+
+/* tcp_shared.c: closes our duplicates of those that somebody outside has, too; steadfast. */
+void tcp_spare_shared(struct tcp_looks *looks);
 
 #endif

@@ -47,9 +47,21 @@ static bool keeps_outside(struct restore *restore)
 	return hold[0] && tcp_hold_stands(hold);
 }
 
-static bool is_kept(const struct scratch *scratch, const image_file_tcp *state)
+static bool is_kept(const struct scratch *scratch, unsigned kept)
 {
-	return state->kept == TCP_INSIDE || (state->kept == TCP_OUTSIDE && scratch->outside);
+	return kept == TCP_INSIDE || (kept == TCP_OUTSIDE && scratch->outside);
+}
+
+/* Connections of the file that are kept: itself, or those that wait at it. */
+static size_t list_ends(const struct scratch *scratch, const image_file_tcp *state, struct tcp_ends *list)
+{
+	size_t n = 0;
+	if (state->state == TCP_IS_CONNECTION && is_kept(scratch, state->kept))
+		list[n++] = tcp_ends_of(state);
+	for (u_int i = 0; i < state->waiting.waiting_len; i++)
+		if (is_kept(scratch, state->waiting.waiting_val[i].kept))
+			list[n++] = tcp_waiting_ends(&state->waiting.waiting_val[i]);
+	return n;
 }
 
 static int hold_meanwhile(struct restore *restore, struct scratch *scratch, struct fsnap_error *err)
@@ -58,14 +70,13 @@ static int hold_meanwhile(struct restore *restore, struct scratch *scratch, stru
 	const image_file *ignored;
 	size_t n = 0;
 	for (size_t i = 0; (state = restore_file_state(restore, "tcp", i, &ignored)); i++)
-		n++;
+		n += 1 + state->waiting.waiting_len;
 	cleanup_free struct tcp_ends *list = calloc(n + 1, sizeof(*list));
 	if (!list || !(scratch->files = calloc(n + 1, sizeof(*scratch->files))))
 		return no_memory(err);
 	n = 0;
 	for (size_t i = 0; (state = restore_file_state(restore, "tcp", i, &ignored)); i++)
-		if (state->state == TCP_IS_CONNECTION && is_kept(scratch, state))
-			list[n++] = tcp_ends_of(state);
+		n += list_ends(scratch, state, list + n);
 	snprintf(scratch->name, sizeof(scratch->name), "fsnap-restore-%d", getpid());
 	struct fsnap_error why = { 0 };
 	scratch->hold = tcp_hold(scratch->name, true, list, n, &why);
@@ -121,7 +132,7 @@ static int cannot(const image_file_tcp *state, const char *what, struct fsnap_er
 	return -1;
 }
 
-static int set_seq(int fd, int queue, uint32_t seq)
+int tcp_set_seq(int fd, int queue, uint32_t seq)
 {
 	return tcp_set(fd, TCP_REPAIR_QUEUE, queue) < 0 ||
 	       setsockopt(fd, IPPROTO_TCP, TCP_QUEUE_SEQ, &seq, sizeof(seq)) < 0 ? -1 : 0;
@@ -199,8 +210,8 @@ static uint32_t first_received(const image_file_tcp *state)
 static int make_connection(int fd, const image_file_tcp *state, struct fsnap_error *err)
 {
 	unsigned sent = state->sent.sent_len, received = state->received.received_len;
-	if (set_seq(fd, TCP_SENDING, first_sent(state)) < 0 ||
-	    set_seq(fd, TCP_RECEIVING, first_received(state)) < 0)
+	if (tcp_set_seq(fd, TCP_SENDING, first_sent(state)) < 0 ||
+	    tcp_set_seq(fd, TCP_RECEIVING, first_received(state)) < 0)
 		return cannot(state, "sequence numbers", err);
 	if (try_connect(fd, state) < 0)
 		return cannot(state, "connect", err);
@@ -218,7 +229,7 @@ static int make_connection(int fd, const image_file_tcp *state, struct fsnap_err
 /* It will ask again, with the number it began with: the answer may be under way. */
 static int make_asking(int fd, const image_file_tcp *state, struct fsnap_error *err)
 {
-	if (state->kept != TCP_RESET && set_seq(fd, TCP_SENDING, state->write_seq - 1) < 0)
+	if (state->kept != TCP_RESET && tcp_set_seq(fd, TCP_SENDING, state->write_seq - 1) < 0)
 		return cannot(state, "sequence numbers", err);
 	tcp_set(fd, TCP_REPAIR, TCP_REPAIR_SILENT_OFF);
 	return tcp_bind(fd, state, err);
@@ -242,7 +253,7 @@ int tcp_made(struct restore *restore, const image_file *file, const image_file_t
 	if (!scratch)
 		return -1;
 	bool asking = state->phase == TCP_SYN_SENT;
-	*reset = !asking && !is_kept(scratch, state);
+	*reset = !asking && !is_kept(scratch, state->kept);
 	if (*reset && state->kept == TCP_OUTSIDE)
 		restore_note(restore, "TCP connections to the outside come back as reset by the peer: %s",
 			     restore_options(restore)->tcp == FSNAP_TCP_RESET ? "--tcp reset" :
@@ -350,6 +361,17 @@ int tcp_made_connect(struct restore *restore, const image_file *file, const imag
 	if (state->clamp)
 		tcp_set(fd, TCP_WINDOW_CLAMP, (int)state->clamp);
 	return 0;
+}
+
+int tcp_made_waiting(struct restore *restore, const image_file *file, const image_file_tcp *listener,
+		     int fd, struct fsnap_error *err)
+{
+	struct scratch *scratch = scratch_of(restore, err);
+	for (u_int i = 0; scratch && i < listener->waiting.waiting_len; i++)
+		if (is_kept(scratch, listener->waiting.waiting_val[i].kept) &&
+		    tcp_waiting_restore(file, listener, i, fd, err) < 0)
+			return -1;
+	return scratch ? 0 : -1;
 }
 
 /* --- release --------------------------------------------------------------------------------- */

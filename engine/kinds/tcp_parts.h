@@ -4,6 +4,8 @@
  *	tcp_look.c	a dump's view of all connections of the tree together
  *	tcp_read.c	what is read of each of them
  *	tcp_made.c	connections made again in repair mode (tcp(7) has nothing on it: net/ipv4/tcp.c)
+ *	tcp_waiting.c	connections not accepted yet
+ *	tcp_shared.c	who else has them
  *	tcp_md5.c	who uses keys that cannot be read
  *	tcp_forge.c	segments as the other end would send them
  *	tcp_hold.c	packets held back meanwhile
@@ -39,6 +41,7 @@ bool tcp_got_fin(unsigned phase);
 struct tcp_ends tcp_ends_of(const image_file_tcp *state);
 
 int tcp_set(int fd, int option, int value);
+int tcp_set_seq(int fd, int queue, uint32_t seq); /* in repair mode */
 
 /* What waits to be read of the socket, malloc'ed. */
 int tcp_peek(int fd, unsigned *len, char **val, struct fsnap_error *err);
@@ -59,6 +62,11 @@ bool tcp_has_md5(struct tcp_md5 *found, uint64_t inode);
 /* Takes a connection into account; the rest is done when all are known. */
 int tcp_look_add(const struct fd_view *fd, image_file *file, image_file_tcp *state,
 		 struct fsnap_error *err);
+/* A listener with that many connections to be accepted. */
+int tcp_look_listener(const struct fd_view *fd, image_file *file, image_file_tcp *state,
+		      unsigned waiting, struct fsnap_error *err);
+/* Fills addresses and phase of a connection, and takes it into account (tcp.c). */
+int tcp_fill(const struct fd_view *fd, image_file *file, image_file_tcp *state, struct fsnap_error *err);
 /* All connections, once: which can be kept, and their state. */
 int tcp_look_at_all(struct dump *dump, struct fsnap_error *err);
 /* See struct file_kind. */
@@ -78,14 +86,35 @@ int tcp_made_connect(struct restore *restore, const image_file *file, const imag
 void tcp_made_release(struct restore *restore);
 void tcp_restore_end(void *scratch);
 
+/* --- tcp_waiting.c: connections that wait to be accepted ------------------------------- */
+
+struct tcp_ends tcp_waiting_ends(const image_tcp_waiting *waiting);
+/* Puts one into the queue of a listener. */
+int tcp_waiting_restore(const image_file *file, const image_file_tcp *listener, unsigned index, int fd,
+			struct fsnap_error *err);
+/* All of a listener's that are kept (tcp_made.c). */
+int tcp_made_waiting(struct restore *restore, const image_file *file, const image_file_tcp *listener,
+		     int fd, struct fsnap_error *err);
+
 /* Binds and, if it is a listener, listens (tcp.c). */
 int tcp_bind(int fd, const image_file_tcp *state, struct fsnap_error *err);
 
 /* --- tcp_forge.c ------------------------------------------------------------------------ */
 
-enum { TCP_FORGE_FIN = 0x01, TCP_FORGE_ACK = 0x10 };
+enum { TCP_FORGE_FIN = 0x01, TCP_FORGE_SYN = 0x02, TCP_FORGE_ACK = 0x10 };
+enum { TCP_FORGE_OPTIONS = 40, TCP_FORGE_DATA = 1400 }; /* at most, bytes */
+
+struct tcp_segment {
+	uint32_t seq, ack;
+	unsigned flags;
+	const uint8_t *options; /* filled up to a multiple of 4 */
+	size_t n_options;
+	const char *data;
+	size_t size;
+};
 
 /* Delivers a segment to our end of a connection as if its other end had sent it. */
+int tcp_forge_segment(const struct tcp_ends *ends, const struct tcp_segment *segment);
 int tcp_forge(const struct tcp_ends *ends, uint32_t seq, uint32_t ack, unsigned flags);
 
 #endif

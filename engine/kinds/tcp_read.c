@@ -198,7 +198,7 @@ static int read_options(struct dump *dump, struct tcp_looks *scratch, struct tcp
 int tcp_read_all(struct dump *dump, struct tcp_looks *scratch, struct fsnap_error *err)
 {
 	for (size_t i = 0; i < scratch->n; i++)
-		if (scratch->looks[i].state->kept != TCP_RESET &&
+		if (scratch->looks[i].state->kept != TCP_RESET && !scratch->looks[i].waiting &&
 		    read_options(dump, scratch, &scratch->looks[i], err) < 0)
 			return -1;
 	if (steadfast(read_sent, scratch, err) < 0)

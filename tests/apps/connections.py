@@ -5,6 +5,7 @@ quick and slow. The server is dumped where it goes on running, then dumped and k
 seconds later, twice: not a byte is lost or doubled, and no peer ever sees a reset. Then: what is given up
 is given up, what is not kept is reset at once."""
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -162,6 +163,36 @@ def given_up(t, pid):
         s.close()
 
 
+def shared(t):
+    """A connection that a process outside the tree has, too, goes on there when the tree is killed."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    ours = socket.create_connection(listener.getsockname())
+    theirs, _ = listener.accept()
+    pid = os.fork()
+    if pid == 0:
+        os.setsid()
+        os.dup2(ours.fileno(), 9)
+        null = os.open("/dev/null", os.O_RDWR)
+        for n in range(3):
+            os.dup2(null, n)
+        for n in [*range(3, 9), *range(10, 256)]:
+            with contextlib.suppress(OSError):
+                os.close(n)
+        os.execv("/usr/bin/sleep", ["sleep", "1000"])
+    t.until("it sleeps", lambda: open(f"/proc/{pid}/comm").read() == "sleep\n")
+    report = t.dump(pid, "--kill", "--tcp", "keep")
+    ours.sendall(b"still here")
+    theirs.settimeout(10)
+    t.expect("what comes from the one outside", b"still here", theirs.recv(100))
+    theirs.sendall(b"so am I")
+    ours.settimeout(10)
+    t.expect("what comes back", b"so am I", ours.recv(100))
+    result = t.fsnap.run("restore", report["image"], "-d", "--json")
+    t.expect_error(result, 1, "ADDRESS_TAKEN", "127.0.0.1")
+    t.fsnap.run("rm", report["image"])
+    t.expect("tables of nftables after rm", "", tables())
+
+
 def body(t):
     if not os.path.exists("/usr/sbin/nft") or not os.path.exists("/usr/sbin/ip"):
         sandbox.skip("nft or ip is not installed")
@@ -172,6 +203,7 @@ def body(t):
     accounts(t, peers)
     if not t.control:
         given_up(t, pid)
+        shared(t)
     os.kill(pid, 9)
     os.kill(holder, 9)
 
