@@ -64,20 +64,31 @@ static uint64_t parking_space(const struct model *model)
 	return most;
 }
 
-/* Of every file: io_uring maps them. */
-static int list_files(struct restore *restore, struct fsnap_error *err)
+/* Descriptors of rings that stay on the bench for the mappings, wherever files wait. */
+static int list_rings(struct restore *restore, struct fsnap_error *err)
 {
-	restore->ring_fd = calloc(restore->model.n_files + 1, sizeof(int));
-	for (size_t i = 0; restore->ring_fd && i < restore->model.n_files; i++)
-		restore->ring_fd[i + 1] = restore->files[i].fd;
-	return restore->ring_fd ? 0 : fail(err, FSNAP_E_NOMEM, ENOMEM, "files");
+	size_t n = restore->model.n_files;
+	restore->ring_fd = malloc((n + 1) * sizeof(int));
+	if (!restore->ring_fd)
+		return fail(err, FSNAP_E_NOMEM, ENOMEM, "files");
+	for (size_t i = 0; i <= n; i++)
+		restore->ring_fd[i] = -1;
+	for (size_t i = 0; i < n; i++) {
+		if (strcmp(restore->model.files[i].kind, "io_uring") != 0)
+			continue;
+		int fd = fcntl(restore_fd(restore, (unsigned)i + 1), F_DUPFD_CLOEXEC, restore->bench);
+		if (fd < 0)
+			return fail(err, FSNAP_E_SYSTEM, errno, "an io_uring");
+		restore->ring_fd[i + 1] = fd;
+	}
+	return 0;
 }
 
 int launch_reserve(struct restore *restore, struct fsnap_error *err)
 {
 	size_t n;
 	cleanup_free struct memory_range *ours = own_ranges(&n, err);
-	if (!ours || list_files(restore, err) < 0)
+	if (!ours || list_rings(restore, err) < 0)
 		return -1;
 	uint64_t hole = memory_find_hole(restore->model.mms, restore->model.n_mms, ours, n,
 					 CONTROL_SPACE + parking_space(&restore->model));

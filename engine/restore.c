@@ -120,6 +120,9 @@ static void restore_end(struct restore *restore)
 	tree_free(&restore->tracees);
 	plans_free(restore->plans);
 	heirlooms_free(restore->heirlooms);
+	for (size_t i = 0; restore->ring_fd && i <= restore->model.n_files; i++)
+		if (restore->ring_fd[i] >= 0)
+			close(restore->ring_fd[i]);
 	free(restore->ring_fd);
 	free(restore->first_task);
 	free(restore->stand_in_task);

@@ -73,7 +73,7 @@ struct restore {
 	struct shm_made *shms; /* ipc/shm.c: by place in model.ipc.shms */
 	bool *sets_made, *queues_made; /* ipc/: by us, likewise */
 
-	int *ring_fd;	       /* of each file, by id: what memory may be mapped of */
+	int *ring_fd;	       /* by image_file.id: of rings of io_uring, to be mapped; else -1 */
 
 	struct plans *plans;
 	uint32_t *first_task; /* by process: its leader's task; its threads follow */

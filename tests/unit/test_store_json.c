@@ -112,7 +112,7 @@ static void a_file_and_its_state(void **state)
 		char *kind;
 		const char *state;
 	} cases[] = {
-		{"eventfd", "{\"count\":7,\"semaphore\":1}"},
+		{"eventfd", "{\"count\":7,\"semaphore\":1,\"id\":0}"},
 		{"pipe", "\"000000000000000700000001\""},    /* does not decode as one */
 		{"unheard", "\"000000000000000700000001\""}, /* no such kind */
 	};
