@@ -113,8 +113,8 @@ static void a_file_and_its_state(void **state)
 		const char *state;
 	} cases[] = {
 		{"eventfd", "{\"count\":7,\"semaphore\":1,\"id\":0}"},
-		{"pipe", "\"000000000000000700000001\""},    /* does not decode as one */
-		{"unheard", "\"000000000000000700000001\""}, /* no such kind */
+		{"pipe", "\"00000000000000070000000100000000\""},    /* does not decode as one */
+		{"unheard", "\"00000000000000070000000100000000\""}, /* no such kind */
 	};
 	for (size_t i = 0; i < 3; i++) {
 		char expected[300];
