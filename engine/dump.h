@@ -56,6 +56,7 @@ struct saved_file {
 	struct stat stat;
 	pid_t pid; /* where it was met first, and under which number; ours: only in flight */
 	int fd;
+	uint64_t number; /* the kernel's own for it, the same in every descriptor of it; 0: none */
 	int held; /* our own descriptor of what is only in flight, else -1 */
 };
 

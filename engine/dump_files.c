@@ -212,6 +212,8 @@ static int compare_files(const void *a, const void *b)
 		return left->stat.st_ino < right->stat.st_ino ? -1 : 1;
 	if (left->stat.st_dev != right->stat.st_dev)
 		return left->stat.st_dev < right->stat.st_dev ? -1 : 1;
+	if (left->number != right->number)
+		return left->number < right->number ? -1 : 1;
 	switch (syscall(SYS_kcmp, left->pid, right->pid, KCMP_FILE, left->fd, right->fd)) {
 	case 0:
 		return 0;
@@ -219,14 +221,6 @@ static int compare_files(const void *a, const void *b)
 		return -1;
 	}
 	return 1;
-}
-
-/* Descriptors of one open file description share it after a restore as well. */
-static struct saved_file *find_saved(struct dump *dump, const struct fd_view *fd)
-{
-	struct saved_file key = { .stat = fd->stat, .pid = fd->pid, .fd = fd->fd };
-	struct saved_file **found = tfind(&key, &dump->by_identity, compare_files);
-	return found ? *found : NULL;
 }
 
 /* Whom signals about it go to, and which; what the writer knows of its lifetime. */
@@ -245,30 +239,13 @@ static void collect_common(const struct fd_view *fd, image_file *file)
 		file->hint = (unsigned)hint;
 }
 
-static struct saved_file *save_file(const struct fd_view *fd, struct fsnap_error *err)
+static struct saved_file *save_file(struct saved_file *saved, const struct fd_view *fd,
+				    struct fsnap_error *err)
 {
-	struct dump *dump = fd->dump;
-	struct saved_file **files = grow(dump->files, dump->n_files, sizeof(*files), err);
-	struct saved_file *saved = files ? calloc(1, sizeof(*saved)) : NULL;
-	if (files)
-		dump->files = files;
-	if (!saved) {
-		fail(err, FSNAP_E_NOMEM, ENOMEM, "descriptors");
-		return NULL;
-	}
-	dump->files[dump->n_files++] = saved;
 	const struct file_kind *kind = file_kinds[0];
 	for (size_t i = 0; !kind->matches(fd); i++)
 		kind = file_kinds[i + 1];
-	saved->stat = fd->stat;
-	saved->pid = fd->pid;
-	saved->fd = fd->fd;
-	saved->held = -1;
-	if (!tsearch(saved, &dump->by_identity, compare_files)) {
-		fail(err, FSNAP_E_NOMEM, ENOMEM, "descriptors");
-		return NULL;
-	}
-	saved->file = (image_file){ .id = (unsigned)dump->n_files, .kind = strdup(kind->name),
+	saved->file = (image_file){ .id = (unsigned)fd->dump->n_files, .kind = strdup(kind->name),
 				    .flags = fd->flags, .pos = fd->pos, .label = strdup(fd->link) };
 	if (!saved->file.kind || !saved->file.label) {
 		fail(err, FSNAP_E_NOMEM, ENOMEM, "descriptors");
@@ -280,11 +257,45 @@ static struct saved_file *save_file(const struct fd_view *fd, struct fsnap_error
 	return kind->save(fd, &saved->file, &saved->state, err) < 0 ? NULL : saved;
 }
 
+/* What the kernel itself calls it, where it does: spares the many of one inode most of their kcmp(2). */
+static uint64_t number_of(const struct fd_view *fd)
+{
+	uint64_t number = 0;
+	if (strcmp(fd->link, "anon_inode:[eventfd]") == 0)
+		fdinfo_number(fd->info, "eventfd-id", 10, &number); /* Linux 5.2 */
+	return number;
+}
+
+/* Descriptors of one open file description share it after a restore as well. */
+static struct saved_file *find_or_save(const struct fd_view *fd, struct fsnap_error *err)
+{
+	struct dump *dump = fd->dump;
+	struct saved_file **files = grow(dump->files, dump->n_files, sizeof(*files), err);
+	struct saved_file *saved = files ? calloc(1, sizeof(*saved)) : NULL;
+	if (files)
+		dump->files = files;
+	if (saved)
+		*saved = (struct saved_file){ .stat = fd->stat, .pid = fd->pid, .fd = fd->fd, .held = -1,
+					      .number = number_of(fd) };
+	/* Looks for it and puts it in, at once. */
+	struct saved_file **found = saved ? tsearch(saved, &dump->by_identity, compare_files) : NULL;
+	if (!found || *found != saved)
+		free(saved);
+	if (!found) {
+		fail(err, FSNAP_E_NOMEM, ENOMEM, "descriptors");
+		return NULL;
+	}
+	if (*found != saved)
+		return *found;
+	dump->files[dump->n_files++] = saved;
+	return save_file(saved, fd, err);
+}
+
 static int add_fd(struct fd_view *fd, unsigned cloexec, struct fsnap_error *err)
 {
 	image_process *image = &fd->process->image;
-	struct saved_file *saved = find_saved(fd->dump, fd);
-	if (!saved && !(saved = save_file(fd, err)))
+	struct saved_file *saved = find_or_save(fd, err);
+	if (!saved)
 		return -1;
 	image_fd *fds = grow(image->fds.fds_val, image->fds.fds_len, sizeof(*fds), err);
 	if (!fds)
@@ -381,8 +392,7 @@ static struct saved_file *view_received(const struct fd_view *carrier, int fd, s
 				.dup = fd, .link = link, .info = info, .carrier = carrier };
 	if (look_at_file(&view, &flags, err) < 0)
 		return NULL;
-	struct saved_file *saved = find_saved(view.dump, &view);
-	return saved ? saved : save_file(&view, err);
+	return find_or_save(&view, err);
 }
 
 unsigned dump_received(const struct fd_view *carrier, int fd, struct fsnap_error *err)
