@@ -115,6 +115,9 @@ void look_doubtfully(struct process *process);
 /* aio.c */
 int aio_collect(struct dump *dump, struct process *process, struct fsnap_error *err);
 
+/* look_files.c: before the freeze, what a look into its descriptors will need. */
+void look_at_files(struct dump *dump, const struct process *process);
+
 /* collect.c */
 int collect(struct dump *dump, struct fsnap_error *err);
 

@@ -120,8 +120,11 @@ int look_at_tree(struct dump *dump, struct fsnap_error *err)
 	if (look_unless_traced(dump, dump->tree.processes[0], err) < 0)
 		return -1;
 	meet_children(dump, dump->tree.processes[0]);
+	look_at_files(dump, dump->tree.processes[0]);
 	for (size_t i = 0; i < dump->known.n_processes; i++)
-		if (look_at_process(dump, dump->known.processes[i], NULL) == 0)
+		if (look_at_process(dump, dump->known.processes[i], NULL) == 0) {
 			meet_children(dump, dump->known.processes[i]);
+			look_at_files(dump, dump->known.processes[i]);
+		}
 	return 0;
 }

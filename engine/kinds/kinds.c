@@ -16,7 +16,7 @@ const struct file_kind *const file_kinds[] = {
 	&kind_epoll, &kind_timerfd, &kind_signalfd,
 	&kind_unix, &kind_inet, &kind_tcp,
 	&kind_pidfd, &kind_namespace, &kind_inotify, &kind_fanotify, &kind_mqueue, &kind_bpf,
-	&kind_uring,
+	&kind_uring, &kind_tun,
 	&kind_unsupported, /* matches everything */
 	NULL,
 };

@@ -61,6 +61,7 @@ union file_state {
 	image_file_memfd memfd;
 	image_file_pidfd pidfd;
 	image_file_pty pty;
+	image_file_tun tun;
 	image_file_bpf bpf;
 	image_file_fanotify fanotify;
 	image_file_mqueue mqueue;

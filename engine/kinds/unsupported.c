@@ -36,7 +36,6 @@ static const struct known known[] = {
 	{"anon_inode:dma-buf", "a DMA buffer", "Devices cannot be saved."},
 	{"anon_inode:sync_file", "a fence of a graphics device", "Devices cannot be saved."},
 	{"/dmabuf:", "a DMA buffer", "Devices cannot be saved."},
-	{"/dev/net/tun", "a network tunnel", "Run the tunnel outside the tree."},
 	{"/dev/fuse", "a FUSE connection", "Run the file system's server outside the tree."},
 	{"/dev/kmsg", "the kernel log being read",
 	 "Its place in the log is told to nobody: close it before the dump."},

@@ -16,7 +16,7 @@ KINDS = {
     "io_uring": "requests under way", "uring_polled": "SQPOLL",
     "userfaultfd": "userfaultfd", "netlink": "netlink", "packet": "packet",
     "mptcp": "Multipath TCP", "tcp_md5": "MD5", "tcp_urgent": "urgent",
-    "pidfd": "pidfd", "bpf": "BPF", "aio": "requests are under way",
+    "pidfd": "pidfd", "bpf": "BPF", "fanotify_events": "fanotify", "kmsg": "kernel log", "aio": "requests are under way",
     "namespace": "namespace", "own_namespace": "namespace",
     "pipe_outside": "outside", "secret": "secret", "shared_process": "shares its memory",
     "lease_deleted": "lease", "lease_breaking": "being broken", "dnotify": "F_NOTIFY",

@@ -11,6 +11,7 @@
 #include <linux/netlink.h>
 #include <linux/userfaultfd.h>
 #include <poll.h>
+#include <mqueue.h>
 #include <net/ethernet.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -20,6 +21,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/fanotify.h>
+#include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -116,6 +119,42 @@ static void hold_tcp_urgent(void)
 static void hold_pidfd(void)
 {
 	keep((int)syscall(SYS_pidfd_open, getppid(), 0));
+}
+
+static void hold_inotify_events(void)
+{
+	int fd = keep(inotify_init1(IN_CLOEXEC));
+	keep(inotify_add_watch(fd, ".", IN_CREATE));
+	close(keep(open("made", O_WRONLY | O_CREAT, 0644)));
+}
+
+static void hold_fanotify_events(void)
+{
+	int fd = keep(fanotify_init(FAN_CLASS_NOTIF, O_RDONLY));
+	close(keep(open("made", O_WRONLY | O_CREAT, 0644)));
+	keep(fanotify_mark(fd, FAN_MARK_ADD, FAN_OPEN, AT_FDCWD, "made"));
+	close(keep(open("made", O_RDONLY)));
+}
+
+static void hold_mqueue_messages(void)
+{
+	struct mq_attr attributes = { .mq_maxmsg = 4, .mq_msgsize = 64 };
+	mqd_t queue = keep(mq_open("/fsnap-refuse", O_RDWR | O_CREAT, 0600, &attributes));
+	keep(mq_send(queue, "message", 7, 0));
+}
+
+static void hold_terminal_bytes(void)
+{
+	int master = keep(posix_openpt(O_RDWR | O_NOCTTY));
+	keep(unlockpt(master));
+	int slave = keep(open(ptsname(master), O_RDWR | O_NOCTTY));
+	keep(write(slave, "shown", 5) == 5 ? 0 : -1);
+	usleep(20000);
+}
+
+static void hold_kmsg(void)
+{
+	keep(open("/dev/kmsg", O_RDONLY));
 }
 
 static void hold_bpf(void)
@@ -262,6 +301,11 @@ static const struct {
 	{ "tcp_urgent", hold_tcp_urgent },
 	{ "pidfd", hold_pidfd },
 	{ "bpf", hold_bpf },
+	{ "inotify_events", hold_inotify_events },
+	{ "fanotify_events", hold_fanotify_events },
+	{ "mqueue_messages", hold_mqueue_messages },
+	{ "terminal_bytes", hold_terminal_bytes },
+	{ "kmsg", hold_kmsg },
 	{ "aio", hold_aio },
 	{ "namespace", hold_namespace },
 	{ "own_namespace", hold_own_namespace },

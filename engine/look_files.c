@@ -1,0 +1,47 @@
+/*
+ * look_files.c - do descriptors of the tree hold what is looked at in the kernel's
+ * memory?  To be able to costs milliseconds (engine/kinds/peek.c), which are better
+ * spent before the freeze.  What is missed here is made up for during it.
+ */
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "engine/dump.h"
+#include "engine/kinds/peek.h"
+#include "engine/procfs.h"
+#include "store/scope.h"
+
+/* An epoll instance is looked into if a watch is edge-triggered: bit 31 of its events. */
+static bool has_edges(const struct process *process, int fd)
+{
+	char name[32];
+	snprintf(name, sizeof(name), "fdinfo/%d", fd);
+	cleanup_free char *info = procfs_read_once(process->proc, name, NULL, NULL);
+	for (const char *at = info; at && (at = strstr(at, "events: ")); at++)
+		if (strchr("89abcdef", at[8]))
+			return true;
+	return false;
+}
+
+static bool wants_a_look(const struct process *process, int fd)
+{
+	char name[32], link[64];
+	snprintf(name, sizeof(name), "fd/%d", fd);
+	ssize_t length = readlinkat(process->proc, name, link, sizeof(link) - 1);
+	link[length < 0 ? 0 : length] = '\0';
+	if (!strcmp(link, "anon_inode:[eventpoll]"))
+		return has_edges(process, fd);
+	return !strcmp(link, "anon_inode:inotify") || !strcmp(link, "/dev/ptmx") || !strcmp(link, "/dev/pts/ptmx");
+}
+
+void look_at_files(struct dump *dump, const struct process *process)
+{
+	size_t n;
+	if (dump->peeked)
+		return;
+	cleanup_free int *fds = procfs_numbers(process->proc, "fd", &n, NULL);
+	for (size_t i = 0; fds && i < n && !dump->peeked; i++)
+		if (wants_a_look(process, fds[i]))
+			dump_peek(dump);
+}
