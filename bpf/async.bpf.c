@@ -58,18 +58,8 @@ struct bpf_array {
 	void *pptrs[1];
 };
 
-struct upid {
-	int nr;
-};
-
-struct pid {
-	unsigned level;
-	struct upid numbers[1];
-};
-
 struct task_struct___async {
 	struct task_struct___async *group_leader;
-	struct pid *thread_pid;
 	struct mm_struct *mm;
 	struct io_uring_task *io_uring;
 };
@@ -184,19 +174,6 @@ static void *of_cpu(const void *pointer, __u32 cpu)
 	bpf_probe_read_kernel(&named, sizeof(named),
 			      (void *)(anchor_map + bpf_core_field_offset(struct bpf_array, pptrs)));
 	return (void *)((unsigned long)pointer + (anchor_part - named));
-}
-
-/* As its own PID namespace has it, which is ours. */
-static __u32 number_of(void *task)
-{
-	struct pid *pid = BPF_CORE_READ((struct task_struct___async *)task, thread_pid);
-	unsigned level = BPF_CORE_READ(pid, level);
-	int number = 0;
-	/* struct upid is larger than what is read of it here. */
-	bpf_probe_read_kernel(&number, sizeof(number),
-			      (char *)pid + bpf_core_field_offset(struct pid, numbers) +
-				      level * bpf_core_type_size(struct upid));
-	return number;
 }
 
 static __u32 owner_of(struct io_sq_data *poller)

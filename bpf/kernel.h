@@ -103,9 +103,19 @@ struct dentry {
 
 /* --- tasks -------------------------------------------------------------------------- */
 
+struct upid {
+	int nr;
+};
+
+struct pid {
+	unsigned level;
+	struct upid numbers[1];
+};
+
 struct task_struct {
 	int pid;
 	int tgid;
+	struct pid *thread_pid;
 };
 
 /* --- iterators: kernel/bpf/task_iter.c --------------------------------------------- */
@@ -120,5 +130,18 @@ struct bpf_iter__task_file {
 };
 
 #pragma clang attribute pop
+
+/* A task as its own PID namespace has it, which is ours. */
+static inline __u32 number_of(void *task)
+{
+	struct pid *pid = BPF_CORE_READ((struct task_struct *)task, thread_pid);
+	unsigned level = BPF_CORE_READ(pid, level);
+	int number = 0;
+	/* struct upid is larger than what is read of it here. */
+	bpf_probe_read_kernel(&number, sizeof(number),
+			      (char *)pid + bpf_core_field_offset(struct pid, numbers) +
+				      level * bpf_core_type_size(struct upid));
+	return number;
+}
 
 #endif

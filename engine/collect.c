@@ -11,13 +11,14 @@
 #include "engine/job_control.h"
 #include "engine/place.h"
 #include "engine/procfs.h"
+#include "engine/sleeps.h"
 #include "engine/state/state.h"
 #include "engine/trace.h"
 #include "store/scope.h"
 
 #define BATCH 64 /* processes that are asked at once: each takes two descriptors meanwhile */
 
-static int collect_registers(struct process *process, struct fsnap_error *err)
+static int collect_registers(struct dump *dump, struct process *process, struct fsnap_error *err)
 {
 	for (size_t i = 0; i < process->n_tasks; i++) {
 		struct task *task = process->tasks[i];
@@ -29,6 +30,7 @@ static int collect_registers(struct process *process, struct fsnap_error *err)
 			return fail(err, FSNAP_E_NOMEM, ENOMEM, "registers");
 		memcpy(task->image.regs.regs_val, &task->regs, sizeof(task->regs));
 		task->image.regs.regs_len = sizeof(task->regs);
+		sleeps_note(dump, task);
 		/* CS tells which instruction set the thread runs: 0x33 is 64-bit user code. */
 		if (task->regs.cs != 0x33) {
 			fail(err, FSNAP_E_UNSUPPORTED, 0, "process %d (%s) is a 32-bit program", process->pid,
@@ -89,7 +91,7 @@ static int collect_outside(struct dump *dump, struct process *process, struct in
 	process->mm.id = process->image.mm = ++dump->next_space;
 	process->mm.syscall_gadget =
 		process->text.syscall_ret ? process->text.syscall_ret : process->text.syscall_any;
-	if (maps_collect(dump, process, err) < 0 || aio_collect(dump, process, err) < 0 || collect_registers(process, err) < 0 ||
+	if (maps_collect(dump, process, err) < 0 || aio_collect(dump, process, err) < 0 || collect_registers(dump, process, err) < 0 ||
 	    !(inquiry->survey = survey_new(process, err)) || survey_collect(inquiry->survey, err) < 0 ||
 	    files_collect(dump, process, err) < 0)
 		return -1;

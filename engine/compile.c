@@ -34,6 +34,7 @@
 #include "engine/machine.h"
 #include "engine/record_locks.h"
 #include "engine/restore.h"
+#include "engine/sleeps.h"
 #include "store/scope.h"
 
 #ifndef SYS_close_range
@@ -371,6 +372,8 @@ int compile(struct restore *restore, struct fsnap_error *err)
 	if (family_prepare(restore, err) < 0 || number_tasks(restore, err) < 0 || find_heirlooms(restore, err) < 0)
 		return -1;
 	family_helpers(restore);
+	if (sleeps_prepare(restore, err) < 0)
+		return -1;
 	cleanup_free bool *done = calloc(restore->model.n_processes, sizeof(*done));
 	if (!done)
 		return fail(err, FSNAP_E_NOMEM, ENOMEM, "plans");

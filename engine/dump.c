@@ -25,6 +25,7 @@
 #include "engine/machine.h"
 #include "engine/procfs.h"
 #include "engine/seize.h"
+#include "engine/sleeps.h"
 #include "engine/steadfast.h"
 #include "engine/trace.h"
 #include "store/scope.h"
@@ -203,6 +204,8 @@ static int tell_story(struct dump *dump, struct fsnap_error *err)
 	if (result < 0 || !dump->options->kill)
 		seize_release(&dump->tree);
 	dump->report->frozen_us = lap(&frozen);
+	if (result == 0)
+		sleeps_ask(dump, tree.monotonic_ns);
 	mark = frozen;
 	if (result == 0)
 		result = commit(dump, &tree, err);

@@ -99,6 +99,7 @@ struct dump {
 	size_t n_jobs;
 	struct page_run *runs;
 	size_t n_runs;
+	bool sleepers; /* some have wants_block (tree.h) */
 	void *frames; /* pages.c: physical frames seen so far */
 	char hold[32]; /* image_tree.hold */
 	void *scratch[32]; /* of the kinds, by their place in file_kinds[] */

@@ -55,7 +55,8 @@ static void restart_from_block(struct user_regs_struct *regs)
 		regs->rdx = regs->r10;
 }
 
-void frame_forget_block(struct user_regs_struct *regs)
+/* A signal return makes the kernel forget the block: the call itself is started again. */
+static void forget_block(struct user_regs_struct *regs)
 {
 	if ((int64_t)regs->orig_rax < 0 || (int64_t)regs->rax != -ERESTART_RESTARTBLOCK)
 		return;
@@ -65,7 +66,7 @@ void frame_forget_block(struct user_regs_struct *regs)
 
 void frame_restart(struct user_regs_struct *regs)
 {
-	frame_forget_block(regs);
+	forget_block(regs);
 	if ((int64_t)regs->orig_rax < 0)
 		return;
 	switch (-(int64_t)regs->rax) {

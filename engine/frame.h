@@ -21,8 +21,4 @@ void frame_build(const struct task *task, uint64_t address, void *buf);
  * handler to run (arch/x86/kernel/signal.c); `regs` as PTRACE_GETREGS shows them. */
 void frame_restart(struct user_regs_struct *regs);
 
-/* For a thread that is a new one to the kernel: it has no restart block for restart_syscall(2).
- * The registers are changed to ask for a restart of the call itself, with what remains of a sleep. */
-void frame_forget_block(struct user_regs_struct *regs);
-
 #endif

@@ -9,11 +9,11 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "engine/frame.h"
 #include "engine/job_control.h"
 #include "engine/machine.h"
 #include "engine/procfs.h"
 #include "engine/restore.h"
+#include "engine/sleeps.h"
 #include "engine/trace.h"
 #include "store/scope.h"
 
@@ -354,7 +354,6 @@ static int stop_all(struct tree *tree, struct fsnap_error *err)
 static int set_task(struct task *task, const image_thread *image, struct fsnap_error *err)
 {
 	memcpy(&task->regs, image->regs.regs_val, sizeof(task->regs));
-	frame_forget_block(&task->regs);
 	task->image.sigmask = image->sigmask;
 	return trace_check(trace_set_xstate(task, image->xstate.xstate_val, image->xstate.xstate_len, err),
 			   task, err);
@@ -378,9 +377,12 @@ static int unmap_control(struct restore *restore, struct task *leader, const ima
 static int set_tasks(struct restore *restore, struct process *process, struct fsnap_error *err)
 {
 	const image_process *image = model_process(&restore->model, process->pid);
-	for (size_t i = 0; i < process->n_tasks; i++)
-		if (set_task(process->tasks[i], &image->threads.threads_val[i + image->leader_ended], err) < 0)
+	for (size_t i = 0; i < process->n_tasks; i++) {
+		u_int thread = (u_int)i + image->leader_ended;
+		if (set_task(process->tasks[i], &image->threads.threads_val[thread], err) < 0 ||
+		    sleeps_begin(restore, process->tasks[i], image, thread, err) < 0)
 			return -1;
+	}
 	return 0;
 }
 

@@ -127,6 +127,7 @@ static void restore_end(struct restore *restore)
 	free(restore->first_task);
 	free(restore->stand_in_task);
 	free(restore->sigchld_data);
+	free(restore->sleep_data);
 	family_free(&restore->family);
 	free(restore->source.specials);
 	inherited_free(&restore->self);

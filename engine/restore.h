@@ -79,6 +79,7 @@ struct restore {
 	uint32_t *first_task; /* by process: its leader's task; its threads follow */
 	struct family family; /* in the order of the image's processes */
 	uint32_t *stand_in_task; /* by stand-in */
+	uint32_t *sleep_data;	/* by task: a timespec of what remained of a sleep */
 	uint32_t *sigchld_data; /* by process: its action for SIGCHLD, see job_control.h */
 	uint32_t n_parking;   /* tasks that will park: all but zombies */
 	uint32_t n_leaving;   /* of these, main threads that end then while others go on */

@@ -395,6 +395,24 @@ enum trace_result trace_call(struct task *task, uint64_t at, uint64_t stack, lon
 	return begun == TRACE_OK ? trace_call_end(task, result, err) : begun;
 }
 
+enum trace_result trace_call_interrupted(struct task *task, uint64_t at, long nr, const uint64_t args[6],
+					 int64_t *result, struct fsnap_error *err)
+{
+	enum trace_result step = trace_call_begin(task, at, 0, nr, args, err);
+	if (step == TRACE_OK)
+		step = await_call_stop(task, err);
+	/* A request to stop counts as a signal that is pending; it is stopped behind the call before that. */
+	if (step == TRACE_OK)
+		step = request(task, PTRACE_INTERRUPT, 0, 0, "cannot be interrupted", err);
+	if (step == TRACE_OK)
+		step = request(task, PTRACE_SYSCALL, 0, 0, "cannot make a system call", err);
+	if (step != TRACE_OK)
+		return step;
+	task->stopped = false;
+	task->calling = IN_CALL;
+	return trace_call_end(task, result, err);
+}
+
 int trace_check(enum trace_result result, const struct task *task, struct fsnap_error *err)
 {
 	if (result == TRACE_DIED)

@@ -74,6 +74,10 @@ void trace_bring_back(struct task *task);
 enum trace_result trace_call(struct task *task, uint64_t at, uint64_t stack, long nr,
 			     const uint64_t args[6], int64_t *result, struct fsnap_error *err);
 
+/* A system call that finds itself interrupted as soon as it would sleep. */
+enum trace_result trace_call_interrupted(struct task *task, uint64_t at, long nr, const uint64_t args[6],
+					 int64_t *result, struct fsnap_error *err);
+
 /* The same in parts, so that several tasks can be at it: every call begun has to be ended; between, it may
  * be sent on from before the call into it, which else the end does. */
 enum trace_result trace_call_begin(struct task *task, uint64_t at, uint64_t stack, long nr,

@@ -29,6 +29,7 @@ struct task { /* a thread */
 	bool masked;	/* its signal mask was changed for remote work: image.sigmask holds the real one */
 	bool away;	/* its registers were changed: regs holds the real ones */
 	enum { NO_CALL, BEFORE_CALL, IN_CALL } calling; /* trace_call_begin() */
+	bool wants_block; /* sleeps.c */
 	int owed;	/* a signal that was held back; delivered when the task is let go */
 	struct user_regs_struct regs;
 	image_thread image;
