@@ -369,6 +369,7 @@ static void forget_parent_death(struct restore *restore)
 int compile(struct restore *restore, struct fsnap_error *err)
 {
 	forget_parent_death(restore);
+	fit_affinities(restore);
 	if (family_prepare(restore, err) < 0 || number_tasks(restore, err) < 0 || find_heirlooms(restore, err) < 0)
 		return -1;
 	family_helpers(restore);

@@ -213,7 +213,8 @@ static int step_failed(struct restore *restore, struct fsnap_error *err)
 	const struct plan_op *op = ctl_op(ctl, task->first_op + task->pc);
 	if ((op->kind == PLAN_FORK || op->kind == PLAN_THREAD) && task->result == -EEXIST)
 		return number_taken(ctl_task(ctl, (uint32_t)op->arg[0])->tid, "a task", err);
-	return plans_failure(restore->plans, ctl, FSNAP_E_RESTORE_STEP, err);
+	plans_failure(restore->plans, ctl, FSNAP_E_RESTORE_STEP, err);
+	return op->kind == PLAN_SYSCALL ? step_hint(op->nr, err->sys, err) : -1;
 }
 
 /* A task that died of a signal cannot say so itself. */

@@ -131,6 +131,12 @@ void settle_task_files(struct restore *restore, const image_process *process, pi
 void arrive_files(struct restore *restore, const image_process *process, uint32_t task, uint32_t barrier);
 void arm_files(struct restore *restore, const image_process *process, uint32_t task);
 
+/* cpus.c: affinities that this machine can satisfy, a note for each that it cannot. */
+void fit_affinities(struct restore *restore);
+
+/* step_hint.c: adds what can be done about it, if anything is known; returns -1. */
+int step_hint(long nr, int sys, struct fsnap_error *err);
+
 /* launch.c: launch_reserve() finds a place for control memory; launch() brings all tasks to the end
  * of their plans; release() makes them the program; give_up() removes all that was made. */
 int launch_reserve(struct restore *restore, struct fsnap_error *err);

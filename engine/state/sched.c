@@ -4,17 +4,22 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/sysinfo.h>
 #include <unistd.h>
 
 #include "engine/state/state.h"
 
 #define IOPRIO_WHO_PROCESS 1
-#define POLICY_DEADLINE 6
-#define FLAGS_UTIL_CLAMP 0x60u /* SCHED_FLAG_UTIL_CLAMP of linux/sched.h */
+/* Of <linux/sched.h>, which cannot stand beside <sched.h>. */
+enum { POLICY_OTHER = 0, POLICY_FIFO = 1, POLICY_RR = 2, POLICY_BATCH = 3, POLICY_DEADLINE = 6 };
+#define FLAG_RESET_ON_FORK 0x01u
+#define FLAG_KEEP_ALL 0x18u
+#define FLAGS_UTIL_CLAMP 0x60u
+#define FULL_UTILISATION 1024u
 #define MASK_SIZE 1024 /* bytes: more CPUs than a kernel can be built for */
 
-/* What sched_setattr(2) takes, version 0; <linux/sched/types.h> cannot stand beside <sched.h>. */
+/* What sched_setattr(2) takes, version 1; <linux/sched/types.h> cannot stand beside <sched.h>. */
 struct kernel_sched {
 	uint32_t size;
 	uint32_t policy;
@@ -24,7 +29,14 @@ struct kernel_sched {
 	uint64_t runtime;
 	uint64_t deadline;
 	uint64_t period;
+	uint32_t util_min;
+	uint32_t util_max;
 };
+
+static bool is_realtime(unsigned policy)
+{
+	return policy == POLICY_FIFO || policy == POLICY_RR || policy == POLICY_DEADLINE;
+}
 
 /* --- dump ------------------------------------------------------------------------- */
 
@@ -51,21 +63,30 @@ static int read_affinity(pid_t tid, image_sched *sched, struct fsnap_error *err)
 	return 0;
 }
 
-int sched_read(pid_t tid, image_sched *sched, struct fsnap_error *err)
+/* A real-time thread has a niceness, too, for when it is one no more: sched_getattr(2) does not tell it. */
+static int read_policy(pid_t tid, image_sched *sched, struct fsnap_error *err)
 {
 	struct kernel_sched attr = { .size = 0 };
-	if (syscall(SYS_sched_getattr, tid, &attr, sizeof(attr), 0) < 0)
+	errno = 0;
+	int nice = getpriority(PRIO_PROCESS, (id_t)tid);
+	if (errno || syscall(SYS_sched_getattr, tid, &attr, sizeof(attr), 0) < 0)
 		return fail(err, FSNAP_E_SYSTEM, errno, "reading the scheduling of thread %d", tid);
 	sched->policy = attr.policy;
 	sched->flags = attr.flags & ~(uint64_t)FLAGS_UTIL_CLAMP;
-	sched->nice = attr.nice;
+	sched->nice = nice;
 	sched->priority = attr.priority;
-	/* Of other policies these say how the kernel has chosen; set, they would be a choice. */
-	if (attr.policy == POLICY_DEADLINE) {
-		sched->runtime = attr.runtime;
-		sched->deadline = attr.deadline;
-		sched->period = attr.period;
-	}
+	sched->runtime = attr.runtime;
+	sched->deadline = attr.deadline;
+	sched->period = attr.period;
+	sched->util_min = attr.util_min;
+	sched->util_max = attr.util_max;
+	return 0;
+}
+
+static int sched_read(pid_t tid, image_sched *sched, struct fsnap_error *err)
+{
+	if (read_policy(tid, sched, err) < 0)
+		return -1;
 	long ioprio = syscall(SYS_ioprio_get, IOPRIO_WHO_PROCESS, tid);
 	if (ioprio < 0)
 		return fail(err, FSNAP_E_SYSTEM, errno, "reading the I/O priority of thread %d", tid);
@@ -73,9 +94,28 @@ int sched_read(pid_t tid, image_sched *sched, struct fsnap_error *err)
 	return read_affinity(tid, sched, err);
 }
 
+/* Of other policies than deadline the run time is a slice (EEVDF, Linux 6.12). One that is as ours is as the
+ * kernel has chosen; set, it would be a choice. */
+static void forget_common_slice(image_sched *sched, uint64_t ours)
+{
+	if (sched->policy != POLICY_DEADLINE && sched->runtime == ours)
+		sched->runtime = 0;
+}
+
+static uint64_t own_slice(void)
+{
+	struct kernel_sched attr = { .size = 0 };
+	syscall(SYS_sched_getattr, 0, &attr, sizeof(attr), 0);
+	return attr.runtime;
+}
+
 int sched_collect_task(struct task_survey *task, struct fsnap_error *err)
 {
-	return sched_read(task->task->tid, &task->task->image.sched, err);
+	image_sched *sched = &task->task->image.sched;
+	if (sched_read(task->task->tid, sched, err) < 0)
+		return -1;
+	forget_common_slice(sched, own_slice());
+	return 0;
 }
 
 void sched_ask_task(struct task_survey *task, struct plans *plans)
@@ -92,6 +132,22 @@ void sched_answer_task(struct task_survey *task, const struct plans *plans, stru
 
 /* --- restore ------------------------------------------------------------------------ */
 
+/* What children of the calling thread begin with (sched(7), "Reset scheduling policy for child processes"). */
+int sched_inherited(image_sched *sched, struct fsnap_error *err)
+{
+	if (sched_read(0, sched, err) < 0)
+		return -1;
+	forget_common_slice(sched, sched->runtime);
+	if (!(sched->flags & FLAG_RESET_ON_FORK))
+		return 0;
+	if (is_realtime(sched->policy))
+		*sched = (image_sched){ .affinity = sched->affinity, .ioprio = sched->ioprio,
+					.util_min = sched->util_min, .util_max = sched->util_max };
+	sched->nice = sched->nice < 0 ? 0 : sched->nice;
+	sched->flags = 0;
+	return 0;
+}
+
 static bool same_policy(const image_sched *a, const image_sched *b)
 {
 	return a->policy == b->policy && a->flags == b->flags && a->nice == b->nice &&
@@ -99,7 +155,15 @@ static bool same_policy(const image_sched *a, const image_sched *b)
 	       a->deadline == b->deadline && a->period == b->period;
 }
 
-static void rebuild_policy(const struct rebuild *r, const image_sched *to)
+static void set_attr(const struct rebuild *r, const struct kernel_sched *attr)
+{
+	plan_call(r->plans, r->task, SYS_sched_setattr, IMM(0),
+		  DATA(plans_data(r->plans, attr, sizeof(*attr), 8)), IMM(0));
+}
+
+/* sched_setattr(2) sets the niceness only of those it tells it of: __setscheduler_params() in
+ * kernel/sched/syscalls.c. */
+static void rebuild_policy(const struct rebuild *r, const image_sched *to, const image_sched *from)
 {
 	struct kernel_sched attr = {
 		.size = sizeof(attr),
@@ -113,8 +177,30 @@ static void rebuild_policy(const struct rebuild *r, const image_sched *to)
 	};
 	plan_note(r->plans, "scheduling policy %u, nice %d, priority %u", to->policy, to->nice,
 		  to->priority);
-	plan_call(r->plans, r->task, SYS_sched_setattr, IMM(0),
-		  DATA(plans_data(r->plans, &attr, sizeof(attr), 8)), IMM(0));
+	set_attr(r, &attr);
+	if (to->nice == from->nice || to->policy == POLICY_OTHER || to->policy == POLICY_BATCH)
+		return;
+	plan_note(r->plans, "nice %d", to->nice);
+	plan_call(r->plans, r->task, SYS_setpriority, IMM(PRIO_PROCESS), IMM(0), IMM(to->nice));
+}
+
+/* Utilisation clamps: where the kernel has none (CONFIG_UCLAMP_TASK) both are 0. A real-time thread has at first
+ * what the system says (sched_util_clamp_min_rt_default), and nobody tells whether that is so. */
+static void rebuild_clamps(const struct rebuild *r, const image_sched *to, const image_sched *from)
+{
+	struct kernel_sched attr = {
+		.size = sizeof(attr),
+		.flags = FLAG_KEEP_ALL | FLAGS_UTIL_CLAMP,
+		.util_min = to->util_min,
+		.util_max = to->util_max,
+	};
+	bool as_at_first = is_realtime(to->policy) && to->util_min == FULL_UTILISATION &&
+			   to->util_max == FULL_UTILISATION;
+	bool same = to->util_min == from->util_min && to->util_max == from->util_max;
+	if (!to->util_max || !from->util_max || as_at_first || same)
+		return;
+	plan_note(r->plans, "utilisation clamped to %u...%u", to->util_min, to->util_max);
+	set_attr(r, &attr);
 }
 
 void sched_rebuild_task(const struct rebuild *r)
@@ -128,7 +214,8 @@ void sched_rebuild_task(const struct rebuild *r)
 					  to->affinity.affinity_len, 8)));
 	}
 	if (!same_policy(to, from))
-		rebuild_policy(r, to);
+		rebuild_policy(r, to, from);
+	rebuild_clamps(r, to, from);
 	if (to->ioprio != from->ioprio) {
 		plan_note(r->plans, "I/O priority");
 		plan_call(r->plans, r->task, SYS_ioprio_set, IMM(IOPRIO_WHO_PROCESS), IMM(0),

@@ -187,7 +187,7 @@ void creds_rebuild_task(const struct rebuild *r);
 /* --- sched.c: policy, nice, affinity, I/O priority, timer slack ------------------------------------ */
 
 int sched_collect_task(struct task_survey *task, struct fsnap_error *err);
-int sched_read(pid_t tid, image_sched *sched, struct fsnap_error *err);
+int sched_inherited(image_sched *sched, struct fsnap_error *err);
 void sched_ask_task(struct task_survey *task, struct plans *plans);
 void sched_answer_task(struct task_survey *task, const struct plans *plans, struct ctl *ctl);
 void sched_rebuild_task(const struct rebuild *r);

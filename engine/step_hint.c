@@ -1,0 +1,29 @@
+/*
+ * step_hint.c - what the user can do about an operation of a restore that the kernel refused.
+ */
+#include <sys/syscall.h>
+
+#include "engine/restore.h"
+
+static const struct {
+	long nr;
+	int sys;
+	const char *hint;
+} hints[] = {
+	{ SYS_sched_setattr, EPERM,
+	  "real-time policies and lower niceness need CAP_SYS_NICE (or RLIMIT_RTPRIO, RLIMIT_NICE), with "
+	  "CONFIG_RT_GROUP_SCHED also a cgroup with real-time budget (cpu.rt_runtime_us); deadline threads must be "
+	  "allowed on all CPUs" },
+	{ SYS_sched_setattr, EBUSY, "there is no room for one more deadline thread: end another, or raise "
+				    "/proc/sys/kernel/sched_rt_runtime_us" },
+	{ SYS_setpriority, EACCES, "lower niceness needs CAP_SYS_NICE, or RLIMIT_NICE: do not run fsnap niced" },
+	{ SYS_ioprio_set, EPERM, "real-time I/O priority needs CAP_SYS_NICE" },
+};
+
+int step_hint(long nr, int sys, struct fsnap_error *err)
+{
+	for (size_t i = 0; i < sizeof(hints) / sizeof(hints[0]); i++)
+		if (hints[i].nr == nr && hints[i].sys == sys)
+			return error_hint(err, "%s", hints[i].hint);
+	return -1;
+}
