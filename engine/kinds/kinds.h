@@ -69,6 +69,8 @@ union file_state {
 	image_file_namespace ns;
 	image_file_unix unix_socket;
 	image_file_inet inet;
+	image_file_netlink netlink;
+	image_file_packet packet;
 	image_file_tcp tcp;
 };
 

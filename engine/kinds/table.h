@@ -7,7 +7,7 @@
 #include "engine/kinds/kinds.h"
 
 extern const struct file_kind kind_external, kind_proc, kind_memfd, kind_stdio, kind_device, kind_pipe, kind_regular,
-	kind_eventfd, kind_epoll, kind_timerfd, kind_signalfd, kind_unix, kind_inet, kind_tcp,
+	kind_eventfd, kind_epoll, kind_timerfd, kind_signalfd, kind_unix, kind_inet, kind_netlink, kind_packet, kind_tcp,
 	kind_pidfd, kind_namespace, kind_pty, kind_inotify, kind_fanotify, kind_mqueue, kind_bpf,
 	kind_uring, kind_tun, kind_unsupported;
 

@@ -3,7 +3,7 @@
  * with what can be done about it.
  */
 #include <fcntl.h>
-#include <linux/netlink.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -56,6 +56,28 @@ static const struct known known[] = {
 /* Newer than the headers of some C library that fsnap is built with. */
 enum { PROTOCOL_SMC = 256, PROTOCOL_MPTCP = 262, FAMILY_SMC = 43 };
 
+/* Their state lies in a device, or in a part of the kernel that no call looks into. */
+static const struct family {
+	int domain;
+	const char *what;
+} families[] = {
+	{AF_VSOCK, "a socket to a virtual machine (vsock)"},
+	{AF_ALG, "a socket to the kernel's cryptography (AF_ALG)"},
+	{AF_XDP, "a socket with rings of an interface (AF_XDP)"},
+	{AF_BLUETOOTH, "a Bluetooth socket"},
+	{AF_CAN, "a CAN socket"},
+	{AF_TIPC, "a TIPC socket"},
+	{AF_RDS, "an RDS socket"},
+	{FAMILY_SMC, "a socket over shared memory communications (SMC)"},
+	{AF_QIPCRTR, "a Qualcomm IPC router socket"},
+	{AF_KCM, "a socket of the kernel's connection multiplexer (KCM)"},
+	{AF_PPPOX, "a PPP socket"},
+	{AF_KEY, "an IPsec key socket (AF_KEY)"},
+	{AF_NFC, "an NFC socket"},
+	{AF_PHONET, "a Phonet socket"},
+	{AF_IEEE802154, "an IEEE 802.15.4 socket"},
+};
+
 static int refuse_socket(const struct fd_view *fd, struct fsnap_error *err)
 {
 	static const char hint[] = "Close it before the dump, or keep the process that needs it "
@@ -66,38 +88,27 @@ static int refuse_socket(const struct fd_view *fd, struct fsnap_error *err)
 	getsockopt(fd->dup, SOL_SOCKET, SO_TYPE, &type, &size);
 	getsockopt(fd->dup, SOL_SOCKET, SO_PROTOCOL, &protocol, &size);
 	switch (domain) {
-	case AF_NETLINK:
-		return refuse_fd(fd, err, hint, "a netlink socket%s",
-				 protocol == NETLINK_ROUTE	    ? " (routing)" :
-				 protocol == NETLINK_KOBJECT_UEVENT ? " (device events)" :
-				 protocol == NETLINK_AUDIT	    ? " (audit)" :
-				 protocol == NETLINK_SOCK_DIAG	    ? " (socket monitoring)" :
-								      "");
 	case AF_PACKET:
-		return refuse_fd(fd, err, hint, "a packet socket");
+		return refuse_fd(fd, err, hint, "a packet socket of the obsolete sort SOCK_PACKET");
 	case AF_INET:
 	case AF_INET6:
-		if (type == SOCK_RAW)
-			return refuse_fd(fd, err, hint, "a raw IP socket (protocol %d)", protocol);
 		if (protocol == PROTOCOL_MPTCP)
 			return refuse_fd(fd, err, hint, "a Multipath TCP socket: no call tells or sets the "
 							"sequence numbers of its subflows");
 		if (protocol == PROTOCOL_SMC)
 			return refuse_fd(fd, err, hint, "a socket over shared memory communications (SMC)");
-		return refuse_fd(fd, err, hint, "an IP socket of protocol %d", protocol);
-	case FAMILY_SMC:
-		return refuse_fd(fd, err, hint, "a socket over shared memory communications (SMC)");
+		return refuse_fd(fd, err, hint, "an IP socket of protocol %d%s", protocol,
+				 protocol == IPPROTO_SCTP ? " (SCTP)" : protocol == IPPROTO_DCCP ? " (DCCP)" : "");
 	case AF_UNIX:
 		return refuse_fd(fd, err, hint, "a Unix socket of type %d", type);
-	case AF_VSOCK:
-		return refuse_fd(fd, err, hint, "a socket to a virtual machine (vsock)");
-	case AF_ALG:
-		return refuse_fd(fd, err, hint, "a socket to the kernel's cryptography (AF_ALG)");
 	case -1:
 		return refuse_fd(fd, err, "fsnap needs pidfd_getfd(2) (Linux 5.6) and the right to "
 					  "trace the process.",
 				 "a socket that cannot be looked into");
 	}
+	for (size_t i = 0; i < sizeof(families) / sizeof(*families); i++)
+		if (families[i].domain == domain)
+			return refuse_fd(fd, err, hint, "%s", families[i].what);
 	return refuse_fd(fd, err, hint, "a socket of address family %d", domain);
 }
 
@@ -146,7 +157,7 @@ static int unsupported_make(struct restore *restore, const image_file *file, con
 
 const struct file_kind kind_unsupported = {
 	.name = "unsupported",
-	.refuses = "userfaultfd, BPF links, perf, netlink, raw IP, "
+	.refuses = "userfaultfd, BPF links, perf, "
 		   "secret memory, other devices and whatever is new",
 	.shown_by = "kinds",
 	.xdr = (xdrproc_t)xdr_nothing,

@@ -14,7 +14,8 @@ from fsnap import EXIT_REFUSED  # noqa: E402
 # What the message must name, in the words a user would search for.
 KINDS = {
     "io_uring": "requests under way", "uring_polled": "SQPOLL",
-    "userfaultfd": "userfaultfd", "netlink": "netlink", "packet": "packet",
+    "userfaultfd": "userfaultfd", "netlink": "long answer", "packet": "ring",
+    "vsock": "vsock", "alg": "cryptography",
     "mptcp": "Multipath TCP", "tcp_md5": "MD5", "tcp_urgent": "urgent",
     "pidfd": "pidfd", "bpf": "BPF", "fanotify_events": "fanotify", "kmsg": "kernel log", "aio": "requests are under way",
     "namespace": "namespace", "own_namespace": "namespace",

@@ -70,16 +70,33 @@ static void hold_userfaultfd(void)
 	keep(ioctl(fd, UFFDIO_REGISTER, &range));
 }
 
+/* An answer that waits: nobody can put it back. */
 static void hold_netlink(void)
 {
 	int fd = keep(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE));
-	struct sockaddr_nl address = { .nl_family = AF_NETLINK, .nl_groups = 1 };
-	keep(bind(fd, (struct sockaddr *)&address, sizeof(address)));
+	struct {
+		struct nlmsghdr header;
+		char body[16];
+	} question = { .header = { .nlmsg_len = sizeof(question), .nlmsg_type = 18 /* RTM_GETLINK */,
+				   .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP, .nlmsg_seq = 1 } };
+	keep((int)send(fd, &question, sizeof(question), 0));
 }
 
 static void hold_packet(void)
 {
-	keep(socket(AF_PACKET, SOCK_RAW, htons(ETH_P_ALL)));
+	int fd = keep(socket(AF_PACKET, SOCK_RAW, htons(ETH_P_ALL)));
+	struct tpacket_req ring = { .tp_block_size = 4096, .tp_block_nr = 4, .tp_frame_size = 2048, .tp_frame_nr = 8 };
+	keep(setsockopt(fd, SOL_PACKET, PACKET_RX_RING, &ring, sizeof(ring)));
+}
+
+static void hold_vsock(void)
+{
+	keep(socket(AF_VSOCK, SOCK_STREAM, 0));
+}
+
+static void hold_alg(void)
+{
+	keep(socket(AF_ALG, SOCK_SEQPACKET, 0));
 }
 
 static void hold_mptcp(void)
@@ -296,6 +313,8 @@ static const struct {
 	{ "userfaultfd", hold_userfaultfd },
 	{ "netlink", hold_netlink },
 	{ "packet", hold_packet },
+	{ "vsock", hold_vsock },
+	{ "alg", hold_alg },
 	{ "mptcp", hold_mptcp },
 	{ "tcp_md5", hold_tcp_md5 },
 	{ "tcp_urgent", hold_tcp_urgent },
