@@ -47,12 +47,12 @@ static int refuse_additions(const struct fd_view *fd, struct fsnap_error *err)
 	if (getsockopt(fd->dup, IPPROTO_TCP, FSNAP_TCP_AO_INFO, ao, &size) == 0)
 		return refuse_fd(fd, err, "Dump before the program sets it up.",
 				 "a TCP socket with authentication (TCP-AO): its keys cannot be read");
-	struct tcp_md5 *md5 = tcp_md5(fd->dump, err);
-	if (md5 && tcp_has_md5(md5, fd->stat.st_ino))
+	struct tcp_diag *diag = tcp_diag_of(fd->dump, err);
+	if (diag && tcp_has_md5(diag, fd->stat.st_ino))
 		return refuse_fd(fd, err, "Dump before the program sets it up.",
 				 "a TCP socket with MD5 signatures (TCP_MD5SIG): its keys cannot be set "
 				 "on another connection");
-	return md5 ? 0 : -1;
+	return diag ? 0 : -1;
 }
 
 static int listener_state(const struct fd_view *fd, const struct tcp_info *info, image_file *file,
@@ -97,6 +97,17 @@ static int closed_state(const struct fd_view *fd, image_file_tcp *state, struct 
 						       &state->received.received_val, err) : 0;
 }
 
+/* getpeername(2) does not tell while a connection is only attempted. */
+static socklen_t called(const struct fd_view *fd, union inet_address *remote, struct fsnap_error *err)
+{
+	struct tcp_diag *diag = tcp_diag_of(fd->dump, err);
+	const union inet_address *known = diag ? tcp_called(diag, fd->stat.st_ino) : NULL;
+	if (!known)
+		return 0;
+	*remote = *known;
+	return (socklen_t)inet_address_size(remote->any.sa_family);
+}
+
 static int save_addresses(const struct fd_view *fd, image_file_tcp *state, struct fsnap_error *err)
 {
 	union inet_address local = {0}, remote = {0};
@@ -104,7 +115,7 @@ static int save_addresses(const struct fd_view *fd, image_file_tcp *state, struc
 	if (getsockname(fd->dup, &local.any, &local_size) < 0)
 		return fail(err, FSNAP_E_SYSTEM, errno, "descriptor %d (%s)", fd->fd, fd->link);
 	if (getpeername(fd->dup, &remote.any, &remote_size) < 0)
-		remote_size = 0;
+		remote_size = called(fd, &remote, err);
 	if (set_bytes(&state->local.local_len, &state->local.local_val, local.bytes, local_size,
 		      err) < 0)
 		return -1;
@@ -136,7 +147,7 @@ static int tcp_save(const struct fd_view *fd, image_file *file, void *out, struc
 		return -1;
 	if (info.tcpi_state == TCP_LISTEN)
 		; /* and its options */
-	else if (info.tcpi_state != TCP_CLOSE || state->remote.remote_len)
+	else if (info.tcpi_state != TCP_CLOSE)
 		return connection_state(fd, &info, file, state, err);
 	else if (closed_state(fd, state, err) < 0)
 		return -1;

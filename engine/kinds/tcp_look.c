@@ -57,10 +57,10 @@ struct sockopt_defaults *tcp_defaults(struct dump *dump, struct fsnap_error *err
 	return scratch ? &scratch->defaults : NULL;
 }
 
-struct tcp_md5 *tcp_md5(struct dump *dump, struct fsnap_error *err)
+struct tcp_diag *tcp_diag_of(struct dump *dump, struct fsnap_error *err)
 {
 	struct tcp_looks *scratch = scratch_of(dump, err);
-	return scratch ? &scratch->md5 : NULL;
+	return scratch ? &scratch->diag : NULL;
 }
 
 int tcp_look_add(const struct fd_view *fd, image_file *file, image_file_tcp *state,
@@ -320,5 +320,5 @@ void tcp_dump_end(void *of)
 	free(scratch->waiting);
 	free(scratch->listeners);
 	free(scratch->looks);
-	free(scratch->md5.inodes);
+	free(scratch->diag.sockets);
 }

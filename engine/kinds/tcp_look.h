@@ -34,7 +34,7 @@ struct tcp_waiting {
 
 struct tcp_looks {
 	struct sockopt_defaults defaults;
-	struct tcp_md5 md5;
+	struct tcp_diag diag;
 	struct tcp_look *looks;
 	size_t n, room;
 	struct dump *dump;

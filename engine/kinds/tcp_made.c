@@ -358,8 +358,6 @@ int tcp_made_connect(struct restore *restore, const image_file *file, const imag
 	if (sockopts_apply(file, fd, state->options.options_len, state->options.options_val, SOCKOPT_LATE,
 			   err) < 0)
 		return -1;
-	if (state->clamp)
-		tcp_set(fd, TCP_WINDOW_CLAMP, (int)state->clamp);
 	return 0;
 }
 

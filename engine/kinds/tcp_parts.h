@@ -6,7 +6,7 @@
  *	tcp_made.c	connections made again in repair mode (tcp(7) has nothing on it: net/ipv4/tcp.c)
  *	tcp_waiting.c	connections not accepted yet
  *	tcp_shared.c	who else has them
- *	tcp_md5.c	who uses keys that cannot be read
+ *	tcp_diag.c	what only sock_diag(7) tells
  *	tcp_forge.c	segments as the other end would send them
  *	tcp_hold.c	packets held back meanwhile
  *	tcp_sweep.c	remains of dead connections taken away
@@ -46,16 +46,24 @@ int tcp_set_seq(int fd, int queue, uint32_t seq); /* in repair mode */
 /* What waits to be read of the socket, malloc'ed. */
 int tcp_peek(int fd, unsigned *len, char **val, struct fsnap_error *err);
 
-/* --- dump (tcp_md5.c) -------------------------------------------------------------- */
+/* --- dump (tcp_diag.c) ------------------------------------------------------------- */
 
-/* Sockets of the network namespace that have such keys; begins with zeroes. */
-struct tcp_md5 {
-	bool asked;
-	size_t n;
-	uint32_t *inodes; /* malloc'ed */
+struct tcp_found {
+	uint32_t inode;
+	bool keys;
+	union inet_address remote;
 };
 
-bool tcp_has_md5(struct tcp_md5 *found, uint64_t inode);
+/* Sockets of the network namespace of which sock_diag(7) has something to tell; begins with zeroes. */
+struct tcp_diag {
+	bool asked;
+	size_t n;
+	struct tcp_found *sockets; /* malloc'ed */
+};
+
+bool tcp_has_md5(struct tcp_diag *found, uint64_t inode);
+/* Whom it tries to connect to; NULL: it does not. */
+const union inet_address *tcp_called(struct tcp_diag *found, uint64_t inode);
 
 /* --- dump (tcp_look.c) ------------------------------------------------------------- */
 
@@ -72,9 +80,9 @@ int tcp_look_at_all(struct dump *dump, struct fsnap_error *err);
 /* See struct file_kind. */
 int tcp_silence(struct dump *dump, struct fsnap_error *err);
 void tcp_dump_end(void *scratch);
-/* For sockopts_save() and tcp_has_md5(). NULL with *err set: no memory. */
+/* For sockopts_save() and tcp_diag.c. NULL with *err set: no memory. */
 struct sockopt_defaults *tcp_defaults(struct dump *dump, struct fsnap_error *err);
-struct tcp_md5 *tcp_md5(struct dump *dump, struct fsnap_error *err);
+struct tcp_diag *tcp_diag_of(struct dump *dump, struct fsnap_error *err);
 
 /* --- restore (tcp_made.c) ------------------------------------------------------------ */
 

@@ -178,6 +178,22 @@ static void count_arrived(struct tcp_look *look)
 		state->unsent = (unsigned)missing;
 }
 
+/* What can be said only before connect(2), or means something else afterwards. */
+static void drop_beginnings(image_file_tcp *state)
+{
+	unsigned kept = 0;
+	for (unsigned i = 0; i < state->options.options_len; i++) {
+		image_sockopt *option = &state->options.options_val[i];
+		if (option->level == IPPROTO_TCP &&
+		    (option->name == TCP_MAXSEG || option->name == TCP_FASTOPEN_CONNECT ||
+		     option->name == TCP_FASTOPEN_NO_COOKIE || option->name == TCP_FASTOPEN_KEY))
+			xdr_free((xdrproc_t)xdr_image_sockopt, (char *)option);
+		else
+			state->options.options_val[kept++] = *option;
+	}
+	state->options.options_len = kept;
+}
+
 static int read_options(struct dump *dump, struct tcp_looks *scratch, struct tcp_look *look, struct fsnap_error *err)
 {
 	image_file_tcp *state = look->state;
@@ -189,10 +205,11 @@ static int read_options(struct dump *dump, struct tcp_looks *scratch, struct tcp
 	/* shutdown(SHUT_RD) is the socket's own affair: no FIN has come, and yet it reads as ended. */
 	poll(&event, 1, 0);
 	state->deaf = event.revents & POLLRDHUP && !tcp_got_fin(state->phase);
-	if (get(look->fd, TCP_WINDOW_CLAMP, &state->clamp, sizeof(state->clamp)) < 0)
-		state->clamp = 0;
-	return sockopts_save(&view, &scratch->defaults, &state->options.options_len,
-			     &state->options.options_val, err);
+	if (sockopts_save(&view, &scratch->defaults, &state->options.options_len,
+			  &state->options.options_val, err) < 0)
+		return -1;
+	drop_beginnings(state);
+	return 0;
 }
 
 int tcp_read_all(struct dump *dump, struct tcp_looks *scratch, struct fsnap_error *err)

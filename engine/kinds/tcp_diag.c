@@ -1,7 +1,7 @@
 /*
- * Keys of RFC 2385 (TCP_MD5SIG): no socket option tells that there are any.  An
- * administrator is told by sock_diag(7) (INET_DIAG_MD5SIG), of sockets that
- * listen or are connected; all are asked for at once.
+ * What only sock_diag(7) tells, of all TCP sockets at once: who has keys of RFC
+ * 2385 (TCP_MD5SIG; an administrator is told, of sockets that listen or are
+ * connected), and whom a socket that still tries to connect has called.
  */
 #include <linux/inet_diag.h>
 #include <linux/netlink.h>
@@ -9,6 +9,7 @@
 #include <linux/sock_diag.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 
 #include "engine/kinds/tcp_parts.h"
@@ -26,18 +27,29 @@ static bool has_keys(const struct nlmsghdr *message, const struct inet_diag_msg 
 	return false;
 }
 
-static bool add(struct tcp_md5 *found, uint32_t inode)
+static bool add(struct tcp_diag *found, const struct inet_diag_msg *socket, bool keys)
 {
-	uint32_t *moved = realloc(found->inodes, (found->n + 1) * sizeof(*moved));
+	struct tcp_found *moved = realloc(found->sockets, (found->n + 1) * sizeof(*moved));
 	if (!moved)
 		return false;
-	found->inodes = moved;
-	found->inodes[found->n++] = inode;
+	found->sockets = moved;
+	struct tcp_found *one = &moved[found->n++];
+	*one = (struct tcp_found){ .inode = socket->idiag_inode, .keys = keys };
+	one->remote.any.sa_family = socket->idiag_family;
+	if (socket->idiag_family == AF_INET6) {
+		one->remote.v6.sin6_port = socket->id.idiag_dport;
+		memcpy(&one->remote.v6.sin6_addr, socket->id.idiag_dst, 16);
+		if (IN6_IS_ADDR_LINKLOCAL(&one->remote.v6.sin6_addr))
+			one->remote.v6.sin6_scope_id = socket->id.idiag_if;
+	} else {
+		one->remote.v4.sin_port = socket->id.idiag_dport;
+		memcpy(&one->remote.v4.sin_addr, socket->id.idiag_dst, 4);
+	}
 	return true;
 }
 
 /* One answer of several messages; false when there are no more. */
-static bool take_answer(int diag, struct tcp_md5 *found)
+static bool take_answer(int diag, struct tcp_diag *found)
 {
 	_Alignas(struct nlmsghdr) char answer[32768];
 	ssize_t size = recv(diag, answer, sizeof(answer), 0);
@@ -47,13 +59,14 @@ static bool take_answer(int diag, struct tcp_md5 *found)
 		if (at->nlmsg_type == NLMSG_DONE || at->nlmsg_type == NLMSG_ERROR)
 			return false;
 		const struct inet_diag_msg *socket = NLMSG_DATA(at);
-		if (has_keys(at, socket) && !add(found, socket->idiag_inode))
+		bool keys = has_keys(at, socket);
+		if ((keys || socket->idiag_state == TCP_SYN_SENT) && !add(found, socket, keys))
 			return false;
 	}
 	return true;
 }
 
-static void ask_family(unsigned char family, struct tcp_md5 *found)
+static void ask_family(unsigned char family, struct tcp_diag *found)
 {
 	struct {
 		struct nlmsghdr header;
@@ -73,7 +86,7 @@ static void ask_family(unsigned char family, struct tcp_md5 *found)
 		;
 }
 
-bool tcp_has_md5(struct tcp_md5 *found, uint64_t inode)
+static const struct tcp_found *find(struct tcp_diag *found, uint64_t inode)
 {
 	if (!found->asked) {
 		found->asked = true;
@@ -81,7 +94,19 @@ bool tcp_has_md5(struct tcp_md5 *found, uint64_t inode)
 		ask_family(AF_INET6, found);
 	}
 	for (size_t i = 0; i < found->n; i++)
-		if (found->inodes[i] == inode)
-			return true;
-	return false;
+		if (found->sockets[i].inode == inode)
+			return &found->sockets[i];
+	return NULL;
+}
+
+bool tcp_has_md5(struct tcp_diag *found, uint64_t inode)
+{
+	const struct tcp_found *one = find(found, inode);
+	return one && one->keys;
+}
+
+const union inet_address *tcp_called(struct tcp_diag *found, uint64_t inode)
+{
+	const struct tcp_found *one = find(found, inode);
+	return one ? &one->remote : NULL;
 }
