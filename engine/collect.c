@@ -185,5 +185,8 @@ int collect(struct dump *dump, struct fsnap_error *err)
 	}
 	if (rings_link(dump, err) < 0 || files_finish(dump, err) < 0 || ipc_collect(dump, err) < 0)
 		return -1;
+	for (size_t i = 0; i < tree->n_processes; i++)
+		if (userfaults_check(tree->processes[i], err) < 0)
+			return -1;
 	return ghost_settle(dump, err);
 }

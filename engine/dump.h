@@ -10,6 +10,7 @@
  *	mapped.c      the files that are mapped
  *	pages.c       which pages must be stored
  *	page_store.c  their places in the image, each physical frame once
+ *	userfaults.c  what userfaultfds watch
  *	copy.c        target memory -> image, by as many workers as there are cores
  *	ghost.c       content without a name: shared anonymous memory, deleted files
  *	dump_files.c  descriptors -> open file descriptions -> kinds
@@ -156,7 +157,15 @@ int pages_store(struct dump *dump, struct process *process, int pagemap, uint64_
 		struct fsnap_error *err);
 void pages_forget(struct dump *dump);
 uint64_t pages_take(struct dump *dump, uint64_t n); /* the next n pages of the image */
+int pages_add_span(u_int *count, image_span **spans, uint64_t start, uint64_t end, struct fsnap_error *err);
 int pages_add_run(struct dump *dump, const struct page_run *run, struct fsnap_error *err);
+
+/* userfaults.c: userfaults_pages() looks at the pages of ranges that were added; userfaults_check() when all files are
+ * saved: was the userfaultfd of each range among them? */
+void userfaults_forget(struct process *process);
+int userfaults_add(struct process *process, uint64_t start, uint64_t end, unsigned marks, struct fsnap_error *err);
+int userfaults_pages(struct process *process, int pagemap, struct fsnap_error *err);
+int userfaults_check(const struct process *process, struct fsnap_error *err);
 
 /* copy.c: copies all jobs; ghosts come before, because blocks are checksummed as soon as they are full. */
 int copy_pages(struct dump *dump, struct fsnap_error *err);

@@ -92,9 +92,6 @@ static bool is_special(const char *path)
 static int refuse_marked(const struct process *process, const struct procfs_map *map, unsigned marks,
 			 struct fsnap_error *err)
 {
-	if (marks & MARK_USERFAULT)
-		return maps_refuse(process, map, "a userfaultfd is registered for it",
-				   "the program handles page faults itself; it cannot be saved yet", err);
 	if (marks & MARK_SHADOW_STACK)
 		return maps_refuse(process, map, "a shadow stack",
 				   "run the program without it: GLIBC_TUNABLES=glibc.cpu.x86_shstk=off", err);
@@ -190,6 +187,8 @@ static int add_vma(struct dump *dump, struct process *process, struct procfs_map
 		vma->advice |= ADVICE_MAY_WRITE;
 	if (classify(dump, process, map, advice.marks, vma, err) < 0)
 		return -1;
+	if (userfaults_add(process, map->start, map->end, advice.marks, err) < 0)
+		return -1;
 	if (vma->kind == VMA_SYSV && !(vma->advice & ADVICE_MAY_WRITE))
 		vma->advice |= ADVICE_READONLY;
 	return 0;
@@ -253,6 +252,7 @@ int maps_collect(struct dump *dump, struct process *process, struct fsnap_error 
 	if (!text)
 		return -1;
 	forget_vmas(mm);
+	userfaults_forget(process);
 	struct procfs_map map;
 	bool asked = false;
 	for (char *cursor = text; procfs_next_map(&cursor, &map);)

@@ -51,6 +51,20 @@ static int add_job(struct dump *dump, const struct copy_job *job, struct fsnap_e
 	return 0;
 }
 
+int pages_add_span(u_int *count, image_span **spans, uint64_t start, uint64_t end, struct fsnap_error *err)
+{
+	if (*count && (*spans)[*count - 1].end == start) {
+		(*spans)[*count - 1].end = end;
+		return 0;
+	}
+	image_span *more = grow(*spans, *count, sizeof(*more), err);
+	if (!more)
+		return -1;
+	*spans = more;
+	more[(*count)++] = (image_span){ start, end };
+	return 0;
+}
+
 uint64_t pages_take(struct dump *dump, uint64_t n)
 {
 	uint64_t at = dump->taken;

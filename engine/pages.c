@@ -62,20 +62,6 @@ static enum swapped what_is_swapped(uint64_t entry)
 	return marker & MARKER_GUARD ? SWAPPED_GUARD : marker & MARKER_POISON ? SWAPPED_POISON : SWAPPED_NOTHING;
 }
 
-static int add_span(u_int *count, image_span **spans, uint64_t start, uint64_t end, struct fsnap_error *err)
-{
-	if (*count && (*spans)[*count - 1].end == start) {
-		(*spans)[*count - 1].end = end;
-		return 0;
-	}
-	image_span *more = grow(*spans, *count, sizeof(*more), err);
-	if (!more)
-		return -1;
-	*spans = more;
-	more[(*count)++] = (image_span){ start, end };
-	return 0;
-}
-
 /* Pages that are all of one sort. */
 static int take_swapped(struct dump *dump, struct process *process, int pagemap, enum swapped what,
 			uint64_t start, uint64_t end, struct fsnap_error *err)
@@ -84,7 +70,7 @@ static int take_swapped(struct dump *dump, struct process *process, int pagemap,
 	case SWAPPED_PAGE:
 		return pages_store(dump, process, pagemap, start, end, err);
 	case SWAPPED_GUARD:
-		return add_span(&process->mm.guards.guards_len, &process->mm.guards.guards_val, start, end, err);
+		return pages_add_span(&process->mm.guards.guards_len, &process->mm.guards.guards_val, start, end, err);
 	case SWAPPED_POISON:
 		fail(err, FSNAP_E_UNSUPPORTED, 0, "process %d (%s): poisoned memory at %lx", process->pid,
 		     process->comm, (unsigned long)start);
@@ -119,26 +105,33 @@ static int sort_swapped(struct dump *dump, struct process *process, int pagemap,
 
 /* --- asking the kernel ------------------------------------------------------------------ */
 
+/* What is in a range besides pages of its own, or may be. */
+enum scan_what {
+	SCAN_FILES = 1,	  /* files' pages, which are not to be stored */
+	SCAN_HUGETLB = 2, /* huge pages of the system's pool */
+	SCAN_ZEROES = 4,  /* pages of zeroes that differ from none: a userfaultfd has been told of them */
+};
+
 static int take_region(struct dump *dump, struct process *process, int pagemap,
-		       const struct scan_region *region, bool hugetlb, struct fsnap_error *err)
+		       const struct scan_region *region, enum scan_what what, struct fsnap_error *err)
 {
 	image_mm *mm = &process->mm;
 	if (region->categories & IS_SWAPPED)
 		return sort_swapped(dump, process, pagemap, region->start, region->end, err);
-	if (region->categories & IS_HUGE && !hugetlb &&
-	    add_span(&mm->huge.huge_len, &mm->huge.huge_val, region->start, region->end, err) < 0)
+	if (region->categories & IS_HUGE && !(what & SCAN_HUGETLB) &&
+	    pages_add_span(&mm->huge.huge_len, &mm->huge.huge_val, region->start, region->end, err) < 0)
 		return -1;
 	return pages_store(dump, process, pagemap, region->start, region->end, err);
 }
 
-/* Stores what [start, end) holds that is no file's and not the zero page. Telling files' pages apart costs
+/* Stores what [start, end) holds that is no file's and, as a rule, not the zero page. Telling files' pages apart costs
  * a look at each page's descriptor (24 ms per GiB, against 5), which large anonymous mappings need not
  * have. Returns 1 where the kernel cannot scan. */
 static int scan_range(struct dump *dump, struct process *process, int pagemap, uint64_t start,
-		      uint64_t end, bool files, bool hugetlb, struct fsnap_error *err)
+		      uint64_t end, enum scan_what what, struct fsnap_error *err)
 {
 	struct scan_region regions[REGIONS];
-	uint64_t unwanted = IS_ZERO | (files ? IS_FILE : 0);
+	uint64_t unwanted = (what & SCAN_ZEROES ? 0 : IS_ZERO) | (what & SCAN_FILES ? IS_FILE : 0);
 	struct scan_argument argument = {
 		.size = sizeof(argument),
 		.start = start,
@@ -158,30 +151,41 @@ static int scan_range(struct dump *dump, struct process *process, int pagemap, u
 			return fail(err, FSNAP_E_SYSTEM, errno, "process %d (%s): PAGEMAP_SCAN",
 				    process->pid, process->comm);
 		for (int i = 0; i < n; i++)
-			if (take_region(dump, process, pagemap, &regions[i], hugetlb, err) < 0)
+			if (take_region(dump, process, pagemap, &regions[i], what, err) < 0)
 				return -1;
 		argument.start = argument.walk_end;
 	}
 	return 0;
 }
 
-/* The whole address space: large anonymous mappings one by one, what lies between in one go. */
+static bool is_watched(const struct process *process, const image_vma *vma, u_int *next)
+{
+	const struct userfaults *faults = &process->userfaults;
+	while (*next < faults->n_ranges && faults->ranges[*next].end <= vma->start)
+		++*next;
+	return *next < faults->n_ranges && faults->ranges[*next].start < vma->end;
+}
+
+/* The whole address space: mappings with a rule of their own, among them large anonymous ones, one by one;
+ * what lies between in one go. */
 static int scan(struct dump *dump, struct process *process, int pagemap, struct fsnap_error *err)
 {
 	uint64_t from = 0;
+	u_int next = 0;
 	int result = 0;
 	for (u_int i = 0; i < process->mm.vmas.vmas_len && result == 0; i++) {
 		const image_vma *vma = &process->mm.vmas.vmas_val[i];
-		bool hugetlb = vma->flags & MAP_HUGETLB;
-		if ((vma->kind != VMA_ANON || vma->end - vma->start < LARGE) && !hugetlb)
+		enum scan_what what = (vma->flags & MAP_HUGETLB ? SCAN_HUGETLB : 0) |
+				      (is_watched(process, vma, &next) ? SCAN_ZEROES : 0);
+		if ((vma->kind != VMA_ANON || vma->end - vma->start < LARGE) && !what)
 			continue;
-		result = scan_range(dump, process, pagemap, from, vma->start, true, false, err);
+		what |= vma->kind != VMA_ANON ? SCAN_FILES : 0;
+		result = scan_range(dump, process, pagemap, from, vma->start, SCAN_FILES, err);
 		if (result == 0)
-			result = scan_range(dump, process, pagemap, vma->start, vma->end,
-					    vma->kind != VMA_ANON, hugetlb, err);
+			result = scan_range(dump, process, pagemap, vma->start, vma->end, what, err);
 		from = vma->end;
 	}
-	return result ? result : scan_range(dump, process, pagemap, from, ADDRESS_END, true, false, err);
+	return result ? result : scan_range(dump, process, pagemap, from, ADDRESS_END, SCAN_FILES, err);
 }
 
 /* The same from /proc/PID/pagemap, mapping by mapping, for kernels before 6.7. */
@@ -226,7 +230,7 @@ int pages_find(struct dump *dump, struct process *process, struct fsnap_error *e
 		if (may_hold_pages(vma) && read_pagemap(dump, process, pagemap, vma, err) < 0)
 			return -1;
 	}
-	return result < 0 ? -1 : 0;
+	return result < 0 || userfaults_pages(process, pagemap, err) < 0 ? -1 : 0;
 }
 
 uint64_t pages_estimate(const struct dump *dump)

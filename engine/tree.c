@@ -78,6 +78,10 @@ void process_free(struct process *process)
 	free(process->workers);
 	xdr_free((xdrproc_t)xdr_image_thread, (char *)&process->ended);
 	free(process->advice);
+	free(process->userfaults.ranges);
+	free(process->userfaults.claimed);
+	free(process->userfaults.protected);
+	free(process->userfaults.present);
 	tdestroy(process->locks_known, free);
 	close_if_open(process->proc);
 	close_if_open(process->pidfd);

@@ -37,7 +37,7 @@ struct task { /* a thread */
 
 /* What else smaps says about a mapping; this never reaches the image as it is. */
 enum advice_mark {
-	MARK_USERFAULT = 1,
+	MARK_WATCHED_MISSING = 1, /* by a userfaultfd, for pages that are missing */
 	MARK_NORESERVE = 2,
 	MARK_GROWSDOWN = 4,
 	MARK_HUGETLB = 8,
@@ -46,6 +46,8 @@ enum advice_mark {
 	MARK_SHADOW_STACK = 64,
 	MARK_MAY_WRITE = 128,	/* mprotect(2) may make it writable */
 	MARK_DEVICE = 256,	/* no pages of ordinary memory behind it */
+	MARK_WATCHED_WRITES = 512,
+	MARK_WATCHED_MINOR = 1024,
 };
 
 struct advice { /* what madvise(2) and others said about a mapping */
@@ -54,6 +56,17 @@ struct advice { /* what madvise(2) and others said about a mapping */
 	unsigned flags; /* enum image_advice */
 	unsigned marks; /* enum advice_mark */
 	unsigned pkey;
+};
+
+/* Ranges registered with userfaultfds, and what the page tables say of them. */
+struct userfaults {
+	image_watch *ranges;
+	bool *claimed; /* the userfaultfd of this range was found */
+	u_int n_ranges;
+	image_span *protected; /* write-protected by one */
+	u_int n_protected;
+	image_span *present; /* mapped pages of shared memory */
+	u_int n_present;
 };
 
 struct process {
@@ -75,6 +88,7 @@ struct process {
 	struct text_gadgets text; /* instructions of its own that fsnap can use */
 	struct advice *advice;	  /* by address, as seen last */
 	size_t n_advice;
+	struct userfaults userfaults;
 	uint64_t dirty;		  /* bytes of its own, its part of shared ones included, as seen last */
 	bool shares;		  /* it has dirty pages in common with others, as seen last */
 	struct process *first_child, *next_sibling; /* once the tree stands still: kinship.c */

@@ -15,7 +15,7 @@ const struct file_kind *const file_kinds[] = {
 	&kind_external, &kind_memfd, &kind_pty, &kind_stdio, &kind_device, &kind_pipe, &kind_proc, &kind_regular, &kind_eventfd,
 	&kind_epoll, &kind_timerfd, &kind_signalfd,
 	&kind_unix, &kind_inet, &kind_netlink, &kind_packet, &kind_tcp,
-	&kind_pidfd, &kind_namespace, &kind_inotify, &kind_fanotify, &kind_mqueue, &kind_bpf,
+	&kind_pidfd, &kind_namespace, &kind_userfaultfd, &kind_inotify, &kind_fanotify, &kind_mqueue, &kind_bpf,
 	&kind_uring, &kind_tun,
 	&kind_unsupported, /* matches everything */
 	NULL,

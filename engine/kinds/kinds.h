@@ -66,6 +66,7 @@ union file_state {
 	image_file_fanotify fanotify;
 	image_file_mqueue mqueue;
 	image_file_inotify inotify;
+	image_file_userfaultfd userfaultfd;
 	image_file_namespace ns;
 	image_file_unix unix_socket;
 	image_file_inet inet;

@@ -18,8 +18,6 @@ struct known {
 };
 
 static const struct known known[] = {
-	{"anon_inode:[userfaultfd]", "a userfaultfd",
-	 "Its memory is still being filled by the program: dump when that is over."},
 	{"anon_inode:bpf_link", "a BPF link", "Load BPF programs from a process outside the tree."},
 	{"anon_inode:bpf", "a BPF object", "Load BPF programs from a process outside the tree."},
 	{"anon_inode:[perf_event]", "a perf event counter", "Dump when profiling is over."},
@@ -157,7 +155,7 @@ static int unsupported_make(struct restore *restore, const image_file *file, con
 
 const struct file_kind kind_unsupported = {
 	.name = "unsupported",
-	.refuses = "userfaultfd, BPF links, perf, "
+	.refuses = "BPF links, perf, "
 		   "secret memory, other devices and whatever is new",
 	.shown_by = "kinds",
 	.xdr = (xdrproc_t)xdr_nothing,

@@ -14,7 +14,8 @@ from fsnap import EXIT_REFUSED  # noqa: E402
 # What the message must name, in the words a user would search for.
 KINDS = {
     "io_uring": "requests under way", "uring_polled": "SQPOLL",
-    "userfaultfd": "userfaultfd", "netlink": "long answer", "packet": "ring",
+    "userfaultfd_forks": "follows forks", "userfaultfd_two": "several processes hold",
+    "userfaultfd_outside": "another process", "netlink": "long answer", "packet": "ring",
     "vsock": "vsock", "alg": "cryptography",
     "mptcp": "Multipath TCP", "tcp_md5": "MD5", "tcp_urgent": "urgent",
     "pidfd": "pidfd", "bpf": "BPF", "fanotify_events": "fanotify", "kmsg": "kernel log", "aio": "requests are under way",

@@ -59,15 +59,44 @@ static void hold_uring_polled(void)
 	keep((int)syscall(SYS_io_uring_setup, 8, &params));
 }
 
-static void hold_userfaultfd(void)
+static int watch_memory(uint64_t features)
 {
 	int fd = keep((int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK));
-	struct uffdio_api api = { .api = UFFD_API };
+	struct uffdio_api api = { .api = UFFD_API, .features = features };
 	keep(ioctl(fd, UFFDIO_API, &api));
 	void *area = mmap(NULL, 65536, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	struct uffdio_register range = { .range = { (uintptr_t)area, 65536 },
 					 .mode = UFFDIO_REGISTER_MODE_MISSING };
 	keep(ioctl(fd, UFFDIO_REGISTER, &range));
+	return fd;
+}
+
+static void hold_userfaultfd_forks(void)
+{
+	watch_memory(UFFD_FEATURE_EVENT_FORK);
+}
+
+static void hold_userfaultfd_two(void)
+{
+	watch_memory(0);
+	if (keep(fork()) == 0)
+		for (;;)
+			pause();
+}
+
+/* Whoever handles our faults is not of our tree. */
+static void hold_userfaultfd_outside(void)
+{
+	int fd = watch_memory(0);
+	pid_t middle = keep(fork());
+	if (middle == 0) {
+		if (fork() == 0)
+			for (;;)
+				pause();
+		_exit(0);
+	}
+	waitpid(middle, NULL, 0);
+	close(fd);
 }
 
 /* An answer that waits: nobody can put it back. */
@@ -310,7 +339,9 @@ static const struct {
 } kinds[] = {
 	{ "io_uring", hold_io_uring },
 	{ "uring_polled", hold_uring_polled },
-	{ "userfaultfd", hold_userfaultfd },
+	{ "userfaultfd_forks", hold_userfaultfd_forks },
+	{ "userfaultfd_two", hold_userfaultfd_two },
+	{ "userfaultfd_outside", hold_userfaultfd_outside },
 	{ "netlink", hold_netlink },
 	{ "packet", hold_packet },
 	{ "vsock", hold_vsock },

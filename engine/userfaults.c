@@ -1,0 +1,86 @@
+/*
+ * userfaults.c - memory that userfaultfds watch: which ranges, for what, and what the page
+ * tables say of them.  The other half, and who watches, is kinds/userfaultfd.c.
+ */
+#include <linux/userfaultfd.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "engine/dump.h"
+#include "store/scope.h"
+
+#define ENTRY_PRESENT (1ull << 63)
+#define ENTRY_PROTECTED (1ull << 57) /* PM_UFFD_WP */
+
+void userfaults_forget(struct process *process)
+{
+	process->userfaults.n_ranges = process->userfaults.n_protected = process->userfaults.n_present = 0;
+}
+
+int userfaults_add(struct process *process, uint64_t start, uint64_t end, unsigned marks, struct fsnap_error *err)
+{
+	struct userfaults *faults = &process->userfaults;
+	image_watch range = { start, end, 0 };
+	if (marks & MARK_WATCHED_MISSING)
+		range.mode |= UFFDIO_REGISTER_MODE_MISSING;
+	if (marks & MARK_WATCHED_WRITES)
+		range.mode |= UFFDIO_REGISTER_MODE_WP;
+	if (marks & MARK_WATCHED_MINOR)
+		range.mode |= UFFDIO_REGISTER_MODE_MINOR;
+	if (range.mode == 0)
+		return 0;
+	image_watch *ranges = grow(faults->ranges, faults->n_ranges, sizeof(*ranges), err);
+	if (!ranges)
+		return -1;
+	faults->ranges = ranges;
+	bool *claimed = grow(faults->claimed, faults->n_ranges, sizeof(*claimed), err);
+	if (!claimed)
+		return -1;
+	faults->claimed = claimed;
+	claimed[faults->n_ranges] = false;
+	ranges[faults->n_ranges++] = range;
+	return 0;
+}
+
+/* Which pages of a range are write-protected; of shared memory, whose content does not tell, which are mapped. */
+static int look_at(struct process *process, int pagemap, const image_watch *range, struct fsnap_error *err)
+{
+	struct userfaults *faults = &process->userfaults;
+	uint64_t entries[1024];
+	for (uint64_t at = range->start; at < range->end;) {
+		uint64_t n = (range->end - at) / STORE_PAGE < 1024 ? (range->end - at) / STORE_PAGE : 1024;
+		if (pread(pagemap, entries, n * 8, (off_t)(at / STORE_PAGE * 8)) != (ssize_t)(n * 8))
+			return fail(err, FSNAP_E_SYSTEM, errno, "process %d (%s): pagemap", process->pid,
+				    process->comm);
+		for (uint64_t i = 0; i < n; i++, at += STORE_PAGE)
+			if ((entries[i] & ENTRY_PROTECTED &&
+			     pages_add_span(&faults->n_protected, &faults->protected, at, at + STORE_PAGE, err) < 0) ||
+			    (entries[i] & ENTRY_PRESENT &&
+			     pages_add_span(&faults->n_present, &faults->present, at, at + STORE_PAGE, err) < 0))
+				return -1;
+	}
+	return 0;
+}
+
+int userfaults_pages(struct process *process, int pagemap, struct fsnap_error *err)
+{
+	for (u_int i = 0; i < process->userfaults.n_ranges; i++)
+		if (look_at(process, pagemap, &process->userfaults.ranges[i], err) < 0)
+			return -1;
+	return 0;
+}
+
+int userfaults_check(const struct process *process, struct fsnap_error *err)
+{
+	for (u_int i = 0; i < process->userfaults.n_ranges; i++) {
+		const image_watch *range = &process->userfaults.ranges[i];
+		if (process->userfaults.claimed[i])
+			continue;
+		fail(err, FSNAP_E_UNSUPPORTED, 0,
+		     "process %d (%s): mapping %lx-%lx: a userfaultfd that another process holds is registered for it",
+		     process->pid, process->comm, (unsigned long)range->start, (unsigned long)range->end);
+		return error_hint(err, "who handles its page faults cannot be saved with it: let that end first");
+	}
+	return 0;
+}
