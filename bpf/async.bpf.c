@@ -171,8 +171,9 @@ static void *of_cpu(const void *pointer, __u32 cpu)
 	unsigned long named = 0;
 	anchor_map = (__u64)&anchor;
 	anchor_part = (__u64)bpf_map_lookup_percpu_elem(&anchor, &first, cpu);
-	bpf_probe_read_kernel(&named, sizeof(named),
-			      (void *)(anchor_map + bpf_core_field_offset(struct bpf_array, pptrs)));
+	bpf_probe_read_kernel(
+		&named, sizeof(named),
+		(void *)(anchor_map + bpf_core_field_offset(struct bpf_array, pptrs)));
 	return (void *)((unsigned long)pointer + (anchor_part - named));
 }
 
@@ -220,7 +221,8 @@ static long tell_context(__u32 i, void *pointer)
 	told->nr_events = BPF_CORE_READ(context, nr_events);
 	int shared = 0;
 	bpf_core_read(&shared, sizeof(shared), &context->reqs_available);
-	__s64 free = shared + sum_cpus(BPF_CORE_READ(context, cpu)) + BPF_CORE_READ(context, completed_events);
+	__s64 free = shared + sum_cpus(BPF_CORE_READ(context, cpu)) +
+		     BPF_CORE_READ(context, completed_events);
 	told->in_flight = told->nr_events - 1 - free;
 	order.n = n + 1;
 	return 0;
@@ -259,7 +261,8 @@ int tell_threads(struct bpf_iter__task *ctx)
 	struct async_thread *told = &threads[n & (ASYNC_THREADS - 1)];
 	told->tid = number_of(task);
 	told->in_flight = BPF_CORE_READ(uring, inflight.count) +
-			  sum_cpus(BPF_CORE_READ(uring, inflight.counters)) - BPF_CORE_READ(uring, cached_refs);
+			  sum_cpus(BPF_CORE_READ(uring, inflight.counters)) -
+			  BPF_CORE_READ(uring, cached_refs);
 	for (int i = 0; i < (int)ASYNC_RINGS; i++) {
 		struct file *file = NULL;
 		bpf_core_read(&file, sizeof(file), &uring->registered_rings[i]);
@@ -308,7 +311,9 @@ static void tell_buffer_at(__u32 i, struct io_mapped_ubuf *buffer, __u64 tag)
 	if (bpf_core_field_exists(buffer->len))
 		told->length = BPF_CORE_READ(buffer, len);
 	else
-		told->length = BPF_CORE_READ((struct io_mapped_ubuf___before_6_13 *)buffer, ubuf_end) - told->address;
+		told->length =
+			BPF_CORE_READ((struct io_mapped_ubuf___before_6_13 *)buffer, ubuf_end) -
+			told->address;
 	if (bpf_core_field_exists(buffer->is_kbuf) && BPF_CORE_READ(buffer, is_kbuf))
 		ring.odd = 1;
 }
@@ -319,7 +324,8 @@ static long tell_buffer(__u32 i, void *context)
 	if (i >= ASYNC_TABLE)
 		return 1;
 	bpf_probe_read_kernel(&node, sizeof(node), &nodes[i]);
-	tell_buffer_at(i, node ? BPF_CORE_READ(node, buf) : NULL, node ? BPF_CORE_READ(node, tag) : 0);
+	tell_buffer_at(i, node ? BPF_CORE_READ(node, buf) : NULL,
+		       node ? BPF_CORE_READ(node, tag) : 0);
 	return 0;
 }
 

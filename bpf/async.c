@@ -45,7 +45,8 @@ void async_close(struct async_reader *reader)
 static int run(struct bpf_program *program, union bpf_iter_link_info info, struct fsnap_error *err)
 {
 	char nothing[16];
-	DECLARE_LIBBPF_OPTS(bpf_iter_attach_opts, opts, .link_info = &info, .link_info_len = sizeof(info));
+	DECLARE_LIBBPF_OPTS(bpf_iter_attach_opts, opts, .link_info = &info,
+			    .link_info_len = sizeof(info));
 	struct bpf_link *link = bpf_program__attach_iter(program, &opts);
 	if (!link)
 		return bpf_refused(err, errno, WHAT);
@@ -72,22 +73,25 @@ static int ask(struct async_reader *reader, struct bpf_program *program, pid_t p
 const struct async_context *async_contexts(struct async_reader *reader, pid_t pid, size_t *n,
 					   struct fsnap_error *err)
 {
-	return ask(reader, reader->skeleton->progs.tell_contexts, pid, n, err) < 0 ?
-		       NULL : reader->skeleton->bss->contexts;
+	return ask(reader, reader->skeleton->progs.tell_contexts, pid, n, err) < 0
+		       ? NULL
+		       : reader->skeleton->bss->contexts;
 }
 
 const struct async_thread *async_threads(struct async_reader *reader, pid_t pid, size_t *n,
 					 struct fsnap_error *err)
 {
-	return ask(reader, reader->skeleton->progs.tell_threads, pid, n, err) < 0 ?
-		       NULL : reader->skeleton->bss->threads;
+	return ask(reader, reader->skeleton->progs.tell_threads, pid, n, err) < 0
+		       ? NULL
+		       : reader->skeleton->bss->threads;
 }
 
 const struct async_descriptor *async_descriptors(struct async_reader *reader, pid_t pid, size_t *n,
 						 struct fsnap_error *err)
 {
-	return ask(reader, reader->skeleton->progs.tell_descriptors, pid, n, err) < 0 ?
-		       NULL : reader->skeleton->bss->descriptors;
+	return ask(reader, reader->skeleton->progs.tell_descriptors, pid, n, err) < 0
+		       ? NULL
+		       : reader->skeleton->bss->descriptors;
 }
 
 const struct async_ring *async_ring(struct async_reader *reader, int fd, const __u64 **files,

@@ -37,7 +37,8 @@ struct async_reader *dump_async(struct dump *dump, struct fsnap_error *err)
 	return dump->async;
 }
 
-static const struct async_context *find_context(const struct async_context *contexts, size_t n, uint64_t start)
+static const struct async_context *find_context(const struct async_context *contexts, size_t n,
+						uint64_t start)
 {
 	for (size_t i = 0; i < n; i++)
 		if (contexts[i].user_id == start)
@@ -48,8 +49,8 @@ static const struct async_context *find_context(const struct async_context *cont
 static int refuse(const struct process *process, const image_vma *vma, struct fsnap_error *err,
 		  const char *what, const char *hint)
 {
-	fail(err, FSNAP_E_UNSUPPORTED, 0, "process %d (%s): asynchronous I/O context %lx: %s", process->pid,
-	     process->comm, (unsigned long)vma->start, what);
+	fail(err, FSNAP_E_UNSUPPORTED, 0, "process %d (%s): asynchronous I/O context %lx: %s",
+	     process->pid, process->comm, (unsigned long)vma->start, what);
 	return error_hint(err, "%s", hint);
 }
 
@@ -59,23 +60,27 @@ static int await_idle(struct dump *dump, const struct process *process, const im
 	struct async_reader *reader = dump_async(dump, err);
 	char what[64] = "";
 	if (!reader)
-		return error_context(err, "process %d (%s): asynchronous I/O", process->pid, process->comm);
+		return error_context(err, "process %d (%s): asynchronous I/O", process->pid,
+				     process->comm);
 	for (int waited = 0; waited < PATIENCE_MS; waited++) {
 		size_t n;
-		const struct async_context *contexts = async_contexts(reader, process->pid, &n, err);
+		const struct async_context *contexts =
+			async_contexts(reader, process->pid, &n, err);
 		if (!contexts)
 			return -1;
 		const struct async_context *context = find_context(contexts, n, vma->start);
 		if (!context)
-			return refuse(process, vma, err, "it is of another process",
-				      "let the process unmap what it has inherited of its parent's");
+			return refuse(
+				process, vma, err, "it is of another process",
+				"let the process unmap what it has inherited of its parent's");
 		if (context->in_flight == 0)
 			return 0;
 		snprintf(what, sizeof(what), "%u requests are under way", context->in_flight);
 		usleep(1000);
 	}
-	return refuse(process, vma, err, what,
-		      "try again when they are done; IOCB_CMD_POLL is when its descriptor is ready");
+	return refuse(
+		process, vma, err, what,
+		"try again when they are done; IOCB_CMD_POLL is when its descriptor is ready");
 }
 
 static int read_events(const struct process *process, image_aio *aio)
@@ -86,11 +91,13 @@ static int read_events(const struct process *process, image_aio *aio)
 	aio->events.events_val = events;
 	aio->events.events_len = events ? (first + wrapped) * EVENT : 0;
 	uint64_t ring = aio->start + sizeof(struct ring);
-	if (!events || pread(process->mem, events, first * EVENT, (off_t)(ring + aio->head * EVENT)) !=
-			       (ssize_t)(first * EVENT))
+	if (!events || pread(process->mem, events, first * EVENT,
+			     (off_t)(ring + aio->head * EVENT)) != (ssize_t)(first * EVENT))
 		return -1;
 	return pread(process->mem, events + first * EVENT, wrapped * EVENT, (off_t)ring) ==
-	       (ssize_t)(wrapped * EVENT) ? 0 : -1;
+			       (ssize_t)(wrapped * EVENT)
+		       ? 0
+		       : -1;
 }
 
 static int collect_context(struct dump *dump, struct process *process, const image_vma *vma,
@@ -99,9 +106,12 @@ static int collect_context(struct dump *dump, struct process *process, const ima
 	image_mm *mm = &process->mm;
 	struct ring ring;
 	if (vma->offset || await_idle(dump, process, vma, err) < 0)
-		return vma->offset ? refuse(process, vma, err, "its ring is in pieces", "do not cut it") : -1;
-	if (pread(process->mem, &ring, sizeof(ring), (off_t)vma->start) != sizeof(ring) || ring.magic != MAGIC ||
-	    ring.nr != (vma->end - vma->start - sizeof(ring)) / EVENT || ring.tail >= ring.nr)
+		return vma->offset
+			       ? refuse(process, vma, err, "its ring is in pieces", "do not cut it")
+			       : -1;
+	if (pread(process->mem, &ring, sizeof(ring), (off_t)vma->start) != sizeof(ring) ||
+	    ring.magic != MAGIC || ring.nr != (vma->end - vma->start - sizeof(ring)) / EVENT ||
+	    ring.tail >= ring.nr)
 		return refuse(process, vma, err, "its ring is not as the kernel makes it",
 			      "do not write into it");
 	image_aio *aios = grow(mm->aios.aios_val, mm->aios.aios_len, sizeof(*aios), err);
@@ -110,15 +120,19 @@ static int collect_context(struct dump *dump, struct process *process, const ima
 	mm->aios.aios_val = aios;
 	image_aio *aio = &aios[mm->aios.aios_len++];
 	/* The program may write the head; the kernel takes it modulo the size. */
-	*aio = (image_aio){ .start = vma->start, .size = vma->end - vma->start, .slots = ring.nr,
-			    .head = ring.head % ring.nr, .tail = ring.tail };
+	*aio = (image_aio){ .start = vma->start,
+			    .size = vma->end - vma->start,
+			    .slots = ring.nr,
+			    .head = ring.head % ring.nr,
+			    .tail = ring.tail };
 	if (read_events(process, aio) < 0)
-		return fail(err, FSNAP_E_SYSTEM, errno, "process %d (%s): ring at %lx", process->pid,
-			    process->comm, (unsigned long)vma->start);
+		return fail(err, FSNAP_E_SYSTEM, errno, "process %d (%s): ring at %lx",
+			    process->pid, process->comm, (unsigned long)vma->start);
 	return 0;
 }
 
-static int link_ring(struct dump *dump, const struct process *process, image_vma *vma, struct fsnap_error *err)
+static int link_ring(struct dump *dump, const struct process *process, image_vma *vma,
+		     struct fsnap_error *err)
 {
 	image_file *file;
 	const image_file_io_uring *ring;
@@ -127,14 +141,16 @@ static int link_ring(struct dump *dump, const struct process *process, image_vma
 			vma->object = file->id;
 			return 0;
 		}
-	fail(err, FSNAP_E_UNSUPPORTED, 0, "process %d (%s): mapping %lx of an io_uring of which no process of the "
-	     "tree has a descriptor", process->pid, process->comm, (unsigned long)vma->start);
+	fail(err, FSNAP_E_UNSUPPORTED, 0,
+	     "process %d (%s): mapping %lx of an io_uring of which no process of the "
+	     "tree has a descriptor",
+	     process->pid, process->comm, (unsigned long)vma->start);
 	return error_hint(err, "keep it open: no call leads to a ring without one");
 }
 
 /* A ring that belongs to a thread is brought to its position through its mappings there. */
-static int check_issuer(const struct process *process, const image_file *file, const image_file_io_uring *ring,
-			struct fsnap_error *err)
+static int check_issuer(const struct process *process, const image_file *file,
+			const image_file_io_uring *ring, struct fsnap_error *err)
 {
 	bool mapped[2] = { false, false };
 	bool is_there = false;
@@ -152,9 +168,11 @@ static int check_issuer(const struct process *process, const image_file *file, c
 	}
 	if (mapped[0] && mapped[1])
 		return 0;
-	fail(err, FSNAP_E_UNSUPPORTED, 0, "process %d (%s): an io_uring of thread %d that it has not mapped",
-	     process->pid, process->comm, ring->submitter);
-	return error_hint(err, "let it keep the mappings: they are needed to reach the position it had");
+	fail(err, FSNAP_E_UNSUPPORTED, 0,
+	     "process %d (%s): an io_uring of thread %d that it has not mapped", process->pid,
+	     process->comm, ring->submitter);
+	return error_hint(err,
+			  "let it keep the mappings: they are needed to reach the position it had");
 }
 
 int rings_link(struct dump *dump, struct fsnap_error *err)

@@ -55,7 +55,7 @@ static void make_context(struct plans *plans, uint32_t task, const struct memory
 	plan_accept_equal(plans, (int64_t)aio->start);
 }
 
-struct idle { /* what is asked for, again and again */
+struct idle {		   /* what is asked for, again and again */
 	uint32_t requests; /* struct iocb *[AT_ONCE], all the same */
 	uint32_t events;   /* room for what comes of it */
 };
@@ -72,16 +72,17 @@ static struct idle idle_requests(struct plans *plans, int fd)
 }
 
 /* So many requests complete; `read`: and their events are taken out. */
-static void advance(struct plans *plans, uint32_t task, const image_aio *aio, const struct idle *idle,
-		    uint32_t n, bool read)
+static void advance(struct plans *plans, uint32_t task, const image_aio *aio,
+		    const struct idle *idle, uint32_t n, bool read)
 {
 	while (n) {
 		uint32_t now = n < AT_ONCE ? n : AT_ONCE;
-		plan_call(plans, task, SYS_io_submit, IMM(aio->start), IMM(now), DATA(idle->requests));
+		plan_call(plans, task, SYS_io_submit, IMM(aio->start), IMM(now),
+			  DATA(idle->requests));
 		plan_accept_equal(plans, now);
 		if (read) {
-			plan_call(plans, task, SYS_io_getevents, IMM(aio->start), IMM(now), IMM(now),
-				  DATA(idle->events), IMM(0));
+			plan_call(plans, task, SYS_io_getevents, IMM(aio->start), IMM(now),
+				  IMM(now), DATA(idle->events), IMM(0));
 			plan_accept_equal(plans, now);
 		}
 		n -= now;
@@ -98,20 +99,25 @@ static void put_events(struct plans *plans, uint32_t task, const image_aio *aio)
 	uint32_t events = plans_data(plans, aio->events.events_val, aio->events.events_len, 8);
 	plan_copy(plans, task, IMM(slots + aio->head * EVENT), DATA(events), first * EVENT);
 	if (n > first)
-		plan_copy(plans, task, IMM(slots), DATA(events + first * EVENT), (n - first) * EVENT);
+		plan_copy(plans, task, IMM(slots), DATA(events + first * EVENT),
+			  (n - first) * EVENT);
 }
 
-int memory_aio(struct plans *plans, uint32_t task, const struct memory_source *source, const image_mm *mm,
-	       const image_vma *vma, struct fsnap_error *err)
+int memory_aio(struct plans *plans, uint32_t task, const struct memory_source *source,
+	       const image_mm *mm, const image_vma *vma, struct fsnap_error *err)
 {
 	const image_aio *aio = find_aio(mm, vma->start);
 	if (!aio || aio->size != vma->end - vma->start)
-		return fail(err, FSNAP_E_IMAGE_CORRUPT, 0, "the image lacks the context of mapping %lx",
+		return fail(err, FSNAP_E_IMAGE_CORRUPT, 0,
+			    "the image lacks the context of mapping %lx",
 			    (unsigned long)vma->start);
 	if (ring_size(requests_for(aio->size)) != aio->size) {
-		fail(err, FSNAP_E_KERNEL_LACKS, 0, "asynchronous I/O context %lx: this machine has more processors "
-		     "than its ring has room for", (unsigned long)vma->start);
-		return error_hint(err, "restore on a machine with as many processors as it was saved on");
+		fail(err, FSNAP_E_KERNEL_LACKS, 0,
+		     "asynchronous I/O context %lx: this machine has more processors "
+		     "than its ring has room for",
+		     (unsigned long)vma->start);
+		return error_hint(
+			err, "restore on a machine with as many processors as it was saved on");
 	}
 	struct idle idle = idle_requests(plans, source->image_fd);
 	make_context(plans, task, source, aio);

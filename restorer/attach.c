@@ -58,8 +58,8 @@ static void attach_pieces(struct plans *plans, uint32_t task, const struct memor
 		if (!same_attachment(&vmas[first], &vmas[i]))
 			continue;
 		uint64_t length = vmas[i].end - vmas[i].start;
-		plan_call(plans, task, SYS_mremap, IMM(transit + vmas[i].offset), IMM(length), IMM(length),
-			  IMM(MREMAP_MAYMOVE | MREMAP_FIXED), IMM(vmas[i].start));
+		plan_call(plans, task, SYS_mremap, IMM(transit + vmas[i].offset), IMM(length),
+			  IMM(length), IMM(MREMAP_MAYMOVE | MREMAP_FIXED), IMM(vmas[i].start));
 		plan_accept_equal(plans, (int64_t)vmas[i].start);
 		protect(plans, task, &vmas[i]);
 	}

@@ -35,7 +35,8 @@ static bool any_ring(const image_mm *mm)
 static void fill(const struct filling *filling, uint64_t at, uint64_t size)
 {
 	plan_call(filling->plans, filling->task, SYS_mmap, IMM(at), IMM(size), IMM(PROT_NONE),
-		  IMM(MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | (at ? MAP_FIXED_NOREPLACE : 0)), IMM(-1), IMM(0));
+		  IMM(MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | (at ? MAP_FIXED_NOREPLACE : 0)),
+		  IMM(-1), IMM(0));
 }
 
 static void add_gap(struct filling *filling, uint64_t from, uint64_t to)
@@ -45,7 +46,8 @@ static void add_gap(struct filling *filling, uint64_t from, uint64_t to)
 }
 
 /* Between the mappings there are, rings included, and around the room for control memory. */
-static void find_gaps(struct filling *filling, const struct memory_source *source, const image_mm *mm)
+static void find_gaps(struct filling *filling, const struct memory_source *source,
+		      const image_mm *mm)
 {
 	uint64_t from = ADDRESS_BEGIN;
 	bool past = false;
@@ -67,7 +69,8 @@ static void find_gaps(struct filling *filling, const struct memory_source *sourc
 static void fill_all(struct filling *filling, const image_mm *mm)
 {
 	for (size_t i = 0; i < filling->n; i++)
-		fill(filling, filling->gaps[i].start, filling->gaps[i].end - filling->gaps[i].start);
+		fill(filling, filling->gaps[i].start,
+		     filling->gaps[i].end - filling->gaps[i].start);
 	for (u_int i = 0; i < mm->vmas.vmas_len; i++)
 		if (mm->vmas.vmas_val[i].kind == VMA_RING)
 			fill(filling, mm->vmas.vmas_val[i].start,
@@ -102,8 +105,8 @@ static void map_ring(struct plans *plans, uint32_t task, const struct memory_sou
 	plan_accept_equal(plans, (int64_t)vma->start);
 }
 
-int memory_rings(struct plans *plans, uint32_t task, const struct memory_source *source, const image_mm *mm,
-		 struct fsnap_error *err)
+int memory_rings(struct plans *plans, uint32_t task, const struct memory_source *source,
+		 const image_mm *mm, struct fsnap_error *err)
 {
 	if (!any_ring(mm))
 		return 0;

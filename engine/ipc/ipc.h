@@ -52,8 +52,8 @@ unsigned ipc_shm_known(const struct dump *dump, const struct procfs_map *map);
 int ipc_look(struct dump *dump, struct fsnap_error *err);
 /* Adds to the plan of the process' leader; gives the slot that ipc_answer() looks at first. */
 uint32_t ipc_ask(const struct dump *dump, struct plans *plans, uint32_t task);
-int ipc_answer(struct dump *dump, struct process *process, const struct plans *plans, struct ctl *ctl,
-	       uint32_t slot, struct fsnap_error *err);
+int ipc_answer(struct dump *dump, struct process *process, const struct plans *plans,
+	       struct ctl *ctl, uint32_t slot, struct fsnap_error *err);
 
 /* When all processes were collected: facts about what is attached, and what belongs to the tree besides. */
 int ipc_collect(struct dump *dump, struct fsnap_error *err);
@@ -126,7 +126,8 @@ int ipc_choose_id(const char *sort, int id);
 int ipc_not_made(const char *what, const image_ipc_perm *perm, int sys, struct fsnap_error *err);
 
 /* The same when it exists and is not what we left behind. */
-int ipc_in_use(const char *what, const image_ipc_perm *perm, const char *how, struct fsnap_error *err);
+int ipc_in_use(const char *what, const image_ipc_perm *perm, const char *how,
+	       struct fsnap_error *err);
 
 /* Is there a process of that number? */
 bool ipc_alive(pid_t pid);

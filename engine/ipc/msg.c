@@ -24,9 +24,11 @@
 
 const struct other_kind kind_sysv_msg = {
 	.name = "sysv_msg",
-	.keeps = "queues that the tree uses or alone could: number, key, owner, capacity, messages with their "
+	.keeps = "queues that the tree uses or alone could: number, key, owner, capacity, messages "
+		 "with their "
 		 "types in order, who sent and received last; waiters go on waiting",
-	.refuses = "at a restore: a number or key that another queue has, a queue that others have used since",
+	.refuses = "at a restore: a number or key that another queue has, a queue that others have "
+		   "used since",
 	.shown_by = "ipc_msg* ipc",
 };
 
@@ -40,8 +42,8 @@ struct buffer { /* what msgop(2) calls struct msgbuf */
 static int add_message(image_message_queue *queue, const struct buffer *buffer, size_t size,
 		       struct fsnap_error *err)
 {
-	image_ipc_message *messages =
-		grow(queue->messages.messages_val, queue->messages.messages_len, sizeof(*messages), err);
+	image_ipc_message *messages = grow(queue->messages.messages_val,
+					   queue->messages.messages_len, sizeof(*messages), err);
 	if (!messages)
 		return -1;
 	queue->messages.messages_val = messages;
@@ -56,7 +58,8 @@ static int add_message(image_message_queue *queue, const struct buffer *buffer, 
 }
 
 /* CONFIG_CHECKPOINT_RESTORE; a message longer than kernel.msgmax allows now cannot be copied. */
-static int copy_messages(image_message_queue *queue, const struct msqid_ds *ds, struct fsnap_error *err)
+static int copy_messages(image_message_queue *queue, const struct msqid_ds *ds,
+			 struct fsnap_error *err)
 {
 	size_t size = ds->__msg_cbytes;
 	cleanup_free struct buffer *buffer = malloc(sizeof(*buffer) + size + 1);
@@ -67,9 +70,12 @@ static int copy_messages(image_message_queue *queue, const struct msqid_ds *ds, 
 		if (n < 0 && errno == ENOMSG)
 			return 0; /* somebody outside took it */
 		if (n < 0) {
-			fail(err, FSNAP_E_UNSUPPORTED, errno, WHAT " %d: message %lu", queue->perm.id, i);
-			return error_hint(err, "its messages are read with MSG_COPY, for which the kernel needs "
-					       "CONFIG_CHECKPOINT_RESTORE, and kernel.msgmax room for each");
+			fail(err, FSNAP_E_UNSUPPORTED, errno, WHAT " %d: message %lu",
+			     queue->perm.id, i);
+			return error_hint(
+				err,
+				"its messages are read with MSG_COPY, for which the kernel needs "
+				"CONFIG_CHECKPOINT_RESTORE, and kernel.msgmax room for each");
 		}
 		if (add_message(queue, buffer, (size_t)n, err) < 0)
 			return -1;
@@ -82,8 +88,9 @@ static bool is_ours(struct dump *dump, image_message_queue *queue, const struct 
 	queue->certain = ipc_awaited(dump, queue->perm.id, SYS_msgrcv, SYS_msgsnd) ||
 			 ipc_was_there(dump, ds->msg_lspid, ds->msg_stime) ||
 			 ipc_was_there(dump, ds->msg_lrpid, ds->msg_rtime);
-	return queue->certain || (!ipc_stranger(dump, ds->msg_lspid) && !ipc_stranger(dump, ds->msg_lrpid) &&
-				  ipc_could_be(dump, &ds->msg_perm, ds->msg_ctime));
+	return queue->certain ||
+	       (!ipc_stranger(dump, ds->msg_lspid) && !ipc_stranger(dump, ds->msg_lrpid) &&
+		ipc_could_be(dump, &ds->msg_perm, ds->msg_ctime));
 }
 
 int msg_collect(struct dump *dump, struct fsnap_error *err)
@@ -98,7 +105,9 @@ int msg_collect(struct dump *dump, struct fsnap_error *err)
 		if (id < 0)
 			continue;
 		image_message_queue queue = {
-			.perm = ipc_perm(id, &ds.msg_perm), .qbytes = ds.msg_qbytes, .lspid = ds.msg_lspid,
+			.perm = ipc_perm(id, &ds.msg_perm),
+			.qbytes = ds.msg_qbytes,
+			.lspid = ds.msg_lspid,
 			.lrpid = ds.msg_lrpid,
 		};
 		if (!is_ours(dump, &queue, &ds))
@@ -134,13 +143,15 @@ static int create(void *arg)
 }
 
 /* Is it what the tree left behind? */
-static int adopt(const image_message_queue *queue, const struct msqid_ds *ds, struct fsnap_error *err)
+static int adopt(const image_message_queue *queue, const struct msqid_ds *ds,
+		 struct fsnap_error *err)
 {
 	int users[2] = { ds->msg_lspid, ds->msg_lrpid };
 	if ((unsigned)ds->msg_perm.__key != queue->perm.key)
 		return ipc_in_use(WHAT, &queue->perm, "is another one", err);
 	for (int i = 0; i < 2; i++) {
-		if (users[i] <= 0 || users[i] == queue->lspid || users[i] == queue->lrpid || !ipc_alive(users[i]))
+		if (users[i] <= 0 || users[i] == queue->lspid || users[i] == queue->lrpid ||
+		    !ipc_alive(users[i]))
 			continue;
 		char how[64];
 		snprintf(how, sizeof(how), "process %d has used it since the dump", users[i]);
@@ -151,8 +162,10 @@ static int adopt(const image_message_queue *queue, const struct msqid_ds *ds, st
 
 static int own(const image_message_queue *queue, uint64_t qbytes, struct fsnap_error *err)
 {
-	struct msqid_ds ds = { .msg_perm = { .uid = queue->perm.uid, .gid = queue->perm.gid,
-					     .mode = (unsigned short)queue->perm.mode }, .msg_qbytes = qbytes };
+	struct msqid_ds ds = { .msg_perm = { .uid = queue->perm.uid,
+					     .gid = queue->perm.gid,
+					     .mode = (unsigned short)queue->perm.mode },
+			       .msg_qbytes = qbytes };
 	if (msgctl(queue->perm.id, IPC_SET, &ds) == 0)
 		return 0;
 	fail(err, FSNAP_E_RESTORE_STEP, errno, WHAT " %d: a capacity of %lu bytes", queue->perm.id,
@@ -214,7 +227,8 @@ static int fill(const image_message_queue *queue, bool found, struct fsnap_error
 	if (result == 0)
 		return 0;
 	fail(err, FSNAP_E_RESTORE_STEP, -result, WHAT " %d: its messages", queue->perm.id);
-	return error_hint(err, "raise the limits that `ipcs -ql` shows: sysctl kernel.msgmax, kernel.msgmnb");
+	return error_hint(
+		err, "raise the limits that `ipcs -ql` shows: sysctl kernel.msgmax, kernel.msgmnb");
 }
 
 static int make(struct restore *restore, const image_message_queue *queue, bool *created,
@@ -225,7 +239,8 @@ static int make(struct restore *restore, const image_message_queue *queue, bool 
 	if (found) {
 		if (adopt(queue, &ds, err) < 0)
 			return -1;
-		restore_note(restore, WHAT " %d was still there: its messages are those of the image",
+		restore_note(restore,
+			     WHAT " %d was still there: its messages are those of the image",
 			     queue->perm.id);
 	} else {
 		int result = ipc_as(0, queue->perm.cuid, queue->perm.cgid, create, (void *)queue);
@@ -254,7 +269,8 @@ int msg_make_all(struct restore *restore, struct fsnap_error *err)
 			*err = why;
 			return -1;
 		}
-		restore_note(restore, "left alone, for the program has not used it: %s", why.message);
+		restore_note(restore, "left alone, for the program has not used it: %s",
+			     why.message);
 	}
 	return 0;
 }

@@ -22,7 +22,8 @@ bool ipc_was_there(struct dump *dump, pid_t pid, time_t when)
 	const struct process *process = pid > 0 ? tree_find(&dump->tree, pid) : NULL;
 	struct procfs_stat stat;
 	struct timespec real, boot;
-	if (!process || process->image.zombie || procfs_stat(process->proc, "stat", &stat, NULL) < 0)
+	if (!process || process->image.zombie ||
+	    procfs_stat(process->proc, "stat", &stat, NULL) < 0)
 		return false;
 	clock_gettime(CLOCK_REALTIME, &real);
 	clock_gettime(CLOCK_BOOTTIME, &boot);
@@ -47,7 +48,8 @@ bool ipc_awaited(const struct dump *dump, int id, long call, long other)
 		const struct process *process = dump->tree.processes[i];
 		for (size_t j = 0; j < process->n_tasks && !process->image.zombie; j++) {
 			const struct user_regs_struct *regs = &process->tasks[j]->regs;
-			if (((long)regs->orig_rax == call || (long)regs->orig_rax == other) && (int)regs->rdi == id)
+			if (((long)regs->orig_rax == call || (long)regs->orig_rax == other) &&
+			    (int)regs->rdi == id)
 				return true;
 		}
 	}
@@ -70,8 +72,13 @@ bool ipc_could_be(struct dump *dump, const struct ipc_perm *perm, time_t when)
 image_ipc_perm ipc_perm(int id, const struct ipc_perm *perm)
 {
 	return (image_ipc_perm){
-		.id = id, .key = (unsigned)perm->__key, .mode = perm->mode & 0777, .uid = perm->uid,
-		.gid = perm->gid, .cuid = perm->cuid, .cgid = perm->cgid,
+		.id = id,
+		.key = (unsigned)perm->__key,
+		.mode = perm->mode & 0777,
+		.uid = perm->uid,
+		.gid = perm->gid,
+		.cuid = perm->cuid,
+		.cgid = perm->cgid,
 	};
 }
 
@@ -135,10 +142,12 @@ int ipc_choose_id(const char *sort, int id)
 
 int ipc_not_made(const char *what, const image_ipc_perm *perm, int sys, struct fsnap_error *err)
 {
-	fail(err, FSNAP_E_RESTORE_STEP, sys, "%s %d (key 0x%x) cannot be made", what, perm->id, perm->key);
+	fail(err, FSNAP_E_RESTORE_STEP, sys, "%s %d (key 0x%x) cannot be made", what, perm->id,
+	     perm->key);
 	if (sys == EEXIST)
-		return error_hint(err, "another one has its key or its number: remove it (ipcs, ipcrm), or "
-				       "restore in an IPC namespace of its own (unshare --ipc)");
+		return error_hint(
+			err, "another one has its key or its number: remove it (ipcs, ipcrm), or "
+			     "restore in an IPC namespace of its own (unshare --ipc)");
 	if (sys == ENOSPC || sys == EINVAL)
 		return error_hint(err, "raise the limits that `ipcs -l` shows (sysctl kernel.shm*, "
 				       "kernel.sem, kernel.msg*)");
@@ -148,9 +157,12 @@ int ipc_not_made(const char *what, const image_ipc_perm *perm, int sys, struct f
 	return error_hint(err, "restore as root");
 }
 
-int ipc_in_use(const char *what, const image_ipc_perm *perm, const char *how, struct fsnap_error *err)
+int ipc_in_use(const char *what, const image_ipc_perm *perm, const char *how,
+	       struct fsnap_error *err)
 {
-	fail(err, FSNAP_E_RESTORE_STEP, 0, "%s %d (key 0x%x) exists, and %s", what, perm->id, perm->key, how);
-	return error_hint(err, "end who uses it and remove it (ipcs -p, ipcrm), or restore in an IPC "
-			       "namespace of its own (unshare --ipc)");
+	fail(err, FSNAP_E_RESTORE_STEP, 0, "%s %d (key 0x%x) exists, and %s", what, perm->id,
+	     perm->key, how);
+	return error_hint(err,
+			  "end who uses it and remove it (ipcs -p, ipcrm), or restore in an IPC "
+			  "namespace of its own (unshare --ipc)");
 }

@@ -27,9 +27,11 @@ union semun { /* semctl(2): the caller defines it */
 
 const struct other_kind kind_sysv_sem = {
 	.name = "sysv_sem",
-	.keeps = "sets that the tree uses or alone could: number, key, owner, values, who changed each last, "
+	.keeps = "sets that the tree uses or alone could: number, key, owner, values, who changed "
+		 "each last, "
 		 "what SEM_UNDO will undo; waiters go on waiting",
-	.refuses = "at a restore: a number or key that another set has, a set that others have used since",
+	.refuses = "at a restore: a number or key that another set has, a set that others have "
+		   "used since",
 	.shown_by = "ipc_sem* ipc",
 };
 
@@ -98,19 +100,22 @@ static int collect_set(struct dump *dump, const struct sem_known *known, struct 
 	struct semid_ds ds;
 	if (semctl(known->id, 0, IPC_STAT, (union semun){ .buf = &ds }) < 0)
 		return 0; /* somebody outside has removed it */
-	image_semaphore_set *sets = grow(dump->ipc.sets.sets_val, dump->ipc.sets.sets_len, sizeof(*sets), err);
+	image_semaphore_set *sets =
+		grow(dump->ipc.sets.sets_val, dump->ipc.sets.sets_len, sizeof(*sets), err);
 	if (!sets)
 		return -1;
 	dump->ipc.sets.sets_val = sets;
 	image_semaphore_set *set = &sets[dump->ipc.sets.sets_len];
-	*set = (image_semaphore_set){ .perm = ipc_perm(known->id, &ds.sem_perm), .used = ds.sem_otime != 0 };
+	*set = (image_semaphore_set){ .perm = ipc_perm(known->id, &ds.sem_perm),
+				      .used = ds.sem_otime != 0 };
 	set->semaphores.semaphores_val = calloc(known->nsems + 1, sizeof(image_semaphore));
 	if (!set->semaphores.semaphores_val)
 		return fail(err, FSNAP_E_NOMEM, ENOMEM, WHAT);
 	set->semaphores.semaphores_len = known->nsems;
 	for (unsigned i = 0; i < known->nsems; i++) {
 		int pid = semctl(known->id, (int)i, GETPID);
-		set->semaphores.semaphores_val[i] = (image_semaphore){ known->values[i], pid < 0 ? 0 : pid };
+		set->semaphores.semaphores_val[i] =
+			(image_semaphore){ known->values[i], pid < 0 ? 0 : pid };
 	}
 	if (is_ours(dump, set, &ds))
 		dump->ipc.sets.sets_len++;
@@ -158,13 +163,15 @@ static bool known_pid(const image_semaphore_set *set, int pid)
 /* Is it what the tree left behind? Ended processes may have changed it: they undid what they had done. */
 static int adopt(const image_semaphore_set *set, const struct semid_ds *ds, struct fsnap_error *err)
 {
-	if ((unsigned)ds->sem_perm.__key != set->perm.key || ds->sem_nsems != set->semaphores.semaphores_len)
+	if ((unsigned)ds->sem_perm.__key != set->perm.key ||
+	    ds->sem_nsems != set->semaphores.semaphores_len)
 		return ipc_in_use(WHAT, &set->perm, "is another one", err);
 	for (unsigned i = 0; i < ds->sem_nsems; i++) {
 		int pid = semctl(set->perm.id, (int)i, GETPID);
-		if (semctl(set->perm.id, (int)i, GETNCNT) > 0 || semctl(set->perm.id, (int)i, GETZCNT) > 0)
-			return ipc_in_use(WHAT, &set->perm, "processes that are not of this tree wait for it",
-					  err);
+		if (semctl(set->perm.id, (int)i, GETNCNT) > 0 ||
+		    semctl(set->perm.id, (int)i, GETZCNT) > 0)
+			return ipc_in_use(WHAT, &set->perm,
+					  "processes that are not of this tree wait for it", err);
 		if (pid > 0 && !known_pid(set, pid) && ipc_alive(pid)) {
 			char how[64];
 			snprintf(how, sizeof(how), "process %d has used it since the dump", pid);
@@ -186,7 +193,8 @@ static int take_turn(void *arg)
 	int id = turn->set->perm.id;
 	for (u_int i = 0; i < turn->set->semaphores.semaphores_len; i++) {
 		const image_semaphore *semaphore = &turn->set->semaphores.semaphores_val[i];
-		struct sembuf both[2] = { { (unsigned short)i, 1, IPC_NOWAIT }, { (unsigned short)i, -1, IPC_NOWAIT } };
+		struct sembuf both[2] = { { (unsigned short)i, 1, IPC_NOWAIT },
+					  { (unsigned short)i, -1, IPC_NOWAIT } };
 		if (semaphore->pid != turn->pid)
 			continue;
 		if (semctl(id, (int)i, SETVAL, (union semun){ .val = 0 }) < 0 ||
@@ -206,14 +214,16 @@ static int set_values(const image_semaphore_set *set, struct fsnap_error *err)
 			done = set->semaphores.semaphores_val[j].pid == turn.pid;
 		int result = done ? 0 : ipc_as(turn.pid, -1u, -1u, take_turn, &turn);
 		if (result < 0)
-			return fail(err, FSNAP_E_RESTORE_STEP, -result, WHAT " %d: values", set->perm.id);
+			return fail(err, FSNAP_E_RESTORE_STEP, -result, WHAT " %d: values",
+				    set->perm.id);
 	}
 	return 0;
 }
 
 static int own(const image_semaphore_set *set, struct fsnap_error *err)
 {
-	struct semid_ds ds = { .sem_perm = { .uid = set->perm.uid, .gid = set->perm.gid,
+	struct semid_ds ds = { .sem_perm = { .uid = set->perm.uid,
+					     .gid = set->perm.gid,
 					     .mode = (unsigned short)set->perm.mode } };
 	if (semctl(set->perm.id, 0, IPC_SET, (union semun){ .buf = &ds }) < 0)
 		return fail(err, FSNAP_E_RESTORE_STEP, errno, WHAT " %d: IPC_SET", set->perm.id);
@@ -253,7 +263,8 @@ int sem_make_all(struct restore *restore, struct fsnap_error *err)
 			*err = why;
 			return -1;
 		}
-		restore_note(restore, "left alone, for the program has not used it: %s", why.message);
+		restore_note(restore, "left alone, for the program has not used it: %s",
+			     why.message);
 	}
 	return 0;
 }

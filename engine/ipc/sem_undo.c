@@ -24,10 +24,10 @@
 
 #define LOWEST (-32768)
 #define HIGHEST 32767
-#define STEP 16384	/* either up or down there is always room for so much */
-#define PROBE 12	/* operations that one question takes at most */
-#define AT_ONCE 256	/* questions about one semaphore in one go */
-#define OPERATIONS 500	/* SEMOPM's default, semop(2) */
+#define STEP 16384     /* either up or down there is always room for so much */
+#define PROBE 12       /* operations that one question takes at most */
+#define AT_ONCE 256    /* questions about one semaphore in one go */
+#define OPERATIONS 500 /* SEMOPM's default, semop(2) */
 #define BATCH 64
 
 /* --- one question --------------------------------------------------------------------- */
@@ -62,7 +62,8 @@ static size_t put_end(struct sembuf *to, unsigned number, unsigned value)
 
 static uint32_t call(struct plans *plans, uint32_t task, int id, const struct sembuf *ops, size_t n)
 {
-	plan_call(plans, task, SYS_semop, IMM(id), DATA(plans_data(plans, ops, n * sizeof(*ops), 2)), IMM(n));
+	plan_call(plans, task, SYS_semop, IMM(id),
+		  DATA(plans_data(plans, ops, n * sizeof(*ops), 2)), IMM(n));
 	plan_accept_any(plans);
 	return plan_result(plans);
 }
@@ -70,7 +71,8 @@ static uint32_t call(struct plans *plans, uint32_t task, int id, const struct se
 /* --- is there anything? ------------------------------------------------------------------ */
 
 /* Of several semaphores of a set at once: none is below zero (up: above). */
-static size_t put_none(struct sembuf *ops, const struct sem_known *set, unsigned from, unsigned to, bool up)
+static size_t put_none(struct sembuf *ops, const struct sem_known *set, unsigned from, unsigned to,
+		       bool up)
 {
 	size_t n = 0;
 	for (unsigned i = from; i < to; i++)
@@ -89,7 +91,8 @@ uint32_t ipc_ask(const struct dump *dump, struct plans *plans, uint32_t task)
 		for (unsigned from = 0; from < set->nsems; from += SHARE)
 			for (int up = 0; up < 2; up++) {
 				unsigned to = from + SHARE < set->nsems ? from + SHARE : set->nsems;
-				slot = call(plans, task, set->id, ops, put_none(ops, set, from, to, up));
+				slot = call(plans, task, set->id, ops,
+					    put_none(ops, set, from, to, up));
 				first = first == UINT32_MAX ? slot : first;
 			}
 	}
@@ -100,25 +103,27 @@ static int add_search(struct dump *dump, struct process *process, const struct s
 		      unsigned number, struct fsnap_error *err)
 {
 	struct ipc_dump *known = &dump->ipc_known;
-	struct sem_search *searches = grow(known->searches, known->n_searches, sizeof(*searches), err);
+	struct sem_search *searches =
+		grow(known->searches, known->n_searches, sizeof(*searches), err);
 	if (!searches)
 		return -1;
 	known->searches = searches;
-	searches[known->n_searches++] =
-		(struct sem_search){ .process = process, .set = set, .number = number, .low = LOWEST,
-				     .high = HIGHEST };
+	searches[known->n_searches++] = (struct sem_search){
+		.process = process, .set = set, .number = number, .low = LOWEST, .high = HIGHEST
+	};
 	return 0;
 }
 
-int ipc_answer(struct dump *dump, struct process *process, const struct plans *plans, struct ctl *ctl,
-	       uint32_t slot, struct fsnap_error *err)
+int ipc_answer(struct dump *dump, struct process *process, const struct plans *plans,
+	       struct ctl *ctl, uint32_t slot, struct fsnap_error *err)
 {
 	enum { SHARE = (OPERATIONS - 2) / PROBE };
 	for (size_t i = 0; i < dump->ipc_known.n_sets; i++) {
 		const struct sem_known *set = &dump->ipc_known.sets[i];
 		for (unsigned from = 0; from < set->nsems; from += SHARE, slot += 2) {
 			unsigned to = from + SHARE < set->nsems ? from + SHARE : set->nsems;
-			if (plans_slot(plans, ctl, slot) != -ERANGE && plans_slot(plans, ctl, slot + 1) != -ERANGE)
+			if (plans_slot(plans, ctl, slot) != -ERANGE &&
+			    plans_slot(plans, ctl, slot + 1) != -ERANGE)
 				continue;
 			for (unsigned number = from; number < to; number++)
 				if (add_search(dump, process, set, number, err) < 0)
@@ -192,7 +197,8 @@ static int round_of(struct dump *dump, size_t from, size_t *next, struct fsnap_e
 			if (n == BATCH)
 				break;
 			placements[n] = (struct placement){ search->process, plans_new(), NULL };
-			plans_task(placements[n++].plans, search->process->pid, search->process->comm);
+			plans_task(placements[n++].plans, search->process->pid,
+				   search->process->comm);
 		}
 		ask_search(search, placements[n - 1].plans);
 	}
@@ -210,7 +216,8 @@ static int round_of(struct dump *dump, size_t from, size_t *next, struct fsnap_e
 				continue;
 			if (search->process != placements[j].process)
 				break;
-			answer_search(search, placements[j].plans, placed_ctl(placements[j].placed));
+			answer_search(search, placements[j].plans,
+				      placed_ctl(placements[j].placed));
 		}
 		placed_free(placements[j].placed);
 		plans_free(placements[j].plans);
@@ -221,12 +228,15 @@ static int round_of(struct dump *dump, size_t from, size_t *next, struct fsnap_e
 static int add_undo(struct dump *dump, const struct sem_search *search, struct fsnap_error *err)
 {
 	image_ipc *ipc = &dump->ipc;
-	image_semaphore_undo *undos = grow(ipc->undos.undos_val, ipc->undos.undos_len, sizeof(*undos), err);
+	image_semaphore_undo *undos =
+		grow(ipc->undos.undos_val, ipc->undos.undos_len, sizeof(*undos), err);
 	if (!undos)
 		return -1;
 	ipc->undos.undos_val = undos;
 	undos[ipc->undos.undos_len++] = (image_semaphore_undo){
-		.pid = search->process->pid, .id = search->set->id, .number = search->number,
+		.pid = search->process->pid,
+		.id = search->set->id,
+		.number = search->number,
 		.adjust = search->low,
 	};
 	return 0;
@@ -280,8 +290,8 @@ void ipc_rebuild(const struct restore *restore, const image_process *process, ui
 		struct sembuf ops[PROBE];
 		if (undo->pid != process->pid || !semaphore)
 			continue;
-		plan_note(restore->plans, "semaphore %u of set %d: %d to be undone", undo->number, undo->id,
-			  undo->adjust);
+		plan_note(restore->plans, "semaphore %u of set %d: %d to be undone", undo->number,
+			  undo->id, undo->adjust);
 		size_t n = put_move(ops, undo->number, semaphore->value, undo->adjust);
 		plan_call(restore->plans, task, SYS_semop, IMM(undo->id),
 			  DATA(plans_data(restore->plans, ops, n * sizeof(*ops), 2)), IMM(n));

@@ -27,9 +27,11 @@
 
 const struct other_kind kind_sysv_shm = {
 	.name = "sysv_shm",
-	.keeps = "segments attached by the tree, and idle ones that it made: number, key, owner, creator, "
+	.keeps = "segments attached by the tree, and idle ones that it made: number, key, owner, "
+		 "creator, "
 		 "size, lock, mark for removal, content; attachments whole, read-only or in pieces",
-	.refuses = "at a restore: a number or key that another segment has, a segment that processes outside "
+	.refuses = "at a restore: a number or key that another segment has, a segment that "
+		   "processes outside "
 		   "the tree have attached",
 	.shown_by = "ipc_shm* ipc",
 };
@@ -40,8 +42,8 @@ bool ipc_is_segment(const struct procfs_map *map)
 {
 	unsigned key;
 	int length = 0;
-	return sscanf(map->path, "/SYSV%8x (deleted)%n", &key, &length) == 1 && map->path[length] == '\0' &&
-	       map->major == 0;
+	return sscanf(map->path, "/SYSV%8x (deleted)%n", &key, &length) == 1 &&
+	       map->path[length] == '\0' && map->major == 0;
 }
 
 static image_shm *find_shm(const struct dump *dump, int id)
@@ -62,7 +64,8 @@ unsigned ipc_shm_known(const struct dump *dump, const struct procfs_map *map)
 static uint64_t page_size(int fd)
 {
 	struct statfs fs;
-	return fstatfs(fd, &fs) == 0 && fs.f_type == HUGETLBFS_MAGIC ? (uint64_t)fs.f_bsize : STORE_PAGE;
+	return fstatfs(fd, &fs) == 0 && fs.f_type == HUGETLBFS_MAGIC ? (uint64_t)fs.f_bsize
+								     : STORE_PAGE;
 }
 
 static image_shm *add_shm(struct dump *dump, int id, unsigned name, int fd, struct fsnap_error *err)
@@ -75,7 +78,9 @@ static image_shm *add_shm(struct dump *dump, int id, unsigned name, int fd, stru
 	char path[32];
 	snprintf(path, sizeof(path), "/SYSV%08x", name);
 	image_shm *shm = &array[ipc->shms.shms_len];
-	*shm = (image_shm){ .perm.id = id, .name = name, .page = page_size(fd),
+	*shm = (image_shm){ .perm.id = id,
+			    .name = name,
+			    .page = page_size(fd),
 			    .ghost = ghost_save(dump, fd, GHOST_SYSV, path, err) };
 	if (!shm->ghost)
 		return NULL;
@@ -90,8 +95,8 @@ unsigned ipc_shm_mapped(struct dump *dump, const struct process *process,
 	unsigned name = 0;
 	sscanf(map->path, "/SYSV%8x", &name);
 	if (shmctl((int)map->inode, IPC_STAT, &ds) < 0 && errno != EACCES) {
-		fail(err, FSNAP_E_UNSUPPORTED, errno, "process %d (%s): " WHAT " at %lx", process->pid,
-		     process->comm, map->start);
+		fail(err, FSNAP_E_UNSUPPORTED, errno, "process %d (%s): " WHAT " at %lx",
+		     process->pid, process->comm, map->start);
 		error_hint(err, "it is of another IPC namespace than the process is in now");
 		return 0;
 	}
@@ -120,8 +125,9 @@ static int add_idle(struct dump *dump, int id, unsigned key, size_t size, struct
 	if (at == (void *)-1)
 		return fail(err, FSNAP_E_PERMISSION, errno, WHAT " %d", id);
 	cleanup_fd int fd = open_attached(at, size);
-	int result = fd < 0 ? fail(err, FSNAP_E_PERMISSION, errno, WHAT " %d: its content", id) :
-		     add_shm(dump, id, key, fd, err) ? 0 : -1;
+	int result = fd < 0 ? fail(err, FSNAP_E_PERMISSION, errno, WHAT " %d: its content", id)
+		     : add_shm(dump, id, key, fd, err) ? 0
+						       : -1;
 	shmdt(at);
 	return result;
 }
@@ -136,7 +142,8 @@ static int find_idle(struct dump *dump, struct fsnap_error *err)
 	for (int i = 0; i <= last; i++) {
 		struct shmid_ds ds;
 		int id = shmctl(i, SHM_STAT_ANY, &ds);
-		if (id < 0 || find_shm(dump, id) || ds.shm_nattch || !ipc_was_there(dump, ds.shm_cpid, ds.shm_ctime))
+		if (id < 0 || find_shm(dump, id) || ds.shm_nattch ||
+		    !ipc_was_there(dump, ds.shm_cpid, ds.shm_ctime))
 			continue;
 		if (add_idle(dump, id, (unsigned)ds.shm_perm.__key, ds.shm_segsz, err) < 0)
 			return -1;
@@ -161,7 +168,8 @@ static unsigned count_attached(const struct dump *dump, unsigned ghost)
 	for (size_t i = 0; i < dump->tree.n_processes; i++) {
 		const image_mm *mm = &dump->tree.processes[i]->mm;
 		for (u_int j = 0; j < mm->vmas.vmas_len; j++)
-			n += mm->vmas.vmas_val[j].kind == VMA_SYSV && mm->vmas.vmas_val[j].object == ghost;
+			n += mm->vmas.vmas_val[j].kind == VMA_SYSV &&
+			     mm->vmas.vmas_val[j].object == ghost;
 	}
 	return n;
 }
@@ -177,15 +185,17 @@ int shm_collect(struct dump *dump, struct fsnap_error *err)
 		unsigned attached = count_attached(dump, shm->ghost);
 		if (shmctl(shm->perm.id, IPC_STAT, &ds) < 0) {
 			if (attached || (errno != EINVAL && errno != EIDRM))
-				return fail(err, FSNAP_E_PERMISSION, errno, WHAT " %d", shm->perm.id);
+				return fail(err, FSNAP_E_PERMISSION, errno, WHAT " %d",
+					    shm->perm.id);
 			continue; /* met before the freeze, gone since */
 		}
 		fill_facts(shm, &ds);
 		shm->outside = ds.shm_nattch > attached ? (unsigned)(ds.shm_nattch - attached) : 0;
 		if (shm->outside)
-			dump_note(dump, WHAT " %d is attached %u times outside the tree: a restore has a "
-				  "segment of its own, or none while those are there", shm->perm.id,
-				  shm->outside);
+			dump_note(dump,
+				  WHAT " %d is attached %u times outside the tree: a restore has a "
+				       "segment of its own, or none while those are there",
+				  shm->perm.id, shm->outside);
 		dump->ipc.shms.shms_val[kept++] = *shm;
 	}
 	dump->ipc.shms.shms_len = kept;
@@ -212,7 +222,8 @@ static int create(void *arg)
 	int id = shmget((key_t)shm->name, shm->size, flags);
 	/* One that was removed has no key any more, and its name only shows in /proc/PID/maps. */
 	if (id < 0 && errno == EEXIST && shm->removed)
-		id = ipc_choose_id("shm", shm->perm.id) < 0 ? -1 : shmget(IPC_PRIVATE, shm->size, flags);
+		id = ipc_choose_id("shm", shm->perm.id) < 0 ? -1
+							    : shmget(IPC_PRIVATE, shm->size, flags);
 	if (id < 0)
 		return -errno;
 	if (id == shm->perm.id)
@@ -225,7 +236,8 @@ static int create(void *arg)
 /* Is what is there what the original left behind? Then it is ours to fill. */
 static int adopt(const image_shm *shm, const struct shmid_ds *ds, struct fsnap_error *err)
 {
-	if (shm->removed || (unsigned)ds->shm_perm.__key != shm->perm.key || ds->shm_segsz != shm->size)
+	if (shm->removed || (unsigned)ds->shm_perm.__key != shm->perm.key ||
+	    ds->shm_segsz != shm->size)
 		return ipc_in_use(WHAT, &shm->perm, "is another one", err);
 	if (ds->shm_nattch == 0)
 		return 0;
@@ -246,7 +258,8 @@ static int mark_removed(const image_shm *shm, struct fsnap_error *err)
 
 static int own(const image_shm *shm, struct fsnap_error *err)
 {
-	struct shmid_ds ds = { .shm_perm = { .uid = shm->perm.uid, .gid = shm->perm.gid,
+	struct shmid_ds ds = { .shm_perm = { .uid = shm->perm.uid,
+					     .gid = shm->perm.gid,
 					     .mode = (unsigned short)shm->perm.mode } };
 	if (shmctl(shm->perm.id, IPC_SET, &ds) < 0)
 		return fail(err, FSNAP_E_RESTORE_STEP, errno, WHAT " %d: IPC_SET", shm->perm.id);
@@ -268,7 +281,8 @@ static int make(struct restore *restore, const image_shm *shm, struct shm_made *
 			return ipc_not_made(WHAT, &shm->perm, -result, err);
 		made->created = true;
 	} else {
-		restore_note(restore, WHAT " %d was still there: its content is replaced", shm->perm.id);
+		restore_note(restore, WHAT " %d was still there: its content is replaced",
+			     shm->perm.id);
 	}
 	made->at = shmat(shm->perm.id, NULL, 0);
 	if (made->at == (void *)-1) {
@@ -288,7 +302,8 @@ int shm_make_all(struct restore *restore, struct fsnap_error *err)
 	for (int removed = 1; removed >= 0; removed--)
 		for (u_int i = 0; i < ipc->shms.shms_len; i++) {
 			const image_shm *shm = &ipc->shms.shms_val[i];
-			if ((int)shm->removed == removed && make(restore, shm, &restore->shms[i], err) < 0)
+			if ((int)shm->removed == removed &&
+			    make(restore, shm, &restore->shms[i], err) < 0)
 				return -1;
 		}
 	return 0;
@@ -300,9 +315,11 @@ static int fill(struct restore *restore, const image_shm *shm, const struct shm_
 	size_t n, size = (shm->size + shm->page - 1) / shm->page * shm->page;
 	const struct page_run *runs = image_runs(restore->image, shm->ghost, &n);
 	if (made->survivor && madvise(made->at, size, MADV_REMOVE) < 0)
-		return fail(err, FSNAP_E_RESTORE_STEP, errno, WHAT " %d: emptying it", shm->perm.id);
+		return fail(err, FSNAP_E_RESTORE_STEP, errno, WHAT " %d: emptying it",
+			    shm->perm.id);
 	for (size_t i = 0; i < n; i++) {
-		uint64_t at = runs[i].page * STORE_PAGE, length = (uint64_t)runs[i].npages * STORE_PAGE;
+		uint64_t at = runs[i].page * STORE_PAGE,
+			 length = (uint64_t)runs[i].npages * STORE_PAGE;
 		memcpy((char *)made->at + at, image_page(restore->image, runs[i].at), length);
 	}
 	return 0;

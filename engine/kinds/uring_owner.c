@@ -10,7 +10,8 @@
 
 #include "engine/kinds/uring_parts.h"
 
-static void register_buffers(const image_file_io_uring *state, struct plans *plans, uint32_t task, int fd)
+static void register_buffers(const image_file_io_uring *state, struct plans *plans, uint32_t task,
+			     int fd)
 {
 	u_int n = state->buffers.buffers_len;
 	if (n == 0)
@@ -29,12 +30,12 @@ static void register_buffers(const image_file_io_uring *state, struct plans *pla
 	plans_pointer(plans, order + offsetof(struct io_uring_rsrc_register, data), vectors);
 	plans_pointer(plans, order + offsetof(struct io_uring_rsrc_register, tags), tags);
 	plan_note(plans, "%u buffers of io_uring", n);
-	plan_call(plans, task, SYS_io_uring_register, IMM(fd), IMM(IORING_REGISTER_BUFFERS2), DATA(order),
-		  IMM(sizeof(what)));
+	plan_call(plans, task, SYS_io_uring_register, IMM(fd), IMM(IORING_REGISTER_BUFFERS2),
+		  DATA(order), IMM(sizeof(what)));
 }
 
-void uring_settle(struct restore *restore, const image_file *file, const void *in, struct plans *plans,
-		  uint32_t task, int fd)
+void uring_settle(struct restore *restore, const image_file *file, const void *in,
+		  struct plans *plans, uint32_t task, int fd)
 {
 	(void)restore;
 	(void)file;
@@ -60,7 +61,8 @@ static void put_word(const struct way *way, uint32_t offset, uint32_t value)
 }
 
 /* Takes n submissions like this one, from the position `at`; completions are thrown away. */
-static void take(const struct way *way, const struct io_uring_sqe *sqe, uint32_t at, uint32_t n, bool complete)
+static void take(const struct way *way, const struct io_uring_sqe *sqe, uint32_t at, uint32_t n,
+		 bool complete)
 {
 	const struct io_uring_params *p = &way->ring->params;
 	uint32_t all = plans_data(way->plans, NULL, way->ring->sqes_size, 8);
@@ -80,26 +82,30 @@ static void take(const struct way *way, const struct io_uring_sqe *sqe, uint32_t
 	}
 }
 
-static void enable(struct restore *restore, const image_file *file, const image_file_io_uring *state,
-		   struct plans *plans, uint32_t task, int fd)
+static void enable(struct restore *restore, const image_file *file,
+		   const image_file_io_uring *state, struct plans *plans, uint32_t task, int fd)
 {
 	const struct ring *ring = uring_made(restore, file->id);
-	uint64_t rings = restore_mapped(restore, state->submitter, file->id, IORING_OFF_SQ_RING, STORE_PAGE);
-	uint64_t sqes = restore_mapped(restore, state->submitter, file->id, IORING_OFF_SQES, ring->sqes_size);
+	uint64_t rings =
+		restore_mapped(restore, state->submitter, file->id, IORING_OFF_SQ_RING, STORE_PAGE);
+	uint64_t sqes = restore_mapped(restore, state->submitter, file->id, IORING_OFF_SQES,
+				       ring->sqes_size);
 	struct way way = { plans, task, fd, ring, rings, sqes };
 	plan_note(plans, "io_uring of thread %d", state->submitter);
-	plan_call(plans, task, SYS_io_uring_register, IMM(fd), IMM(IORING_REGISTER_ENABLE_RINGS), IMM(0), IMM(0));
+	plan_call(plans, task, SYS_io_uring_register, IMM(fd), IMM(IORING_REGISTER_ENABLE_RINGS),
+		  IMM(0), IMM(0));
 	if (state->sq_head == 0)
 		return;
 	/* The kernel takes no more at once than it is told to. */
 	put_word(&way, ring->params.sq_off.tail, state->sq_head);
 	take(&way, &(struct io_uring_sqe){ .opcode = IORING_OP_NOP }, 0, state->cq_tail, true);
-	take(&way, &(struct io_uring_sqe){ .opcode = IORING_OP_NOP, .flags = IOSQE_CQE_SKIP_SUCCESS },
+	take(&way,
+	     &(struct io_uring_sqe){ .opcode = IORING_OP_NOP, .flags = IOSQE_CQE_SKIP_SUCCESS },
 	     state->cq_tail, state->sq_head - state->cq_tail, false);
 }
 
-void uring_settle_task(struct restore *restore, const image_file *file, const void *in, struct plans *plans,
-		       uint32_t task, int fd, pid_t tid)
+void uring_settle_task(struct restore *restore, const image_file *file, const void *in,
+		       struct plans *plans, uint32_t task, int fd, pid_t tid)
 {
 	const image_file_io_uring *state = in;
 	if (state->submitter == tid) {
@@ -108,11 +114,13 @@ void uring_settle_task(struct restore *restore, const image_file *file, const vo
 	}
 	for (u_int i = 0; i < state->registered.registered_len; i++) {
 		const image_ring_index *index = &state->registered.registered_val[i];
-		struct io_uring_rsrc_update update = { .offset = index->index, .data = (unsigned)fd };
+		struct io_uring_rsrc_update update = { .offset = index->index,
+						       .data = (unsigned)fd };
 		if (index->tid != tid)
 			continue;
 		plan_note(plans, "registered descriptor %u of io_uring", index->index);
-		plan_call(plans, task, SYS_io_uring_register, IMM(fd), IMM(IORING_REGISTER_RING_FDS),
+		plan_call(plans, task, SYS_io_uring_register, IMM(fd),
+			  IMM(IORING_REGISTER_RING_FDS),
 			  DATA(plans_data(plans, &update, sizeof(update), 8)), IMM(1));
 		plan_accept_equal(plans, 1);
 	}

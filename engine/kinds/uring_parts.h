@@ -2,6 +2,7 @@
  * uring_parts.h - what uring.c and its parts share: the shape of a ring.
  *
  *	uring.c		how it is read
+ *	uring_links.c	what ties it to the rest of the tree
  *	uring_make.c	how it is made again, but for what only its owner can do
  *	uring_owner.c	that: rings that belong to one thread, buffers, registered descriptors
  */
@@ -19,7 +20,8 @@
 #define SETUP_NO_SQARRAY (1u << 16)	    /* Linux 6.6 */
 
 struct ring { /* of this process: what there is to see of one */
-	struct io_uring_params params; /* where things are; the kernel tells it only to who makes a ring */
+	struct io_uring_params
+		params; /* where things are; the kernel tells it only to who makes a ring */
 	char *rings, *sqes;
 	size_t rings_size, sqes_size;
 	size_t sqe, cqe; /* bytes */
@@ -42,17 +44,25 @@ static inline char *ring_cqe(const struct ring *ring, uint32_t position)
 	       (position & (ring->params.cq_entries - 1)) * ring->cqe;
 }
 
-int ring_setup(const image_file_io_uring *state, unsigned more_flags, struct io_uring_params *params);
+int ring_setup(const image_file_io_uring *state, unsigned more_flags,
+	       struct io_uring_params *params);
 
-int uring_make(struct restore *restore, const image_file *file, const void *in, struct fsnap_error *err);
+struct async_ring;
+int uring_note(struct dump *dump, const image_file_io_uring *state, const struct async_ring *facts,
+	       const __u64 *files, struct fsnap_error *err);
+int uring_save_links(struct dump *dump, image_file *file, void *out, struct fsnap_error *err);
+void uring_dump_end(void *scratch);
+
+int uring_make(struct restore *restore, const image_file *file, const void *in,
+	       struct fsnap_error *err);
 int uring_connect(struct restore *restore, const image_file *file, const void *in, int fd,
 		  struct fsnap_error *err);
 void uring_restore_end(void *scratch);
 void uring_release(struct restore *restore);
-void uring_settle(struct restore *restore, const image_file *file, const void *in, struct plans *plans,
-		  uint32_t task, int fd);
-void uring_settle_task(struct restore *restore, const image_file *file, const void *in, struct plans *plans,
-		       uint32_t task, int fd, pid_t tid);
+void uring_settle(struct restore *restore, const image_file *file, const void *in,
+		  struct plans *plans, uint32_t task, int fd);
+void uring_settle_task(struct restore *restore, const image_file *file, const void *in,
+		       struct plans *plans, uint32_t task, int fd, pid_t tid);
 
 /* What the ring of a file was set up with in this restore. */
 const struct ring *uring_made(struct restore *restore, unsigned file_id);

@@ -22,8 +22,10 @@ static char blocks[BLOCKS][BLOCK];
 static void submit(aio_context_t context, uint64_t first, int n)
 {
 	for (int i = 0; i < n; i++) {
-		struct iocb iocb = { .aio_data = first + (uint64_t)i, .aio_lio_opcode = IOCB_CMD_PREAD,
-				     .aio_fildes = (uint32_t)file, .aio_buf = (uintptr_t)blocks[i % BLOCKS],
+		struct iocb iocb = { .aio_data = first + (uint64_t)i,
+				     .aio_lio_opcode = IOCB_CMD_PREAD,
+				     .aio_fildes = (uint32_t)file,
+				     .aio_buf = (uintptr_t)blocks[i % BLOCKS],
 				     .aio_nbytes = BLOCK - (first + (uint64_t)i) % 100 };
 		struct iocb *list = &iocb;
 		expect_int("io_submit", 1, syscall(SYS_io_submit, context, 1, &list));
@@ -36,7 +38,8 @@ static void expect_events(aio_context_t context, uint64_t first, int n)
 	for (int i = 0; i < n; i++) {
 		struct io_event event = { 0 };
 		struct timespec none = { 0, 0 };
-		if (!expect_int("an event", 1, syscall(SYS_io_getevents, context, 0, 1, &event, &none)))
+		if (!expect_int("an event", 1,
+				syscall(SYS_io_getevents, context, 0, 1, &event, &none)))
 			return;
 		expect_int("whose", (long long)first + i, (long long)event.data);
 		expect_int("what came of it", BLOCK - ((long long)first + i) % 100, event.res);
@@ -87,7 +90,8 @@ int main(void)
 		expect_hex("mark of the ring", 0xa10a10a1, ring->magic);
 		expect_int("position of the reader", head, ring->head);
 		expect_int("position of the writer", tail, ring->tail);
-		expect_int("next to be taken", (long long)base + 3, (long long)ring->events[head].data);
+		expect_int("next to be taken", (long long)base + 3,
+			   (long long)ring->events[head].data);
 		expect_events(large, base + 3, 17);
 		expect_none(large);
 		expect_events(small, base + 4, 6);

@@ -113,7 +113,8 @@ int main(void)
 		expect_message(full, 0, 3, 100, 10);
 
 		expect_ok("IPC_STAT of the fresh one", msgctl(fresh, IPC_STAT, &now));
-		expect_int("sent to the fresh one", 0, now.msg_lspid + now.msg_lrpid + now.msg_stime + now.msg_rtime);
+		expect_int("sent to the fresh one", 0,
+			   now.msg_lspid + now.msg_lrpid + now.msg_stime + now.msg_rtime);
 	}
 	return specimen_end();
 }

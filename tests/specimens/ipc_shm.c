@@ -51,7 +51,8 @@ static void child(char *at, struct board *board)
 	int number = 0;
 	while (specimen_child_round()) {
 		number++;
-		expect_int("child sees the parent's write", number, await(&board->to_child, number));
+		expect_int("child sees the parent's write", number,
+			   await(&board->to_child, number));
 		expect_pattern("child's view", at, PAGE, 70 + (uint64_t)number);
 		pattern_fill(at + 4 * PAGE, PAGE + 100, 80 + (uint64_t)number);
 		board->to_parent = number;
@@ -98,8 +99,10 @@ int main(void)
 		expect_errno("write-protection cannot be lifted", EACCES,
 			     mprotect(readonly, PAGE, PROT_READ | PROT_WRITE));
 		board->to_child = number;
-		expect_int("parent sees the child's write", number, await(&board->to_parent, number));
-		expect_pattern("parent's view", again + 4 * PAGE, PAGE + 100, 80 + (uint64_t)number);
+		expect_int("parent sees the child's write", number,
+			   await(&board->to_parent, number));
+		expect_pattern("parent's view", again + 4 * PAGE, PAGE + 100,
+			       80 + (uint64_t)number);
 
 		there = MUST(shmat(idle, NULL, 0));
 		expect_zero("first page of the idle one", there, PAGE);

@@ -52,7 +52,8 @@ int main(void)
 	/* The last pages go where nothing follows from the place they had. */
 	char *moved = MUST(mmap(NULL, 16 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
 	MUST(munmap(moved, 16 * PAGE));
-	MUST(mremap(at + 7 * PAGE, 2 * PAGE, 2 * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, moved + PAGE));
+	MUST(mremap(at + 7 * PAGE, 2 * PAGE, 2 * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED,
+		    moved + PAGE));
 	/* Something else lies in the gap. */
 	char *inside = MUST(mmap(at + PAGE, PAGE, PROT_READ | PROT_WRITE,
 				 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0));

@@ -25,7 +25,8 @@ static void read_fixed(char *at, unsigned index, uint64_t data)
 /* The place among this thread's registered descriptors leads to the ring. */
 static long enter_registered(unsigned index)
 {
-	return syscall(__NR_io_uring_enter, index, 0, 0, IORING_ENTER_GETEVENTS | (1u << 4), NULL, 0);
+	return syscall(__NR_io_uring_enter, index, 0, 0, IORING_ENTER_GETEVENTS | (1u << 4), NULL,
+		       0);
 }
 
 static pthread_barrier_t meet;
@@ -33,7 +34,10 @@ static pthread_barrier_t meet;
 static void *with_its_own(void *unused)
 {
 	struct io_uring_rsrc_update update = { .offset = 5, .data = (unsigned)ring.ring_fd };
-	MUST(syscall(__NR_io_uring_register, ring.ring_fd, 20 /* REGISTER_RING_FDS */, &update, 1) == 1 ? 0 : -1);
+	MUST(syscall(__NR_io_uring_register, ring.ring_fd, 20 /* REGISTER_RING_FDS */, &update,
+		     1) == 1
+		     ? 0
+		     : -1);
 	pthread_barrier_wait(&meet);
 	pthread_barrier_wait(&meet); /* restored meanwhile */
 	expect_ok("the thread's registered descriptor", enter_registered(5));
@@ -44,7 +48,8 @@ static void *with_its_own(void *unused)
 int main(void)
 {
 	struct io_uring_params params = { .flags = IORING_SETUP_SQE128 | IORING_SETUP_CQE32 |
-						   IORING_SETUP_CQSIZE, .cq_entries = 32 };
+						   IORING_SETUP_CQSIZE,
+					  .cq_entries = 32 };
 	uring_begin(&ring, ENTRIES, &params);
 	file = MUST(open(specimen_path("file"), O_RDWR | O_CREAT, 0600));
 	struct iovec vectors[3] = { { first, SIZE }, { NULL, 0 }, { third, SIZE } };

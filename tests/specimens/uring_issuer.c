@@ -93,7 +93,7 @@ int main(void)
 		uring_nop(&later, 3);
 		expect_int("a ring that is not enabled", -EBADFD, io_uring_submit(&later));
 		expect_ok("enabling it", syscall(__NR_io_uring_register, later.ring_fd,
-						  IORING_REGISTER_ENABLE_RINGS, NULL, 0));
+						 IORING_REGISTER_ENABLE_RINGS, NULL, 0));
 		expect_int("what was prepared", 1, io_uring_submit(&later));
 		uring_expect(&later, 3, 0);
 	}

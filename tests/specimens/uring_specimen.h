@@ -9,7 +9,8 @@
 #include <liburing.h>
 
 /* Skips where this machine does not let anybody make a ring, or none like this. */
-static inline void uring_begin(struct io_uring *ring, unsigned entries, struct io_uring_params *params)
+static inline void uring_begin(struct io_uring *ring, unsigned entries,
+			       struct io_uring_params *params)
 {
 	int result = io_uring_queue_init_params(entries, ring, params);
 	if (result == -EPERM)
