@@ -28,6 +28,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "engine/clocks.h"
 #include "engine/compile.h"
 #include "engine/job_control.h"
 #include "engine/kinds/locks.h"
@@ -366,12 +367,20 @@ static void forget_parent_death(struct restore *restore)
 	}
 }
 
+/* Everybody else descends from it. */
+static uint32_t first_born(const struct restore *restore)
+{
+	const struct kin *root = &restore->family.kin[0];
+	return root->birth == BIRTH_STAND_IN ? restore->stand_in_task[root->maker] : restore->first_task[0];
+}
+
 int compile(struct restore *restore, struct fsnap_error *err)
 {
 	forget_parent_death(restore);
 	fit_affinities(restore);
 	if (family_prepare(restore, err) < 0 || number_tasks(restore, err) < 0 || find_heirlooms(restore, err) < 0)
 		return -1;
+	clocks_enter(restore, first_born(restore));
 	family_helpers(restore);
 	if (sleeps_prepare(restore, err) < 0)
 		return -1;

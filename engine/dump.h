@@ -20,6 +20,7 @@
 #ifndef ENGINE_DUMP_H
 #define ENGINE_DUMP_H
 
+#include "engine/clocks.h"
 #include "engine/external.h"
 #include "engine/file_keys.h"
 #include "engine/fsnap.h"
@@ -73,6 +74,9 @@ struct dump {
 	struct tree tree;
 	struct tree known; /* descendants met before the freeze; they may come and go */
 	struct text_cache texts;
+	char time_namespace[32]; /* of the tree */
+	bool other_clocks;	 /* it is not ours, and ... */
+	struct clock_offsets clocks; /* ... this is what it adds */
 	char namespaces[NAMESPACES][32]; /* our own, as /proc/self/ns shows them */
 	uint64_t taken;	     /* image pages given out so far; reserved and claimed before they are filled */
 	unsigned next_space; /* numbers address spaces and ghosts */

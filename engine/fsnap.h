@@ -128,6 +128,14 @@ enum fsnap_prefetch {
 	FSNAP_PREFETCH_OFF,
 };
 
+/* What CLOCK_MONOTONIC and CLOCK_BOOTTIME show the tree. */
+enum fsnap_clocks {
+	FSNAP_CLOCKS_DEFAULT = 0, /* in the same boot as before: time has passed; else they go on, where that is
+				   * permitted */
+	FSNAP_CLOCKS_GO_ON,	  /* they go on where they stood, in a time namespace */
+	FSNAP_CLOCKS_MACHINE,	  /* what they show the restoring process */
+};
+
 struct fsnap_restore_options {
 	size_t size;
 	const char *store; /* NULL: fsnap_default_store() */
@@ -145,6 +153,7 @@ struct fsnap_restore_options {
 	uint64_t prefetch_rate; /* bytes a second; 0: fast, but leaving the tree its share of the disk */
 	uint64_t prefetch_max;	/* bytes in all; 0: until a tenth of memory is left */
 	int prefetch_stats;	/* watch what the tree reads: report.prefetching tells what it was good for */
+	int clocks;		/* enum fsnap_clocks */
 };
 
 struct fsnap_restore_report {

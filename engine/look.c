@@ -7,13 +7,14 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "engine/clocks.h"
 #include "engine/dump.h"
 #include "engine/procfs.h"
 #include "engine/seize.h"
 #include "store/scope.h"
 
 /* Namespaces of their own make a container, which is for later; refuse, rather than restore the
- * program into the wrong world. */
+ * program into the wrong world. Those of time are made again. */
 static int refuse_namespaces(struct dump *dump, const struct process *process, struct fsnap_error *err)
 {
 	static const char *const names[NAMESPACES] = { "mnt", "net", "pid", "user",
@@ -24,8 +25,11 @@ static int refuse_namespaces(struct dump *dump, const struct process *process, s
 		if (!dump->namespaces[i][0] &&
 		    readlink(path, dump->namespaces[i], sizeof(dump->namespaces[i]) - 1) < 0)
 			continue; /* this kernel has no such thing */
-		if (readlinkat(process->proc, path + strlen("/proc/self/"), theirs, sizeof(theirs) - 1) < 0 ||
-		    strcmp(theirs, dump->namespaces[i]) == 0)
+		if (readlinkat(process->proc, path + strlen("/proc/self/"), theirs, sizeof(theirs) - 1) < 0)
+			continue;
+		if (strcmp(names[i], "time") == 0 && clocks_allow(dump, process, theirs, dump->namespaces[i], err) < 0)
+			return -1;
+		if (strcmp(names[i], "time") == 0 || strcmp(theirs, dump->namespaces[i]) == 0)
 			continue;
 		fail(err, FSNAP_E_UNSUPPORTED, 0, "process %d (%s) has its own %s namespace", process->pid,
 		     process->comm, names[i]);

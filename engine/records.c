@@ -26,6 +26,10 @@ static int put_tree(struct dump *dump, image_tree *tree, struct fsnap_error *err
 	tree->processes = dump->report->processes;
 	tree->threads = dump->report->threads;
 	tree->hold = dump->hold;
+	clocks_put(dump, tree);
+	cleanup_free char *boot_id = tree->boot_id;
+	if (!boot_id)
+		tree->boot_id = (char *)"";
 	if (put(dump, IMAGE_TREE, "tree", (xdrproc_t)xdr_image_tree, tree, err) < 0)
 		return -1;
 	image_machine machine;

@@ -28,6 +28,8 @@
 static int understand(struct restore *restore, struct fsnap_error *err)
 {
 	const struct fsnap_restore_options *options = restore->options;
+	if (options->clocks < FSNAP_CLOCKS_DEFAULT || options->clocks > FSNAP_CLOCKS_MACHINE)
+		return fail(err, FSNAP_E_USAGE, 0, "%d says nothing about clocks", options->clocks);
 	if (options->changed < FSNAP_CHANGED_DEFAULT || options->changed > FSNAP_CHANGED_ACCEPT)
 		return fail(err, FSNAP_E_USAGE, 0, "%d says nothing about changed files", options->changed);
 	if (remap_open(&restore->remap, options->map, err) < 0)
@@ -105,7 +107,7 @@ static void restore_begin(struct restore *restore, const struct fsnap_restore_op
 			  struct fsnap_restore_report *report)
 {
 	*restore = (struct restore){ .options = options, .report = report, .image_fd = -1,
-				     .stdio = { -1, -1, -1 } };
+				     .stdio = { -1, -1, -1 }, .time_namespace = -1 };
 }
 
 static void restore_end(struct restore *restore)

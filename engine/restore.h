@@ -90,6 +90,7 @@ struct restore {
 
 	void *control; /* control memory as mapped here, text first, at its address in all tasks */
 	size_t control_size;
+	int time_namespace; /* that the tree lives in; -1: ours */
 	struct tree tracees; /* what was made, once it is traced */
 	pid_t root;	     /* 0: nothing was made yet */
 };

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "engine/changed.h"
+#include "engine/clocks.h"
 #include "engine/find_name.h"
 #include "engine/kinds/locks.h"
 #include "engine/machine.h"
@@ -506,7 +507,7 @@ static int remap_records(struct restore *restore, struct fsnap_error *err)
 
 int workshop_open(struct restore *restore, struct fsnap_error *err)
 {
-	if (remap_records(restore, err) < 0 || make_room(restore, err) < 0)
+	if (remap_records(restore, err) < 0 || make_room(restore, err) < 0 || clocks_prepare(restore, err) < 0)
 		return -1;
 	for (size_t i = 0; i < restore->model.n_ghosts; i++)
 		if (!is_file_ghost(&restore->model.ghosts[i]) &&
@@ -556,6 +557,8 @@ void workshop_close(struct restore *restore)
 			close(restore->stdio[i]);
 	if (restore->image_fd >= 0)
 		close(restore->image_fd);
+	if (restore->time_namespace >= 0)
+		close(restore->time_namespace);
 	for (size_t i = 0; i < sizeof(restore->scratch) / sizeof(restore->scratch[0]); i++) {
 		if (restore->scratch[i] && file_kinds[i]->restore_end)
 			file_kinds[i]->restore_end(restore->scratch[i]);

@@ -45,6 +45,18 @@ static int parse_changed(const char *mode, int *changed, struct fsnap_error *err
 			       "are refused and changed data files are told of");
 }
 
+static int parse_clocks(const char *mode, int *clocks, struct fsnap_error *err)
+{
+	if (!mode)
+		return 0;
+	*clocks = strcmp(mode, "go-on") == 0 ? FSNAP_CLOCKS_GO_ON : FSNAP_CLOCKS_MACHINE;
+	if (*clocks == FSNAP_CLOCKS_GO_ON || strcmp(mode, "machine") == 0)
+		return 0;
+	fail(err, FSNAP_E_USAGE, 0, "--clocks %s: there is no such mode", mode);
+	return error_hint(err, "say --clocks go-on or machine; without it, time has passed in the same boot, and "
+			       "clocks go on where they stood elsewhere");
+}
+
 int cli_restore(const struct cli *cli, struct fsnap_error *err)
 {
 	struct progress progress = { 0 };
@@ -63,7 +75,8 @@ int cli_restore(const struct cli *cli, struct fsnap_error *err)
 	struct fsnap_restore_report report = { .size = sizeof(report) };
 
 	struct prefetch_choice choice;
-	if (parse_changed(cli->changed, &options.changed, err) < 0 || prefetch_choose(cli, &choice, err) < 0)
+	if (parse_changed(cli->changed, &options.changed, err) < 0 ||
+	    parse_clocks(cli->clocks, &options.clocks, err) < 0 || prefetch_choose(cli, &choice, err) < 0)
 		return -1;
 	options.prefetch = choice.which;
 	options.prefetch_rate = choice.rate;

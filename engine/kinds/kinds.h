@@ -257,6 +257,9 @@ uint64_t restore_mapped(struct restore *restore, pid_t tid, unsigned file_id, ui
 /* The workshop's descriptor for an image_file id, -1 while it is not made. */
 int restore_fd(struct restore *restore, unsigned file_id);
 
+/* The tree's time namespace, to be duplicated; -1: it is ours. */
+int restore_time_namespace(const struct restore *restore);
+
 /* Hands over the open file description of another file of the image that came into being along
  * with this one (the other end of a pair). The engine owns `fd` from here on, treats it as what
  * make() of that file had returned, and calls its connect(). */

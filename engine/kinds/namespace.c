@@ -58,14 +58,14 @@ static int namespace_save(const struct fd_view *fd, image_file *file, void *out,
 static int namespace_make(struct restore *restore, const image_file *file, const void *in,
 			  struct fsnap_error *err)
 {
-	(void)restore;
 	const image_file_namespace *state = in;
 	char path[64];
 	for (size_t i = 0; i < ENTRIES; i++) {
 		if (strcmp(state->name, entries[i].name))
 			continue;
 		snprintf(path, sizeof(path), "/proc/self/ns/%s", state->name);
-		int fd = open(path, O_RDONLY | O_CLOEXEC);
+		int own = strcmp(entries[i].type, "time") ? -1 : restore_time_namespace(restore);
+		int fd = own >= 0 ? fcntl(own, F_DUPFD_CLOEXEC, 0) : open(path, O_RDONLY | O_CLOEXEC);
 		return fd < 0 ? fail(err, FSNAP_E_RESTORE_STEP, errno, "file %u: %s", file->id, path) : fd;
 	}
 	return fail(err, FSNAP_E_IMAGE_CORRUPT, 0, "file %u: %s is no namespace", file->id, state->name);

@@ -238,6 +238,12 @@ int restore_remap(struct restore *restore, char **path, struct fsnap_error *err)
 	return 0;
 }
 
+int restore_time_namespace(const struct restore *restore)
+{
+	(void)restore;
+	return -1;
+}
+
 int restore_fd(struct restore *restore, unsigned id)
 {
 	return restore->saved->files[id - 1].made;
