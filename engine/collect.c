@@ -31,10 +31,12 @@ static int collect_registers(struct dump *dump, struct process *process, struct 
 		memcpy(task->image.regs.regs_val, &task->regs, sizeof(task->regs));
 		task->image.regs.regs_len = sizeof(task->regs);
 		sleeps_note(dump, task);
+		/* Bit 30 of a call's number: the x32 ABI. */
+		bool x32 = (int64_t)task->regs.orig_rax >= 0 && (task->regs.orig_rax & 0x40000000);
 		/* CS tells which instruction set the thread runs: 0x33 is 64-bit user code. */
-		if (task->regs.cs != 0x33) {
-			fail(err, FSNAP_E_UNSUPPORTED, 0, "process %d (%s) is a 32-bit program", process->pid,
-			     process->comm);
+		if (task->regs.cs != 0x33 || x32) {
+			fail(err, FSNAP_E_UNSUPPORTED, 0, "process %d (%s) is a 32-bit program%s", process->pid,
+			     process->comm, x32 ? " (x32)" : "");
 			return error_hint(err, "only 64-bit programs can be saved");
 		}
 	}

@@ -201,6 +201,9 @@ static int compile_zombie(struct restore *restore, const image_process *process,
 	creds_rebuild_task(&r);
 	plan_note(plans, "end as it had ended");
 	plan_call(plans, task, SYS_prctl, IMM(PR_SET_NAME), DATA(plans_data(plans, comm, strlen(comm) + 1, 1)));
+	if (WCOREDUMP(status))
+		restore_note(restore, "process %d had left a core dump; its status does not say so any more",
+			     process->pid);
 	if (WIFSIGNALED(status)) {
 		int signo = WTERMSIG(status);
 		uint64_t none = 0;
@@ -224,6 +227,7 @@ static int compile_process(struct restore *restore, const image_process *process
 	struct plans *plans = restore->plans;
 	uint32_t task = leader_task(restore, process);
 	struct rebuild r = rebuild_of(restore, process, 0);
+	r.forget = family_exit_signals(restore, process);
 	if (jobs_hold_sigchld(restore, process))
 		r.hold_sigchld = &restore->sigchld_data[process - restore->model.processes];
 	const image_mm *mm = model_mm(&restore->model, process->mm);

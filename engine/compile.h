@@ -33,6 +33,8 @@ int family_build(struct restore *restore, const image_process *process, struct f
 /* The group that has the terminal of this process' session. While descriptors of the workshop are there. */
 void family_foreground(struct restore *restore, const image_process *process);
 void family_await_zombies(struct restore *restore, const image_process *process);
+/* The exit signals of children that end while the tree is made: bit signo - 1. */
+uint64_t family_exit_signals(const struct restore *restore, const image_process *parent);
 /* Before anybody becomes, or ceases to be, a subreaper. */
 void family_await_orphans(struct restore *restore, const image_process *process);
 

@@ -325,6 +325,17 @@ void family_await_zombies(struct restore *restore, const image_process *parent)
 	}
 }
 
+uint64_t family_exit_signals(const struct restore *restore, const image_process *parent)
+{
+	const struct kin *kin = restore->family.kin;
+	uint64_t signals = 0;
+	size_t i = kin[parent - restore->model.processes].first_child;
+	for (; i != KIN_NONE; i = kin[i].next_child)
+		if (kin[i].zombie && kin[i].exit_signal > 0 && kin[i].exit_signal <= 64)
+			signals |= 1ull << (kin[i].exit_signal - 1);
+	return signals;
+}
+
 void family_await_orphans(struct restore *restore, const image_process *process)
 {
 	const struct family *family = &restore->family;

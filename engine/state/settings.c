@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <sys/personality.h>
 #include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <unistd.h>
 
 #include "engine/state/state.h"
@@ -12,6 +13,10 @@
 #ifndef PR_SET_IO_FLUSHER
 #define PR_SET_IO_FLUSHER 57
 #define PR_GET_IO_FLUSHER 58
+#endif
+
+#ifndef PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG
+#define PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG 0x4211 /* Linux 6.4 */
 #endif
 
 #define UNKNOWN 0xffffffffu /* the kernel is too old, or the caller (PR_GET_IO_FLUSHER) may not ask, nor set */
@@ -50,6 +55,27 @@ static unsigned *value_of(image_thread *image, const struct setting *setting)
 }
 
 /* --- dump ------------------------------------------------------------------------- */
+
+/* What would turn the agent's calls into signals, or its returns into faults. */
+int settings_collect_task(struct task_survey *survey, struct fsnap_error *err)
+{
+	struct {
+		uint64_t mode, selector, offset, length;
+	} dispatch = { 0 };
+	const struct task *task = survey->task;
+	const struct process *process = task->process;
+	if (ptrace(PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG, task->tid, sizeof(dispatch), &dispatch) == 0 &&
+	    dispatch.mode) {
+		fail(err, FSNAP_E_UNSUPPORTED, 0, "process %d (%s): thread %d dispatches system calls itself "
+		     "(PR_SET_SYSCALL_USER_DISPATCH)", process->pid, process->comm, task->tid);
+		return error_hint(err, "programs that emulate another system, as wine does, cannot be saved meanwhile");
+	}
+	if (!survey->status.shadow_stack)
+		return 0;
+	fail(err, FSNAP_E_UNSUPPORTED, 0, "process %d (%s): thread %d has a shadow stack", process->pid,
+	     process->comm, task->tid);
+	return error_hint(err, "start it with GLIBC_TUNABLES=glibc.cpu.hwcaps=-SHSTK");
+}
 
 void settings_ask_task(struct task_survey *task, struct plans *plans)
 {

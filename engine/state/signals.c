@@ -170,14 +170,24 @@ static const image_sigaction *find_action(const image_process *process, int sign
 	return NULL;
 }
 
+/* Children end during the restore, and each has its exit signal. Setting one to be ignored takes back what
+ * is pending (sigaction(2)). */
+static void forget(const struct rebuild *r)
+{
+	struct kernel_action ignore = { .handler = (uint64_t)(uintptr_t)SIG_IGN };
+	uint32_t data = plans_data(r->plans, &ignore, sizeof(ignore), 8);
+	plan_note(r->plans, "forget the signals of children that ended during the restore");
+	for (int signo = 1; signo <= N_SIGNALS; signo++)
+		if ((r->forget | BIT(SIGCHLD)) & BIT(signo) & ~(BIT(SIGKILL) | BIT(SIGSTOP)))
+			plan_call(r->plans, r->task, SYS_rt_sigaction, IMM(signo), DATA(data), IMM(0),
+				  IMM(MASK_SIZE));
+}
+
 /* All of them: what the restoring process catches or ignores, its children do at first. */
 static void rebuild_actions(const struct rebuild *r)
 {
 	uint32_t none = plans_data(r->plans, NULL, sizeof(struct kernel_action), 8);
-	/* Setting a signal to be ignored, which is SIGCHLD's default, takes back what is pending. */
-	plan_note(r->plans, "forget the signals of children that ended during the restore");
-	plan_call(r->plans, r->task, SYS_rt_sigaction, IMM(SIGCHLD), DATA(none), IMM(0),
-		  IMM(MASK_SIZE));
+	forget(r);
 	for (int signo = 1; signo <= N_SIGNALS; signo++) {
 		if (signo == SIGKILL || signo == SIGSTOP)
 			continue;

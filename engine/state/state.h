@@ -53,6 +53,7 @@ struct task_status {
 	uint64_t ignored, caught;	  /* of the process */
 	unsigned umask;
 	unsigned seccomp;		  /* 0 none, 1 strict, 2 filter */
+	bool shadow_stack;
 	unsigned filters;		  /* how many; 0 where the kernel does not say */
 	image_creds creds;		  /* but for securebits; moves into the image */
 };
@@ -137,6 +138,7 @@ struct rebuild { /* who is being rebuilt, and in which plan */
 	const image_thread *thread;
 	const image_mm *mm; /* NULL: of an ended process */
 	const struct inherited *self;
+	uint64_t forget; /* bit signo - 1: may have come of what the restore did, and is taken back */
 	uint32_t *hold_sigchld; /* not NULL: SIGCHLD gets no action yet; where the right one is, is noted */
 };
 
@@ -210,6 +212,7 @@ void identity_settle(const struct rebuild *r);	       /* after the creds of all 
 
 /* --- settings.c: what prctl(2) tells as one number ----------------------------------------------------- */
 
+int settings_collect_task(struct task_survey *task, struct fsnap_error *err); /* refuses what cannot be */
 void settings_ask_task(struct task_survey *task, struct plans *plans);
 void settings_answer_task(struct task_survey *task, const struct plans *plans, struct ctl *ctl);
 void settings_inherited(image_thread *self);

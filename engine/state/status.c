@@ -94,6 +94,8 @@ int status_parse(const char *text, struct task_status *status, struct fsnap_erro
 		const struct field *field = find_field(line, length);
 		if (field)
 			parse_numbers(colon + 1, field, status);
+		else if (length == 19 && !memcmp(line, "x86_Thread_features", 19))
+			status->shadow_stack = memmem(colon, strcspn(colon, "\n"), "shstk", 5) != NULL;
 		else if (length == 6 && !memcmp(line, "Groups", 6) &&
 			 parse_groups(colon + 1, &status->creds) < 0)
 			return fail(err, FSNAP_E_NOMEM, ENOMEM, "listing supplementary groups");

@@ -9,7 +9,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <stdint.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -99,12 +101,46 @@ static void stuck_vfork(void)
 	unlink("separate");
 }
 
+/* Windows programs under wine: system calls come back as SIGSYS unless a byte lets them pass. */
+static void dispatched(void)
+{
+	static char selector; /* SYSCALL_DISPATCH_FILTER_ALLOW */
+	keep(prctl(PR_SET_SYSCALL_USER_DISPATCH, PR_SYS_DISPATCH_ON, 0, 0, &selector));
+}
+
+/* A 64-bit program with a thread that runs in the 32-bit code segment: nothing else tells it apart. */
+static void *in_segment_32(void *code)
+{
+	struct {
+		uint32_t offset;
+		uint16_t segment;
+	} __attribute__((packed)) far = { (uint32_t)(uintptr_t)code, 0x23 };
+	close(open("separate", O_WRONLY | O_CREAT, 0644));
+	__asm__ volatile("ljmp *%0" : : "m"(far));
+	return NULL;
+}
+
+static void segment_32(void)
+{
+	char *code = mmap(NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC,
+			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
+	pthread_t thread;
+	keep(code == MAP_FAILED ? -1 : 0);
+	memcpy(code, "\xf3\x90\xeb\xfc", 4); /* pause; jmp back */
+	pthread_create(&thread, NULL, in_segment_32, code);
+	while (access("separate", F_OK) < 0)
+		usleep(1000);
+	unlink("separate");
+	usleep(10000);
+}
+
 static const struct {
 	const char *name;
 	void (*become)(void);
 } kinds[] = {
 	{ "shared_files", shared_files },	 { "shared_directory", shared_directory },
 	{ "thread_files", thread_files },	 { "thread_directory", thread_directory },
+	{ "dispatched", dispatched },		 { "segment_32", segment_32 },
 	{ "traced_inside", traced_inside },	 { "stuck_vfork", stuck_vfork },
 };
 
