@@ -41,18 +41,22 @@ int main(void)
 	struct sigevent event = { .sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR1,
 				  .sigev_value.sival_ptr = (void *)0x123456789a };
 	struct timespec patience = { .tv_sec = 5 };
-	char name[64], other[64];
+	char name[64], other[64], third[64];
 	sigset_t usr1;
 	sigemptyset(&usr1);
 	sigaddset(&usr1, SIGUSR1);
 	sigprocmask(SIG_BLOCK, &usr1, NULL);
 	snprintf(name, sizeof(name), "/fsnap-specimen-%d", getuid());
 	snprintf(other, sizeof(other), "/fsnap-removed-%d", getuid());
+	snprintf(third, sizeof(third), "/fsnap-nameless-%d", getuid());
 	mq_unlink(name);
 	mq_unlink(other);
+	mq_unlink(third);
 	mqd_t writer = MUST(mq_open(name, O_WRONLY | O_CREAT | O_EXCL | O_NONBLOCK, 0640, &attributes));
 	mqd_t reader = MUST(mq_open(name, O_RDONLY | O_NONBLOCK));
 	mqd_t removed = MUST(mq_open(other, O_RDWR | O_CREAT | O_EXCL | O_NONBLOCK, 0600, &attributes));
+	mqd_t nameless = MUST(mq_open(third, O_RDWR | O_CREAT | O_EXCL | O_NONBLOCK, 0600, &attributes));
+	MUST(mq_unlink(third)); /* named ones stay in the kernel with what is in them: this one cannot */
 	mqd_t notified = MUST(mq_open(other, O_RDONLY | O_NONBLOCK));
 	MUST(mq_unlink(other));
 	memset(large, 'l', sizeof(large) - 1);
@@ -72,6 +76,9 @@ int main(void)
 		MUST(mq_send(writer, "", 0, 0));
 		MUST(mq_send(writer, "high", 4, 7));
 		MUST(mq_send(writer, "for the child", 13, 9));
+		MUST(mq_send(nameless, "second", 6, 2));
+		MUST(mq_send(nameless, large, SIZE - 1, 5));
+		MUST(mq_send(nameless, "third", 5, 2));
 		MUST(mq_notify(notified, &event));
 		specimen_ready();
 		expect_ok("attributes", mq_getattr(writer, &seen));
@@ -92,6 +99,9 @@ int main(void)
 		expect_next(reader, "", 0);
 		expect_errno("no more", EAGAIN, mq_receive(reader, large, 0, NULL) < 0 && errno == EMSGSIZE ?
 							(errno = EAGAIN, -1) : 0);
+		expect_next(nameless, large, 5);
+		expect_next(nameless, "second", 2);
+		expect_next(nameless, "third", 2);
 		expect_errno("a reader does not write", EBADF, mq_send(reader, "x", 1, 0));
 		expect_errno("nor is the other one notified", EBUSY, mq_notify(removed, &event));
 		expect_ok("into the removed one", mq_send(removed, "there", 5, 3));

@@ -74,6 +74,9 @@ int main(void)
 	while (specimen_round()) {
 		int once = MUST(inotify_add_watch(notify, file, IN_MODIFY | IN_ONESHOT));
 		expect_int("a number after the last", next++, once);
+		MUST(inotify_rm_watch(notify, MUST(inotify_add_watch(notify, later, IN_CREATE))));
+		next++; /* used up */
+		events();
 		specimen_ready();
 		struct pollfd p = { .fd = notify, .events = POLLIN };
 		expect_int("nothing happened", 0, poll(&p, 1, 0));
@@ -92,6 +95,9 @@ int main(void)
 		expect_errno("the used-up watch", EINVAL, inotify_rm_watch(notify, wd_used));
 		expect_int("the same directory has its number", wd_directory,
 			   inotify_add_watch(notify, directory, IN_CREATE | IN_DELETE | IN_EXCL_UNLINK));
+		expect_int("the next number", next++, inotify_add_watch(notify, later, IN_CREATE));
+		MUST(inotify_rm_watch(notify, next - 1));
+		events();
 		expect_int("close-on-exec", FD_CLOEXEC, fcntl(notify, F_GETFD));
 	}
 	return specimen_end();

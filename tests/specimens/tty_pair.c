@@ -63,7 +63,7 @@ static void type(int master, const char *text)
 	sleep_ms(5); /* until the line discipline has it */
 }
 
-static struct pty lines, plain, full, locked, closed, stopped;
+static struct pty lines, plain, full, locked, closed, shut, stopped;
 static int fresh, lost;
 
 static void set_up(void)
@@ -90,6 +90,8 @@ static void set_up(void)
 	MUST(write(closed.slave, "last words", 10));
 	sleep_ms(5);
 	close(closed.slave);
+	shut = make();
+	close(shut.slave);
 	MUST(ioctl(full.slave, TIOCEXCL));
 	MUST(ioctl(locked.master, TIOCSPTLCK, &on));
 	stopped = make();
@@ -138,6 +140,7 @@ static void check_ends(void)
 	if (specimen_number() == 1)
 		expect_text("what was said before the slave was closed", "last words", gets_of(closed.master));
 	expect_text("then it is closed", "(error)", gets_of(closed.master));
+	expect_text("one that had nothing to say", "(error)", gets_of(shut.master));
 	expect_text("without its master it has ended", "", gets_of(lost));
 	expect_errno("and takes nothing", EIO, write(lost, "x", 1));
 }
