@@ -140,7 +140,8 @@ int pty_look(const struct fd_view *fd, image_file_pty *state, unsigned *slaves, 
 	uint64_t slave = master ? word(&look, master, TTY_LINK) : 0;
 	if (!slave)
 		return 1;
-	*slaves = half(&look, slave, TTY_COUNT);
+	unsigned count = half(&look, slave, TTY_COUNT);
+	*slaves = count ? count - 1 : 0; /* the pair itself counts as one: pty_common_install() */
 	state->stopped = byte(&look, slave, TTY_TCO_STOPPED) ? 2 : byte(&look, slave, TTY_STOPPED) ? 1 : 0;
 	if (state->packet && byte(&look, slave, TTY_STATUS))
 		dump_note(fd->dump, "what packet mode was about to tell about terminal %u is lost", state->index);

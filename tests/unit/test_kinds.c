@@ -324,6 +324,19 @@ static void terminal_with_its_master_comes_back_whole(void **state)
 	assert_int_equal(read(fds[0], line, sizeof(line)), 5);
 	assert_int_equal(write(fds[0], "shown", 5), 5);
 	assert_int_equal(read(fds[1], line, sizeof(line)), 5);
+	assert_string_equal(world.notes, "");
+}
+
+static void terminal_that_others_have_is_noted(void **state)
+{
+	(void)state;
+	int fds[2];
+	open_terminal(fds);
+	int other = open(ptsname(fds[1]), O_RDWR | O_NOCTTY);
+	check(world_save(2, fds));
+	if (dump_peek(&world))
+		assert_non_null(strstr(world.notes, "outside the tree"));
+	close(other);
 }
 
 /* --- event descriptors ---------------------------------------------------------------- */
@@ -506,6 +519,7 @@ int main(void)
 		in_world(fifo_keeps_content),
 		in_world(terminal_of_somebody_else_becomes_stdio),
 		in_world(terminal_with_its_master_comes_back_whole),
+		in_world(terminal_that_others_have_is_noted),
 		in_world(eventfd_keeps_count),
 		in_world(signalfd_keeps_its_set),
 		in_world(timerfd_goes_on_with_what_remained),
