@@ -2,21 +2,26 @@
  * specimen.c - what is dumped and restored while the clock runs.
  *
  *	specimen PAGE [--spin] [--memory MIB] [--children N]
+ *	         [--threads N] [--descriptors N] [--mappings N]
  *
  * Alone it is the tiny process: it sleeps. --memory gives it that much anonymous
  * memory, every 4 KiB page of it touched, different from all others and not
  * compressible. --children makes it a pre-forking server: it listens, and N
- * children wait in accept(2). With --spin it watches the clock without pause and
+ * children wait in accept(2). --threads, --descriptors (eventfds) and --mappings (of one
+ * page each) give it so many of them. With --spin it watches the clock without pause and
  * writes every moment in which it was not running to the file PAGE (page.h): what
  * a freeze is to the frozen, and when the first instruction after a restore ran.
  */
 #include <fcntl.h>
 #include <getopt.h>
 #include <netinet/in.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -84,6 +89,48 @@ static void take_children(int count)
 	}
 }
 
+static void *sleep_for_ever(void *unused)
+{
+	while (pause())
+		;
+	return unused;
+}
+
+static void take_threads(int count)
+{
+	pthread_attr_t attr;
+	pthread_t thread;
+
+	pthread_attr_init(&attr);
+	pthread_attr_setstacksize(&attr, 64 << 10);
+	while (count--)
+		must(!pthread_create(&thread, &attr, sleep_for_ever, NULL), "pthread_create");
+}
+
+static void take_descriptors(int count)
+{
+	struct rlimit limit;
+
+	must(!getrlimit(RLIMIT_NOFILE, &limit), "getrlimit");
+	limit.rlim_cur = limit.rlim_max;
+	must(!setrlimit(RLIMIT_NOFILE, &limit), "setrlimit");
+	while (count--)
+		must(eventfd(0, 0) >= 0, "eventfd");
+}
+
+/* Neighbours differ in what is allowed, or they would become one. */
+static void take_mappings(size_t count)
+{
+	char *area = mmap(NULL, count * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	must(area != MAP_FAILED, "mmap");
+	for (size_t i = 0; i < count; i++) {
+		area[i * 4096] = (char)i;
+		if (i % 2)
+			must(!mprotect(area + i * 4096, 4096, PROT_READ), "mprotect");
+	}
+}
+
 static void watch(struct page *page)
 {
 	uint64_t last = now_ns();
@@ -105,10 +152,13 @@ int main(int argc, char **argv)
 		{ "spin", no_argument, NULL, 's' },
 		{ "memory", required_argument, NULL, 'm' },
 		{ "children", required_argument, NULL, 'c' },
+		{ "threads", required_argument, NULL, 't' },
+		{ "descriptors", required_argument, NULL, 'd' },
+		{ "mappings", required_argument, NULL, 'v' },
 		{ 0 },
 	};
-	int option, spin = 0, children = 0;
-	size_t memory = 0;
+	int option, spin = 0, children = 0, threads = 0, descriptors = 0;
+	size_t memory = 0, mappings = 0;
 
 	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		if (option == 's')
@@ -117,6 +167,12 @@ int main(int argc, char **argv)
 			memory = strtoull(optarg, NULL, 0) << 20;
 		else if (option == 'c')
 			children = atoi(optarg);
+		else if (option == 't')
+			threads = atoi(optarg);
+		else if (option == 'd')
+			descriptors = atoi(optarg);
+		else if (option == 'v')
+			mappings = strtoull(optarg, NULL, 0);
 		else
 			return 2;
 	}
@@ -125,6 +181,12 @@ int main(int argc, char **argv)
 
 	if (memory)
 		take_memory(memory);
+	if (mappings)
+		take_mappings(mappings);
+	if (descriptors)
+		take_descriptors(descriptors);
+	if (threads)
+		take_threads(threads);
 	if (children)
 		take_children(children);
 	__atomic_store_n(&page->ready, 1, __ATOMIC_RELEASE);
