@@ -62,7 +62,7 @@ static void write_image(struct store *store)
 {
 	struct fsnap_error err = { 0 };
 	image_tree tree = { .root_pid = 4000, .comm = (char *)"one", .host = (char *)"", .writer = (char *)"",
-			    .hold = (char *)"" };
+			    .hold = (char *)"", .boot_id = (char *)"" };
 	image_machine machine = { .kernel = (char *)"" };
 	image_mapped mapped = { .id = 1, .identity = nowhere() };
 	image_mm mm = { .id = 1, .exe = 1, .vmas = { 1, &vma } };

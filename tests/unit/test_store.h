@@ -79,7 +79,7 @@ static inline int seed_fill(struct image_writer *writer, unsigned seed, uint64_t
 	char host[32];
 	snprintf(host, sizeof(host), "host-%u", seed);
 	image_tree tree = {.root_pid = (int)seed, .comm = "worker", .host = host, .writer = "test",
-			   .hold = ""};
+			   .hold = "", .boot_id = ""};
 	if (image_writer_put(writer, IMAGE_TREE, true, "tree", (xdrproc_t)xdr_image_tree, &tree,
 			     err) < 0)
 		return -1;
