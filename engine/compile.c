@@ -158,7 +158,22 @@ static struct rebuild rebuild_of(struct restore *restore, const image_process *p
 		.thread = &process->threads.threads_val[thread],
 		.mm = model_mm(&restore->model, process->mm),
 		.self = &restore->self,
+		.common_filters = restore->common_filters[process - restore->model.processes],
 	};
+}
+
+/* The first that may be done only while the tracer suspends filters. */
+static int share_filters(struct restore *restore, const struct rebuild *r, bool leader, struct fsnap_error *err)
+{
+	if (!r->common_filters)
+		return 0;
+	if (!leader)
+		plan_wait(restore->plans, r->task, BARRIER_FILTERS, restore->n_filtered);
+	else if (seccomp_rebuild_common(r, err) < 0)
+		return -1;
+	else
+		plan_post(restore->plans, r->task, BARRIER_FILTERS, 1);
+	return 0;
 }
 
 static void end_parked(struct restore *restore, uint32_t task, const struct rebuild *r, bool leader)
@@ -180,7 +195,7 @@ static int compile_thread(struct restore *restore, const image_process *process,
 	rebuild_task(&r);
 	settle_task_files(restore, process, r.thread->tid, r.task);
 	plan_park(restore->plans, r.task, 1);
-	if (rebuild_privileges(&r, err) < 0)
+	if (share_filters(restore, &r, false, err) < 0 || rebuild_privileges(&r, err) < 0)
 		return -1;
 	end_parked(restore, r.task, &r, false);
 	return 0;
@@ -276,7 +291,7 @@ static int compile_process(struct restore *restore, const image_process *process
 	arrive_files(restore, process, task, BARRIER_ARRIVED);
 	plan_park(plans, task, 1);
 	limits_rebuild(&r);
-	if (rebuild_privileges(&r, err) < 0)
+	if (share_filters(restore, &r, true, err) < 0 || rebuild_privileges(&r, err) < 0)
 		return -1;
 	end_parked(restore, task, &r, true);
 	if (process->leader_ended) {
@@ -296,7 +311,8 @@ static int number_tasks(struct restore *restore, struct fsnap_error *err)
 	const struct model *model = &restore->model;
 	restore->plans = plans_new();
 	restore->first_task = calloc(model->n_processes, sizeof(*restore->first_task));
-	if (!restore->plans || !restore->first_task)
+	restore->common_filters = calloc(model->n_processes, sizeof(*restore->common_filters));
+	if (!restore->plans || !restore->first_task || !restore->common_filters)
 		return fail(err, FSNAP_E_NOMEM, ENOMEM, "plans");
 	for (size_t i = 0; i < model->n_processes; i++) {
 		const image_process *process = &model->processes[i];
@@ -306,6 +322,8 @@ static int number_tasks(struct restore *restore, struct fsnap_error *err)
 		restore->first_task[i] = plans_task(restore->plans, process->pid, who);
 		if (process->zombie)
 			continue;
+		restore->common_filters[i] = seccomp_common(process);
+		restore->n_filtered += restore->common_filters[i] > 0;
 		restore->report->processes++;
 		restore->report->threads += process->threads.threads_len - process->leader_ended;
 		restore->n_leaving += process->leader_ended;

@@ -12,6 +12,7 @@ enum barrier {
 	BARRIER_ORPHANS,    /* orphans that have come to their parents */
 	BARRIER_PRIVILEGES, /* threads that have given up privileges */
 	BARRIER_BORN,	    /* processes that are complete */
+	BARRIER_FILTERS,    /* leaders that have installed filters for all their threads */
 	BARRIER_ARRIVED,    /* late files that are in place with their holders */
 };
 

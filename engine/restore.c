@@ -127,6 +127,7 @@ static void restore_end(struct restore *restore)
 			close(restore->ring_fd[i]);
 	free(restore->ring_fd);
 	free(restore->first_task);
+	free(restore->common_filters);
 	free(restore->stand_in_task);
 	free(restore->sigchld_data);
 	free(restore->sleep_data);

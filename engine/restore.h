@@ -81,6 +81,8 @@ struct restore {
 	uint32_t *stand_in_task; /* by stand-in */
 	uint32_t *sleep_data;	/* by task: a timespec of what remained of a sleep */
 	uint32_t *sigchld_data; /* by process: its action for SIGCHLD, see job_control.h */
+	unsigned *common_filters; /* by process: see state.h */
+	uint32_t n_filtered;	  /* processes that have some */
 	uint32_t n_parking;   /* tasks that will park: all but zombies */
 	uint32_t n_leaving;   /* of these, main threads that end then while others go on */
 	struct memory_source source;

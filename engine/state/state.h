@@ -140,6 +140,7 @@ struct rebuild { /* who is being rebuilt, and in which plan */
 	const struct inherited *self;
 	uint64_t forget; /* bit signo - 1: may have come of what the restore did, and is taken back */
 	uint32_t *hold_sigchld; /* not NULL: SIGCHLD gets no action yet; where the right one is, is noted */
+	unsigned common_filters; /* seccomp_common(): of these the leader has taken care */
 };
 
 void rebuild_first(const struct rebuild *r);
@@ -233,6 +234,9 @@ void rseq_rebuild_task(const struct rebuild *r);
 /* --- seccomp.c ------------------------------------------------------------------------------------------- */
 
 int seccomp_collect_task(struct task_survey *task, struct fsnap_error *err);
+/* How many of the oldest filters are equal in all threads: the leader installs them for all, before any other. */
+unsigned seccomp_common(const image_process *process);
+int seccomp_rebuild_common(const struct rebuild *r, struct fsnap_error *err);
 int seccomp_rebuild_task(const struct rebuild *r, struct fsnap_error *err);
 
 #endif

@@ -179,7 +179,7 @@ static void build_rebuild(struct plans *plans, const struct surveyed *from,
 {
 	struct fsnap_error err = { .code = FSNAP_E_OK };
 	struct rebuild r = { plans, plans_task(plans, 0, "the second child"), &from->process.image,
-			     &from->task.image, &from->process.mm, self, 0, NULL };
+			     &from->task.image, &from->process.mm, self, 0, NULL, 0 };
 	rebuild_first(&r);
 	rebuild_task(&r);
 	CHECK(rebuild_process(&r, &err));
@@ -431,7 +431,7 @@ static void timer_ids_can_be_counted_up_to(void **state)
 	image_process image = { .timers = { 2, timers } };
 	struct inherited self = { .timer_ids = false };
 	struct plans *plans = plans_new();
-	struct rebuild r = { plans, plans_task(plans, 0, "x"), &image, NULL, NULL, &self, 0, NULL };
+	struct rebuild r = { plans, plans_task(plans, 0, "x"), &image, NULL, NULL, &self, 0, NULL, 0 };
 	CHECK(timers_rebuild(&r, &err));
 	write_plans(plans);
 	pid_t pid = fork();
