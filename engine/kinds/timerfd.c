@@ -46,7 +46,7 @@ static bool parse(const char *info, image_file_timerfd *state)
 
 /*
  * A periodic timer that expired stands still until somebody asks: the kernel counts the periods
- * gone by only then. timerfd_gettime makes it count, which changes nothing a program can see.
+ * gone by only then. timerfd_gettime makes it count, which changes nothing a program can see. It may expire once more before it is read.
  */
 static bool parse_counted(const struct fd_view *fd, image_file_timerfd *state)
 {
@@ -63,6 +63,11 @@ static bool parse_counted(const struct fd_view *fd, image_file_timerfd *state)
 	return parse(info, state);
 }
 
+static bool stands_still(const image_file_timerfd *state)
+{
+	return state->interval_ns && !state->value_ns && state->ticks;
+}
+
 static bool is_wall_clock(const image_file_timerfd *state)
 {
 	return (state->clock == CLOCK_REALTIME || state->clock == CLOCK_REALTIME_ALARM) &&
@@ -75,8 +80,10 @@ static int timerfd_save(const struct fd_view *fd, image_file *file, void *out,
 	(void)file;
 	image_file_timerfd *state = out;
 	bool known = parse(fd->info, state);
-	if (known && state->interval_ns && !state->value_ns && state->ticks)
+	for (int i = 0; i < 3 && known && stands_still(state); i++)
 		known = parse_counted(fd, state);
+	if (known && stands_still(state))
+		state->value_ns = 1; /* its period is shorter than our look */
 	if (!known)
 		return refuse_fd(fd, err, "The kernel does not say when it expires: one with "
 					  "CONFIG_CHECKPOINT_RESTORE does.",
