@@ -167,7 +167,8 @@ int pages_add_run(struct dump *dump, const struct page_run *run, struct fsnap_er
 /* userfaults.c: userfaults_pages() looks at the pages of ranges that were added; userfaults_check() when all files are
  * saved: was the userfaultfd of each range among them? */
 void userfaults_forget(struct process *process);
-int userfaults_add(struct process *process, uint64_t start, uint64_t end, unsigned marks, struct fsnap_error *err);
+int userfaults_add(struct process *process, uint64_t start, uint64_t end, bool shared, unsigned marks,
+		   struct fsnap_error *err);
 int userfaults_pages(struct process *process, int pagemap, struct fsnap_error *err);
 int userfaults_check(const struct process *process, struct fsnap_error *err);
 

@@ -187,7 +187,7 @@ static int add_vma(struct dump *dump, struct process *process, struct procfs_map
 		vma->advice |= ADVICE_MAY_WRITE;
 	if (classify(dump, process, map, advice.marks, vma, err) < 0)
 		return -1;
-	if (userfaults_add(process, map->start, map->end, advice.marks, err) < 0)
+	if (userfaults_add(process, map->start, map->end, map->shared, advice.marks, err) < 0)
 		return -1;
 	if (vma->kind == VMA_SYSV && !(vma->advice & ADVICE_MAY_WRITE))
 		vma->advice |= ADVICE_READONLY;

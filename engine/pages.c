@@ -161,9 +161,9 @@ static int scan_range(struct dump *dump, struct process *process, int pagemap, u
 static bool is_watched(const struct process *process, const image_vma *vma, u_int *next)
 {
 	const struct userfaults *faults = &process->userfaults;
-	while (*next < faults->n_ranges && faults->ranges[*next].end <= vma->start)
+	while (*next < faults->n_ranges && faults->ranges[*next].watch.end <= vma->start)
 		++*next;
-	return *next < faults->n_ranges && faults->ranges[*next].start < vma->end;
+	return *next < faults->n_ranges && faults->ranges[*next].watch.start < vma->end;
 }
 
 /* The whole address space: mappings with a rule of their own, among them large anonymous ones, one by one;

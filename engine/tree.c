@@ -79,7 +79,6 @@ void process_free(struct process *process)
 	xdr_free((xdrproc_t)xdr_image_thread, (char *)&process->ended);
 	free(process->advice);
 	free(process->userfaults.ranges);
-	free(process->userfaults.claimed);
 	free(process->userfaults.protected);
 	free(process->userfaults.present);
 	tdestroy(process->locks_known, free);

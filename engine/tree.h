@@ -60,8 +60,11 @@ struct advice { /* what madvise(2) and others said about a mapping */
 
 /* Ranges registered with userfaultfds, and what the page tables say of them. */
 struct userfaults {
-	image_watch *ranges;
-	bool *claimed; /* the userfaultfd of this range was found */
+	struct userfault_range {
+		image_watch watch;
+		bool shared;  /* memory that others may have, too */
+		bool claimed; /* its userfaultfd was found */
+	} *ranges;
 	u_int n_ranges;
 	image_span *protected; /* write-protected by one */
 	u_int n_protected;

@@ -18,45 +18,42 @@ void userfaults_forget(struct process *process)
 	process->userfaults.n_ranges = process->userfaults.n_protected = process->userfaults.n_present = 0;
 }
 
-int userfaults_add(struct process *process, uint64_t start, uint64_t end, unsigned marks, struct fsnap_error *err)
+int userfaults_add(struct process *process, uint64_t start, uint64_t end, bool shared, unsigned marks,
+		   struct fsnap_error *err)
 {
 	struct userfaults *faults = &process->userfaults;
-	image_watch range = { start, end, 0 };
+	struct userfault_range range = { { start, end, 0 }, shared, false };
 	if (marks & MARK_WATCHED_MISSING)
-		range.mode |= UFFDIO_REGISTER_MODE_MISSING;
+		range.watch.mode |= UFFDIO_REGISTER_MODE_MISSING;
 	if (marks & MARK_WATCHED_WRITES)
-		range.mode |= UFFDIO_REGISTER_MODE_WP;
+		range.watch.mode |= UFFDIO_REGISTER_MODE_WP;
 	if (marks & MARK_WATCHED_MINOR)
-		range.mode |= UFFDIO_REGISTER_MODE_MINOR;
-	if (range.mode == 0)
+		range.watch.mode |= UFFDIO_REGISTER_MODE_MINOR;
+	if (range.watch.mode == 0)
 		return 0;
-	image_watch *ranges = grow(faults->ranges, faults->n_ranges, sizeof(*ranges), err);
+	struct userfault_range *ranges = grow(faults->ranges, faults->n_ranges, sizeof(*ranges), err);
 	if (!ranges)
 		return -1;
 	faults->ranges = ranges;
-	bool *claimed = grow(faults->claimed, faults->n_ranges, sizeof(*claimed), err);
-	if (!claimed)
-		return -1;
-	faults->claimed = claimed;
-	claimed[faults->n_ranges] = false;
 	ranges[faults->n_ranges++] = range;
 	return 0;
 }
 
 /* Which pages of a range are write-protected; of shared memory, whose content does not tell, which are mapped. */
-static int look_at(struct process *process, int pagemap, const image_watch *range, struct fsnap_error *err)
+static int look_at(struct process *process, int pagemap, const struct userfault_range *range,
+		   struct fsnap_error *err)
 {
 	struct userfaults *faults = &process->userfaults;
 	uint64_t entries[1024];
-	for (uint64_t at = range->start; at < range->end;) {
-		uint64_t n = (range->end - at) / STORE_PAGE < 1024 ? (range->end - at) / STORE_PAGE : 1024;
+	for (uint64_t at = range->watch.start, end = range->watch.end; at < end;) {
+		uint64_t n = (end - at) / STORE_PAGE < 1024 ? (end - at) / STORE_PAGE : 1024;
 		if (pread(pagemap, entries, n * 8, (off_t)(at / STORE_PAGE * 8)) != (ssize_t)(n * 8))
 			return fail(err, FSNAP_E_SYSTEM, errno, "process %d (%s): pagemap", process->pid,
 				    process->comm);
 		for (uint64_t i = 0; i < n; i++, at += STORE_PAGE)
 			if ((entries[i] & ENTRY_PROTECTED &&
 			     pages_add_span(&faults->n_protected, &faults->protected, at, at + STORE_PAGE, err) < 0) ||
-			    (entries[i] & ENTRY_PRESENT &&
+			    (range->shared && entries[i] & ENTRY_PRESENT &&
 			     pages_add_span(&faults->n_present, &faults->present, at, at + STORE_PAGE, err) < 0))
 				return -1;
 	}
@@ -74,8 +71,8 @@ int userfaults_pages(struct process *process, int pagemap, struct fsnap_error *e
 int userfaults_check(const struct process *process, struct fsnap_error *err)
 {
 	for (u_int i = 0; i < process->userfaults.n_ranges; i++) {
-		const image_watch *range = &process->userfaults.ranges[i];
-		if (process->userfaults.claimed[i])
+		const image_watch *range = &process->userfaults.ranges[i].watch;
+		if (process->userfaults.ranges[i].claimed)
 			continue;
 		fail(err, FSNAP_E_UNSUPPORTED, 0,
 		     "process %d (%s): mapping %lx-%lx: a userfaultfd that another process holds is registered for it",

@@ -200,16 +200,20 @@ int memory_fill(struct plans *plans, uint32_t task, const struct memory_source *
 	return 0;
 }
 
-/* Small pages first, in memory that is not to have huge ones yet: the first of them would bring a huge page
- * of zeroes. Advising only parts would not do: the kernel would not make one mapping of them again. */
+/* Small pages first, in memory that is not to have huge ones yet, whatever the system's setting: the first of
+ * them would bring a huge page of zeroes, and what a userfaultfd is to find missing would be there. Advising only parts would not do: the kernel would not make one mapping of them again. */
 static int fill_in_order(struct plans *plans, uint32_t task, const struct memory_source *source,
 			 const image_mm *mm, const struct page_run *runs, size_t n, struct fsnap_error *err)
 {
 	struct memory_division division;
 	if (memory_divide(mm, runs, n, &division, err) < 0)
 		return -1;
+	plan_note(plans, "no huge pages yet");
+	plan_call(plans, task, SYS_prctl, IMM(PR_SET_THP_DISABLE), IMM(1));
 	memory_expect_small(plans, task, mm);
 	int result = memory_fill(plans, task, source, division.small, division.n_small, err);
+	plan_note(plans, "huge pages now");
+	plan_call(plans, task, SYS_prctl, IMM(PR_SET_THP_DISABLE), IMM(0));
 	memory_expect_huge(plans, task, mm);
 	if (result == 0)
 		result = memory_fill(plans, task, source, division.huge, division.n_huge, err);

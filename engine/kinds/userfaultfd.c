@@ -104,7 +104,7 @@ static int take_spans(const image_watch *range, const image_span *from, u_int n,
 
 static int take_range(image_file_userfaultfd *state, const struct userfaults *faults, u_int index)
 {
-	const image_watch *range = &faults->ranges[index];
+	const image_watch *range = &faults->ranges[index].watch;
 	image_watch *more = append(state->watches.watches_val, state->watches.watches_len, sizeof(*more));
 	if (!more)
 		return -1;
@@ -132,12 +132,12 @@ static int userfaultfd_save_links(struct dump *dump, image_file *file, void *out
 		return fail(err, FSNAP_E_PERMISSION, errno, "process %d (%s): descriptor %d", process->pid,
 			    process->comm, number);
 	for (u_int i = 0; i < faults->n_ranges; i++) {
-		const image_watch *range = &faults->ranges[i];
+		const image_watch *range = &faults->ranges[i].watch;
 		struct uffdio_register again = { .range = { range->start, range->end - range->start },
 						 .mode = range->mode };
-		if (faults->claimed[i] || ioctl(fd, UFFDIO_REGISTER, &again) < 0)
+		if (faults->ranges[i].claimed || ioctl(fd, UFFDIO_REGISTER, &again) < 0)
 			continue;
-		faults->claimed[i] = true;
+		faults->ranges[i].claimed = true;
 		if (take_range(state, faults, i) < 0)
 			return fail(err, FSNAP_E_NOMEM, ENOMEM, "%s", file->label);
 	}

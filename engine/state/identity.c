@@ -126,15 +126,10 @@ static void write_own(const struct rebuild *r, const char *path, const char *for
 void identity_first(const struct rebuild *r)
 {
 	const image_process *process = r->process, *self = &r->self->process;
-	unsigned thp = process->thp_disable;
 	if (process->oom_score_adj != self->oom_score_adj)
 		write_own(r, "/proc/self/oom_score_adj", "%ld", process->oom_score_adj);
 	if (process->coredump_filter != self->coredump_filter)
 		write_own(r, "/proc/self/coredump_filter", "%#lx", process->coredump_filter);
-	plan_note(r->plans, "transparent huge pages");
-	if (thp != self->thp_disable) /* bit 0: disabled; above: PR_THP_DISABLE_* flags */
-		plan_call(r->plans, r->task, SYS_prctl, IMM(PR_SET_THP_DISABLE), IMM(thp & 1),
-			  IMM(thp & ~1u));
 }
 
 void identity_rebuild(const struct rebuild *r)
@@ -144,6 +139,13 @@ void identity_rebuild(const struct rebuild *r)
 	plan_note(r->plans, "child subreaper");
 	if (r->process->subreaper)
 		plan_call(r->plans, r->task, SYS_prctl, IMM(PR_SET_CHILD_SUBREAPER), IMM(1));
+	/* Memory has been filled with and without (restorer/memory.c), and left with them. Bit 0: disabled; above:
+	 * PR_THP_DISABLE_* flags. */
+	unsigned thp = r->process->thp_disable;
+	plan_note(r->plans, "transparent huge pages");
+	if (thp)
+		plan_call(r->plans, r->task, SYS_prctl, IMM(PR_SET_THP_DISABLE), IMM(thp & 1),
+			  IMM(thp & ~1u));
 }
 
 void identity_rebuild_task(const struct rebuild *r)
