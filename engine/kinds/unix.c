@@ -39,20 +39,6 @@ static bool error_waits(int fd)
 	return poll(&poll_fd, 1, 0) > 0 && (poll_fd.revents & POLLERR);
 }
 
-static int save_waiting(struct unix_scratch *scratch, image_file_unix *state, struct fsnap_error *err)
-{
-	size_t n;
-	const struct unix_facts *waiting = unix_waiting(scratch, state->ino, &n);
-	if (!n)
-		return 0;
-	if (!(state->waiting.waiting_val = calloc(n, sizeof(u_quad_t))))
-		return no_memory(err);
-	state->waiting.waiting_len = (unsigned)n;
-	for (size_t i = 0; i < n; i++)
-		state->waiting.waiting_val[i] = waiting[i].peer;
-	return 0;
-}
-
 static void save_state(const struct fd_view *fd, const struct unix_facts *facts,
 		       struct unix_scratch *scratch, image_file_unix *state)
 {
@@ -107,13 +93,14 @@ static int save_maker(const struct fd_view *fd, image_maker *maker, struct fsnap
 		       : (maker->groups.groups_len /= (unsigned)sizeof(gid_t), 0);
 }
 
-/* What was sent lies in a socket that has no descriptor before accept(2): nothing reads from there. */
-static int check_waiting(const struct fd_view *fd, image_file_unix *state, struct fsnap_error *err)
+/* What was sent lies in a socket that has no descriptor before accept(2): see unix_waiting.c. */
+static int save_client(const struct fd_view *fd, void **slot, image_file_unix *state, struct fsnap_error *err)
 {
 	int sent = 0;
-	if (ioctl(fd->dup, SIOCOUTQ, &sent) == 0 && sent)
-		return refuse_fd(fd, err, "Dump when the connection has been accepted.",
-				 "data sent on a connection that is not accepted yet");
+	struct unix_facts *facts = unix_facts_of(slot, state->ino, err);
+	if (!facts)
+		return -1;
+	facts->sent = ioctl(fd->dup, SIOCOUTQ, &sent) == 0 && sent;
 	/* Nobody is told before accept(2) who has connected: we take it that it is who holds the socket. */
 	return maker_of(fd, &state->maker, err);
 }
@@ -137,38 +124,21 @@ static int unix_save(const struct fd_view *fd, image_file *file, void *out,
 			  &state->options.options_val, err) < 0)
 		return -1;
 	if (state->state == UNIX_LISTENING)
-		return save_waiting(scratch, state, err);
-	if (state->state == UNIX_WAITING && check_waiting(fd, state, err) < 0)
+		return unix_save_waiting(scratch, state, err);
+	if (state->state == UNIX_WAITING && save_client(fd, slot, state, err) < 0)
 		return -1;
 	return unix_save_queue(fd, state, err);
 }
 
 /* --- dump: when all are known ---------------------------------------------------------- */
 
-static void note_backlog(struct dump *dump, struct unix_scratch *scratch, image_file_unix *listener)
-{
-	unsigned kept = 0;
-	for (unsigned i = 0; i < listener->waiting.waiting_len; i++) {
-		u_quad_t client = listener->waiting.waiting_val[i];
-		if (!client)
-			dump_note(dump, "a connection that its client has closed before it was accepted "
-					"will be one that nothing was sent on");
-		if (client && !unix_saved_as(scratch, client))
-			dump_note(dump, "connections of other processes that wait to be accepted are "
-					"not in the image");
-		else
-			listener->waiting.waiting_val[kept++] = client;
-	}
-	listener->waiting.waiting_len = kept;
-}
-
 static int unix_save_links(struct dump *dump, image_file *file, void *out, struct fsnap_error *err)
 {
 	image_file_unix *state = out;
 	struct unix_scratch *scratch = *dump_scratch(dump, &kind_unix);
 	if (state->state == UNIX_LISTENING)
-		note_backlog(dump, scratch, state);
-	if (state->state == UNIX_LISTENING || state->state == UNIX_SINGLE || !state->peer ||
+		return unix_settle_waiting(dump, scratch, file, state, err);
+	if (state->state == UNIX_SINGLE || !state->peer ||
 	    unix_saved_as(scratch, state->peer))
 		return 0;
 	if (state->type == SOCK_DGRAM && state->remote.remote_len)
@@ -313,7 +283,7 @@ const struct file_kind kind_unix = {
 	.name = "unix",
 	.keeps = "pairs and connections within the tree with what waits in them, descriptors under way "
 		 "included; listeners with who waits there; datagram sockets; credentials, options",
-	.refuses = "an end outside the tree, data before accept",
+	.refuses = "an end outside the tree; data sent before accept, where the kernel does not let us look",
 	.shown_by = "socket_pair* socket_unix_*",
 	.xdr = (xdrproc_t)xdr_image_file_unix,
 	.key = unix_key,

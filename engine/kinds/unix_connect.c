@@ -522,6 +522,8 @@ int unix_refill_backlog(struct restore *restore, struct unix_bench *bench, struc
 				       .second = client ? &client->state->maker : &nobody};
 	}
 	int result = for_runs(restore, bench, jobs, n, by_second, waiting_run, err);
+	for (size_t i = 0; i < n && result == 0; i++)
+		result = unix_fill_early(restore, listener, (unsigned)i, jobs[i].fds[0], err);
 	close_gone(jobs, n);
 	if (result < 0 || backlog_of(state) == state->backlog)
 		return result;

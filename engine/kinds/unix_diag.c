@@ -174,6 +174,12 @@ unsigned unix_saved_as(struct unix_scratch *scratch, uint64_t ino)
 	return facts ? facts->file : 0;
 }
 
+bool unix_has_sent(struct unix_scratch *scratch, uint64_t ino)
+{
+	const struct unix_facts *facts = find(scratch, UNIX_FACTS_SOCKET, ino);
+	return facts && facts->sent;
+}
+
 uint32_t unix_waits_at(struct unix_scratch *scratch, uint64_t ino)
 {
 	const struct unix_facts *facts = find(scratch, UNIX_FACTS_WAITS, ino);

@@ -153,6 +153,25 @@ int unix_fill_stream(struct restore *restore, struct unix_end *end, int sender, 
 	return sys ? fill_failed(end, sys, err) : 0;
 }
 
+int unix_fill_early(struct restore *restore, struct unix_end *listener, unsigned place, int sender,
+		    struct fsnap_error *err)
+{
+	const image_file_unix *state = listener->state;
+	for (unsigned i = 0; i < state->early.early_len; i++) {
+		const image_early *early = &state->early.early_val[i];
+		image_file_unix alone = {.queue = {1, (image_message *)&early->message}};
+		if (early->place != place)
+			continue;
+		int before, widened = widen(sender, &alone, &before);
+		int sys = send_message(restore, &early->message, sender, NULL, 0);
+		if (widened)
+			narrow(sender, before);
+		if (sys)
+			return fill_failed(listener, sys, err);
+	}
+	return 0;
+}
+
 /* --- datagrams to a name -------------------------------------------------------------------- */
 
 /* A socket of that name which nobody has any more, or never had in our tree: the name is what the

@@ -4,6 +4,7 @@
  *	unix.c		the kind; the dump half
  *	unix_diag.c	what the kernel says about all of them
  *	unix_queue.c	what waits in one, looked at
+ *	unix_waiting.c	who waits to be accepted, and what he has sent
  *	unix_name.c	names, saved and bound again
  *	unix_bench.c	the restore half: every socket of the image, found by inode or name
  *	unix_connect.c	connections, made by whom they were made
@@ -35,6 +36,7 @@ struct unix_facts {
 	unsigned file;	   /* image_file it was saved as, 0: not yet */
 	uint8_t shutdown;
 	bool listening;
+	bool sent; /* waits to be accepted and has sent something */
 };
 
 /* All of a dump's scratch for this kind, in one block; facts are sorted by what they are about. */
@@ -51,6 +53,9 @@ struct unix_facts *unix_facts_of(void **slot, uint64_t ino, struct fsnap_error *
 /* The image_file of a socket, 0: not saved. */
 unsigned unix_saved_as(struct unix_scratch *scratch, uint64_t ino);
 
+/* Of one that waits to be accepted, and is saved: has it sent something? */
+bool unix_has_sent(struct unix_scratch *scratch, uint64_t ino);
+
 /* The listener at which a socket waits to be accepted, 0: at none. */
 uint32_t unix_waits_at(struct unix_scratch *scratch, uint64_t ino);
 
@@ -61,6 +66,14 @@ const struct unix_facts *unix_waiting(struct unix_scratch *scratch, uint64_t lis
 
 /* queue: messages with their bytes, senders, credentials and descriptors. */
 int unix_save_queue(const struct fd_view *fd, image_file_unix *state, struct fsnap_error *err);
+
+/* --- unix_waiting.c --------------------------------------------------------------- */
+
+/* waiting of a listener: everybody; and, when all are saved, those that are in the image, with what
+ * they have sent. */
+int unix_save_waiting(struct unix_scratch *scratch, image_file_unix *listener, struct fsnap_error *err);
+int unix_settle_waiting(struct dump *dump, struct unix_scratch *scratch, const image_file *file,
+			image_file_unix *listener, struct fsnap_error *err);
 
 /* --- unix_name.c: addresses ------------------------------------------------------ */
 
@@ -162,6 +175,10 @@ int unix_refill_backlog(struct restore *restore, struct unix_bench *bench, struc
 
 /* Sends what is recorded for `end` through `sender`, its peer. */
 int unix_fill_stream(struct restore *restore, struct unix_end *end, int sender, struct fsnap_error *err);
+
+/* Sends what somebody at `place` in a listener's backlog had sent before it was accepted. */
+int unix_fill_early(struct restore *restore, struct unix_end *listener, unsigned place, int sender,
+		    struct fsnap_error *err);
 
 /* Each datagram is sent to the name of `end`, by the socket that sent it if the image has that, else
  * by one of the same name. */
