@@ -129,13 +129,14 @@ static int got_memfd(struct placed *placed, int64_t fd, struct fsnap_error *err)
 	return fail(err, FSNAP_E_SYSTEM, errno, "control memory");
 }
 
+/* A process may have denied itself to make memory executable (PR_SET_MDWE), but may make it so no more. */
 static bool mmap_arguments(struct placed *placed)
 {
-	return set_args(placed, 0, placed->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE,
+	return set_args(placed, 0, placed->size, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_POPULATE,
 			(uint64_t)placed->remote_memfd);
 }
 
-/* The agent's text and what it will read; then the text may become executable. */
+/* The agent's text and what it will read, written through our mapping. */
 static int got_mapping(struct placed *placed, int64_t base, struct fsnap_error *err)
 {
 	struct ctl *ctl = placed_ctl(placed);
@@ -152,15 +153,15 @@ static int got_mapping(struct placed *placed, int64_t base, struct fsnap_error *
 	return 0;
 }
 
-static bool text_arguments(struct placed *placed)
+static bool data_arguments(struct placed *placed)
 {
-	return set_args(placed, placed->base, AGENT_TEXT, PROT_READ | PROT_EXEC, 0, 0);
+	return set_args(placed, placed->base + AGENT_TEXT, placed->size - AGENT_TEXT, PROT_READ | PROT_WRITE, 0, 0);
 }
 
 static const struct stage way_in[] = {
 	{ "memfd_create", SYS_memfd_create, memfd_arguments, got_memfd },
 	{ "mmap", SYS_mmap, mmap_arguments, got_mapping },
-	{ "mprotect", SYS_mprotect, text_arguments, NULL },
+	{ "mprotect", SYS_mprotect, data_arguments, NULL },
 };
 
 /* --- out ------------------------------------------------------------------------------- */

@@ -1,9 +1,9 @@
 /*
  * future.c - what a program has said about all of its memory, that to come included:
- * mlockall(MCL_FUTURE), prctl(PR_SET_MEMORY_MERGE), and the protection keys it may use.
+ * mlockall(MCL_FUTURE), prctl(PR_SET_MEMORY_MERGE), prctl(PR_SET_MDWE), and the protection keys it may use.
  *
- * Of these only the second can be asked for.  The first is tried on a page mapped for
- * the purpose, the third on an address where nothing can be.
+ * Of these only the second and third can be asked for.  The first is tried on a page mapped for
+ * the purpose, the last on an address where nothing can be.
  */
 #include <linux/prctl.h>
 #include <sys/mman.h>
@@ -15,6 +15,11 @@
 #ifndef PR_SET_MEMORY_MERGE /* Linux 6.4 */
 #define PR_SET_MEMORY_MERGE 67
 #define PR_GET_MEMORY_MERGE 68
+#endif
+
+#ifndef PR_SET_MDWE /* Linux 6.3 */
+#define PR_SET_MDWE 65
+#define PR_GET_MDWE 66
 #endif
 
 #define PAGE 4096
@@ -70,6 +75,10 @@ void future_ask(struct survey *survey, struct plans *plans)
 	plan_call(plans, plan, SYS_prctl, IMM(PR_GET_MEMORY_MERGE));
 	plan_accept_any(plans);
 	asks->merge_any = plan_result(plans);
+	plan_note(plans, "ask whether memory can become executable");
+	plan_call(plans, plan, SYS_prctl, IMM(PR_GET_MDWE));
+	plan_accept_any(plans);
+	asks->mdwe = plan_result(plans);
 }
 
 /* EAGAIN: nothing more can be locked, so new memory was to be. */
@@ -89,6 +98,8 @@ void future_answer(struct survey *survey, const struct plans *plans, struct ctl 
 	const struct process_asks *asks = &survey->asks;
 	image_mm *mm = &survey->process->mm;
 	mm->lock_future = locking(asks, plans, ctl);
+	int64_t mdwe = plans_slot(plans, ctl, asks->mdwe);
+	mm->mdwe = mdwe > 0 ? (unsigned)mdwe : 0;
 	mm->merge_any = plans_slot(plans, ctl, asks->merge_any) == 1;
 	for (unsigned key = 1; have_keys() && key < PROTECTION_KEYS; key++)
 		if (plans_slot(plans, ctl, asks->pkeys[key]) == -ENOMEM)
@@ -114,11 +125,30 @@ static void merge(const struct rebuild *r)
 	}
 }
 
+/* Nothing is made executable any more: all of that has been. */
+static void deny_write_execute(const struct rebuild *r)
+{
+	if (!r->mm->mdwe)
+		return;
+	plan_note(r->plans, "memory to come cannot become executable");
+	plan_call(r->plans, r->task, SYS_prctl, IMM(PR_SET_MDWE), IMM(r->mm->mdwe));
+}
+
 void future_rebuild(const struct rebuild *r)
 {
 	merge(r);
+	deny_write_execute(r);
 	if (!r->mm->lock_future)
 		return;
 	plan_note(r->plans, "memory to come is locked");
 	plan_call(r->plans, r->task, SYS_mlockall, IMM(r->mm->lock_future));
+}
+
+/* It cannot be taken back, and is inherited. */
+int future_allowed(struct fsnap_error *err)
+{
+	if (prctl(PR_GET_MDWE, 0, 0, 0, 0) <= 0)
+		return 0;
+	fail(err, FSNAP_E_PERMISSION, 0, "fsnap itself may not make memory executable (PR_SET_MDWE)");
+	return error_hint(err, "run it without, e.g. not from a service with MemoryDenyWriteExecute=yes");
 }

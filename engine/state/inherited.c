@@ -84,7 +84,7 @@ int inherited_collect(struct inherited *self, struct fsnap_error *err)
 				0) >= 0;
 	collect_rseq(self);
 	cleanup_fd int proc = open("/proc/self", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (collect_status(self, err) < 0 || collect_limits(self, err) < 0 ||
+	if (future_allowed(err) < 0 || collect_status(self, err) < 0 || collect_limits(self, err) < 0 ||
 	    sched_inherited(&self->thread.sched, err) < 0 ||
 	    identity_read(proc, &self->process, err) < 0) {
 		inherited_free(self);

@@ -93,7 +93,7 @@ struct process_asks {
 	uint32_t dumpable;	/* slot */
 	uint32_t subreaper;	/* data: int */
 	uint32_t thp_disable;	/* slot */
-	uint32_t new_page, dontneed, merge_any; /* slots */
+	uint32_t new_page, dontneed, merge_any, mdwe; /* slots */
 	uint32_t resident;	/* data: a byte of mincore(2) */
 	uint32_t pkeys[PROTECTION_KEYS]; /* slots, by key */
 };
@@ -223,6 +223,7 @@ void settings_rebuild_task(const struct rebuild *r);
 
 void future_ask(struct survey *survey, struct plans *plans);
 void future_answer(struct survey *survey, const struct plans *plans, struct ctl *ctl);
+int future_allowed(struct fsnap_error *err); /* is the restoring process one that can do so? */
 void future_rebuild(const struct rebuild *r); /* all memory is there; protection keys came with it */
 
 /* --- rseq.c: restartable sequences -------------------------------------------------------------------- */
