@@ -118,14 +118,14 @@ void memory_map(struct plans *plans, uint32_t task, const struct memory_source *
 	map_vma(plans, task, source, vma, false);
 }
 
-/* prctl(PR_SET_VMA): names a program gave its anonymous memory. */
+/* prctl(PR_SET_VMA): names a program gave its anonymous memory, private or shared. */
 static void name_vma(struct plans *plans, uint32_t task, const image_vma *vma)
 {
-	static const char mark[] = "[anon:";
-	size_t length = strlen(vma->name);
-	if (strncmp(vma->name, mark, sizeof(mark) - 1) != 0 || length < sizeof(mark))
+	bool named = strncmp(vma->name, "[anon:", 6) == 0 || strncmp(vma->name, "[anon_shmem:", 12) == 0;
+	const char *begin = named ? strchr(vma->name, ':') + 1 : NULL, *end = strrchr(vma->name, ']');
+	if (!named || !end || end < begin)
 		return;
-	cleanup_free char *name = strndup(vma->name + sizeof(mark) - 1, length - sizeof(mark));
+	cleanup_free char *name = strndup(begin, (size_t)(end - begin));
 	if (!name)
 		return;
 	plan_call(plans, task, SYS_prctl, IMM(PR_SET_VMA), IMM(PR_SET_VMA_ANON_NAME), IMM(vma->start),
