@@ -200,8 +200,9 @@ int memory_fill(struct plans *plans, uint32_t task, const struct memory_source *
 	return 0;
 }
 
-/* Small pages first, in memory that is not to have huge ones yet, whatever the system's setting: the first of
- * them would bring a huge page of zeroes, and what a userfaultfd is to find missing would be there. Advising only parts would not do: the kernel would not make one mapping of them again. */
+/* Small pages first, in memory that is not to have huge ones yet, whatever the system's setting: the first
+ * of them would bring a huge page of zeroes, and what a userfaultfd is to find missing would be there.
+ * Advising only parts would not do: the kernel would not make one mapping of them again. */
 static int fill_in_order(struct plans *plans, uint32_t task, const struct memory_source *source,
 			 const image_mm *mm, const struct page_run *runs, size_t n, struct fsnap_error *err)
 {
