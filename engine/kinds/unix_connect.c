@@ -16,103 +16,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "engine/errand.h"
-#include "engine/kinds/unix_parts.h"
+#include "engine/kinds/unix_job.h"
 #include "engine/kinds/values.h"
 #include "store/scope.h"
-
-/* A connection or a listener to be made. */
-struct job {
-	struct unix_end *client, *server; /* NULL: it had been closed. A pair has no roles, a listener only itself */
-	const image_maker *first;	  /* who listened, or made the pair */
-	const image_maker *second;	  /* who connected */
-	int type;
-	struct unix_address name; /* of the listener; empty: a pair */
-	int listener;
-	int fds[2]; /* client, server */
-	int sys;    /* errno of what failed, 0: nothing */
-};
-
-/* What one errand does. */
-struct batch {
-	struct job *jobs;
-	size_t n;
-};
-
-/* --- who --------------------------------------------------------------------------------- */
-
-static int compare_makers(const image_maker *a, const image_maker *b)
-{
-	if (a->pid != b->pid)
-		return a->pid < b->pid ? -1 : 1;
-	if (a->uid != b->uid)
-		return a->uid < b->uid ? -1 : 1;
-	if (a->gid != b->gid)
-		return a->gid < b->gid ? -1 : 1;
-	if (a->groups.groups_len != b->groups.groups_len)
-		return a->groups.groups_len < b->groups.groups_len ? -1 : 1;
-	return a->groups.groups_len ? memcmp(a->groups.groups_val, b->groups.groups_val,
-					     a->groups.groups_len * sizeof(unsigned)) : 0;
-}
-
-static int by_first(const void *a, const void *b)
-{
-	const struct job *left = a, *right = b;
-	if (!left->name.length != !right->name.length)
-		return left->name.length ? 1 : -1;
-	return compare_makers(left->first, right->first);
-}
-
-static int by_name(const void *a, const void *b)
-{
-	const struct job *left = a, *right = b;
-	if (left->type != right->type)
-		return left->type < right->type ? -1 : 1;
-	if (left->name.length != right->name.length)
-		return left->name.length < right->name.length ? -1 : 1;
-	return memcmp(left->name.bytes, right->name.bytes, left->name.length);
-}
-
-static int by_second(const void *a, const void *b)
-{
-	return compare_makers(((const struct job *)a)->second, ((const struct job *)b)->second);
-}
-
-static struct unix_end *someone(const struct job *job)
-{
-	return job->client ? job->client : job->server;
-}
-
-static void note_maker(struct restore *restore, const image_maker *who)
-{
-	restore_note(restore, "SO_PEERCRED of Unix sockets that process %d made tells another number", who->pid);
-}
-
-static int run_as(struct restore *restore, const image_maker *who, int root, void (*work)(void *),
-		  struct batch *batch, struct fsnap_error *err)
-{
-	struct errand errand = {.who = who, .root = root, .arg = batch};
-	*(who ? &errand.work_as : &errand.work) = work;
-	int result = errand_run(&errand);
-	/* What this user may not take on is made in our own name. */
-	if (result < 0 && errno == EPERM && who) {
-		errand.who = NULL;
-		errand.work = work;
-		result = errand_run(&errand) < 0 ? -1 : 1;
-	}
-	if (result < 0)
-		return fail(err, FSNAP_E_SYSTEM, errno, "making Unix connections in the name of process %d",
-			    who ? who->pid : 0);
-	if (result > 0 && who && who->pid)
-		note_maker(restore, who);
-	for (size_t i = 0; i < batch->n; i++) {
-		if (!batch->jobs[i].sys)
-			continue;
-		errno = batch->jobs[i].sys;
-		return unix_failed(someone(&batch->jobs[i])->file, err, "making a Unix connection");
-	}
-	return 0;
-}
 
 /* --- pairs -------------------------------------------------------------------------------- */
 
@@ -137,7 +43,7 @@ static void bind_listeners(void *arg)
 		if (!job->client && job->server->state->remote.remote_len)
 			unix_bind_here((struct unix_address){job->server->state->remote.remote_val,
 							     job->server->state->remote.remote_len}, job->fds[0]);
-		if (i && by_name(job, job - 1) == 0) {
+		if (i && unix_job_by_name(job, job - 1) == 0) {
 			job->listener = job[-1].listener;
 			continue;
 		}
@@ -194,7 +100,7 @@ static int make_clients(struct unix_bench *bench, struct batch *batch, struct fs
 		struct job *job = &batch->jobs[i];
 		job->fds[0] = socket(AF_UNIX, job->type | SOCK_CLOEXEC, 0);
 		if (job->fds[0] < 0)
-			return unix_failed(someone(job)->file, err, "socket");
+			return unix_failed(unix_job_someone(job)->file, err, "socket");
 		if (job->client &&
 		    unix_bind(&bench->shadow, job->client->file, job->client->state, job->fds[0], err) < 0)
 			return -1;
@@ -209,29 +115,10 @@ static void close_listeners(struct batch *batch)
 			close(batch->jobs[i].listener);
 }
 
-/* The descriptors of a run are all open here at once, whatever the limit is. */
-#define RUN_MOST 64
-
-/* Calls `each` for every run of jobs that `order` finds equal. */
-static int for_runs(struct restore *restore, struct unix_bench *bench, struct job *jobs, size_t n,
-		    int (*order)(const void *, const void *),
-		    int (*each)(struct restore *, struct unix_bench *, struct batch *, struct fsnap_error *),
-		    struct fsnap_error *err)
-{
-	for (size_t i = 0, end; i < n; i = end) {
-		for (end = i + 1; end < n && end - i < RUN_MOST && order(&jobs[i], &jobs[end]) == 0; end++)
-			;
-		struct batch batch = {.jobs = &jobs[i], .n = end - i};
-		if (each(restore, bench, &batch, err) < 0)
-			return -1;
-	}
-	return 0;
-}
-
 static int connect_run(struct restore *restore, struct unix_bench *bench, struct batch *batch,
 		       struct fsnap_error *err)
 {
-	return run_as(restore, batch->jobs->second, unix_shadow_root(&bench->shadow), connect_all, batch, err);
+	return unix_jobs_run_as(restore, batch->jobs->second, unix_shadow_root(&bench->shadow), connect_all, batch, err);
 }
 
 /* All whose listener was made by one process. */
@@ -241,21 +128,21 @@ static int connect_by_name(struct restore *restore, struct unix_bench *bench, st
 	int root = unix_shadow_root(&bench->shadow);
 	if (make_clients(bench, batch, err) < 0)
 		return -1;
-	qsort(batch->jobs, batch->n, sizeof(*batch->jobs), by_name);
+	qsort(batch->jobs, batch->n, sizeof(*batch->jobs), unix_job_by_name);
 	cleanup_free struct job *named = malloc(batch->n * sizeof(*named));
 	if (!named)
 		return no_memory(err);
-	int result = run_as(restore, NULL, root, bind_listeners, batch, err);
+	int result = unix_jobs_run_as(restore, NULL, root, bind_listeners, batch, err);
 	memcpy(named, batch->jobs, batch->n * sizeof(*named));
 	struct batch listeners = {.jobs = named, .n = batch->n};
 	if (result == 0)
-		result = run_as(restore, batch->jobs->first, -1, listen_all, batch, err);
-	qsort(batch->jobs, batch->n, sizeof(*batch->jobs), by_second);
+		result = unix_jobs_run_as(restore, batch->jobs->first, -1, listen_all, batch, err);
+	qsort(batch->jobs, batch->n, sizeof(*batch->jobs), unix_job_by_second);
 	if (result == 0)
-		result = for_runs(restore, bench, batch->jobs, batch->n, by_second, connect_run, err);
+		result = unix_jobs_for_runs(restore, bench, batch->jobs, batch->n, unix_job_by_second, connect_run, err);
 	close_listeners(&listeners);
 	struct fsnap_error ignored = {0};
-	run_as(restore, NULL, root, unbind_listeners, &listeners, &ignored);
+	unix_jobs_run_as(restore, NULL, root, unbind_listeners, &listeners, &ignored);
 	return result;
 }
 
@@ -316,14 +203,6 @@ static struct job job_for(struct restore *restore, struct unix_bench *bench, str
 
 /* --- the workshop gets them ------------------------------------------------------------------------- */
 
-static void give(struct restore *restore, struct unix_bench *bench, struct unix_end *end, int fd)
-{
-	if (end->file == bench->making)
-		bench->made = fd;
-	else
-		restore_give(restore, end->file->id, fd);
-}
-
 static void deliver(struct restore *restore, struct unix_bench *bench, struct job *job)
 {
 	struct unix_end *ends[] = {job->client, job->server};
@@ -331,18 +210,10 @@ static void deliver(struct restore *restore, struct unix_bench *bench, struct jo
 		int fd = job->fds[i];
 		job->fds[i] = -1;
 		if (ends[i])
-			give(restore, bench, ends[i], fd);
+			unix_jobs_give(restore, bench, ends[i], fd);
 		else if (fd >= 0)
 			ends[!i]->orphan = fd;
 	}
-}
-
-static void drop(struct job *jobs, size_t n)
-{
-	for (size_t i = 0; i < n; i++)
-		for (int j = 0; j < 2; j++)
-			if (jobs[i].fds[j] >= 0)
-				close(jobs[i].fds[j]);
 }
 
 /* Names that an end of a pair was given later. */
@@ -361,7 +232,7 @@ static int make_run(struct restore *restore, struct unix_bench *bench, struct ba
 	if (batch->jobs->name.length) {
 		if (connect_by_name(restore, bench, batch, err) < 0)
 			return -1;
-	} else if (run_as(restore, batch->jobs->first, -1, make_pairs, batch, err) < 0) {
+	} else if (unix_jobs_run_as(restore, batch->jobs->first, -1, make_pairs, batch, err) < 0) {
 		return -1;
 	}
 	for (size_t i = 0; i < batch->n; i++) {
@@ -388,71 +259,9 @@ static int make_connections(struct restore *restore, struct unix_bench *bench, s
 		}
 		jobs[n++] = job_for(restore, bench, end);
 	}
-	qsort(jobs, n, sizeof(*jobs), by_first);
-	int result = for_runs(restore, bench, jobs, n, by_first, make_run, err);
-	drop(jobs, n);
-	return result;
-}
-
-/* --- listeners ---------------------------------------------------------------------------------------- */
-
-/* With room for those that wait, even if the program has made it smaller since. */
-static int backlog_of(const image_file_unix *state)
-{
-	int waiting = (int)state->waiting.waiting_len;
-	return state->backlog > waiting ? state->backlog : waiting;
-}
-
-static void listen_for_all(void *arg)
-{
-	struct batch *batch = arg;
-	for (size_t i = 0; i < batch->n; i++)
-		if (listen(batch->jobs[i].fds[0], backlog_of(batch->jobs[i].client->state)) < 0)
-			batch->jobs[i].sys = errno;
-}
-
-static void listen_as_before(void *arg)
-{
-	const struct job *job = ((struct batch *)arg)->jobs;
-	listen(job->fds[0], job->client->state->backlog);
-}
-
-static int listen_run(struct restore *restore, struct unix_bench *bench, struct batch *batch,
-		      struct fsnap_error *err)
-{
-	for (size_t i = 0; i < batch->n; i++) {
-		struct job *job = &batch->jobs[i];
-		const image_file_unix *state = job->client->state;
-		job->fds[0] = socket(AF_UNIX, job->type | SOCK_CLOEXEC, 0);
-		if (job->fds[0] < 0)
-			return unix_failed(job->client->file, err, "socket");
-		if (sockopts_apply(job->client->file, job->fds[0], state->options.options_len,
-				   state->options.options_val, SOCKOPT_EARLY, err) < 0 ||
-		    unix_bind(&bench->shadow, job->client->file, state, job->fds[0], err) < 0)
-			return -1;
-	}
-	if (run_as(restore, batch->jobs->first, -1, listen_for_all, batch, err) < 0)
-		return -1;
-	for (size_t i = 0; i < batch->n; i++) {
-		give(restore, bench, batch->jobs[i].client, batch->jobs[i].fds[0]);
-		batch->jobs[i].fds[0] = -1;
-	}
-	return 0;
-}
-
-static int make_listeners(struct restore *restore, struct unix_bench *bench, struct job *jobs,
-			  struct fsnap_error *err)
-{
-	size_t n = 0;
-	for (size_t i = 0; i < bench->n; i++) {
-		struct unix_end *end = &bench->ends[i];
-		if (end->state->state == UNIX_LISTENING)
-			jobs[n++] = (struct job){.client = end, .first = &end->state->peer_maker,
-						 .type = end->state->type, .fds = {-1, -1}};
-	}
-	qsort(jobs, n, sizeof(*jobs), by_first);
-	int result = for_runs(restore, bench, jobs, n, by_first, listen_run, err);
-	drop(jobs, n);
+	qsort(jobs, n, sizeof(*jobs), unix_job_by_first);
+	int result = unix_jobs_for_runs(restore, bench, jobs, n, unix_job_by_first, make_run, err);
+	unix_jobs_drop(jobs, n);
 	return result;
 }
 
@@ -464,70 +273,5 @@ int unix_connect_all(struct restore *restore, struct unix_bench *bench, struct f
 	bench->ready = true;
 	/* Connections first: their listeners are ours, and need the names. */
 	return make_connections(restore, bench, jobs, err) < 0 ? -1 :
-								make_listeners(restore, bench, jobs, err);
-}
-
-/* --- those that wait to be accepted ---------------------------------------------------------------------- */
-
-static void connect_waiting(void *arg)
-{
-	struct batch *batch = arg;
-	const char *directory = batch->jobs->server->state->directory;
-	int there = directory && directory[0] && batch->jobs->listener < 0 ? chdir(directory) : 0;
-	for (size_t i = 0; i < batch->n && !there; i++) {
-		struct job *job = &batch->jobs[i];
-		int result = connect(job->fds[0], (const struct sockaddr *)job->name.bytes, job->name.length);
-		job->sys = result < 0 && errno != EISCONN ? errno : 0;
-	}
-}
-
-static int waiting_run(struct restore *restore, struct unix_bench *bench, struct batch *batch,
-		       struct fsnap_error *err)
-{
-	const image_file_unix *listener = batch->jobs->server->state;
-	int root = unix_in_shadow(listener) ? unix_shadow_root(&bench->shadow) : -1;
-	struct fsnap_error why = {0};
-	for (size_t i = 0; i < batch->n; i++)
-		batch->jobs[i].listener = root; /* says where the name is to be found */
-	if (run_as(restore, batch->jobs->second, root, connect_waiting, batch, &why) == 0)
-		return 0;
-	/* Its user may have lost the right to go there. */
-	return run_as(restore, NULL, root, connect_waiting, batch, err);
-}
-
-static void close_gone(struct job *jobs, size_t n)
-{
-	for (size_t i = 0; i < n; i++)
-		if (!jobs[i].client)
-			close(jobs[i].fds[0]);
-}
-
-int unix_refill_backlog(struct restore *restore, struct unix_bench *bench, struct unix_end *listener,
-			struct fsnap_error *err)
-{
-	const image_file_unix *state = listener->state;
-	static const image_maker nobody;
-	size_t n = state->waiting.waiting_len;
-	cleanup_free struct job *jobs = calloc(n + 1, sizeof(*jobs));
-	if (!n)
-		return 0;
-	if (!jobs)
-		return no_memory(err);
-	for (size_t i = 0; i < n; i++) {
-		struct unix_end *client = unix_end_of(bench, state->waiting.waiting_val[i]);
-		int fd = client ? restore_fd(restore, client->file->id) :
-				  socket(AF_UNIX, state->type | SOCK_CLOEXEC, 0);
-		jobs[i] = (struct job){.client = client, .server = listener, .type = state->type,
-				       .name = unix_address(state), .fds = {fd, -1},
-				       .second = client ? &client->state->maker : &nobody};
-	}
-	int result = for_runs(restore, bench, jobs, n, by_second, waiting_run, err);
-	for (size_t i = 0; i < n && result == 0; i++)
-		result = unix_fill_early(restore, listener, (unsigned)i, jobs[i].fds[0], err);
-	close_gone(jobs, n);
-	if (result < 0 || backlog_of(state) == state->backlog)
-		return result;
-	struct job again = {.client = listener, .fds = {restore_fd(restore, listener->file->id), -1}};
-	struct batch batch = {.jobs = &again, .n = 1};
-	return run_as(restore, &state->peer_maker, -1, listen_as_before, &batch, err);
+								unix_listen_all(restore, bench, jobs, err);
 }

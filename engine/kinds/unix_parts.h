@@ -8,6 +8,8 @@
  *	unix_name.c	names, saved and bound again
  *	unix_bench.c	the restore half: every socket of the image, found by inode or name
  *	unix_connect.c	connections, made by whom they were made
+ *	unix_listen.c	listeners, and those that wait there
+ *	unix_job.c	what these two have in common
  *	unix_fill.c	what waited in one, sent again
  */
 #ifndef ENGINE_KINDS_UNIX_PARTS_H
@@ -166,6 +168,8 @@ int unix_failed(const image_file *file, struct fsnap_error *err, const char *ste
 
 /* Makes every connection and every listener of the image. */
 int unix_connect_all(struct restore *restore, struct unix_bench *bench, struct fsnap_error *err);
+
+/* --- unix_listen.c ------------------------------------------------------------------- */
 
 /* A listener's backlog, as it was. Those that wait are bound, and not finished yet. */
 int unix_refill_backlog(struct restore *restore, struct unix_bench *bench, struct unix_end *listener,
