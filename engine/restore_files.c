@@ -298,7 +298,7 @@ static int apply_common(const image_file *file, int fd, struct fsnap_error *err)
 	int settable = O_APPEND | O_DIRECT | O_NOATIME | O_NONBLOCK;
 	int now = fcntl(fd, F_GETFL);
 	int wanted = (now & ~settable) | ((int)file->flags & settable);
-	if (now != wanted && fcntl(fd, F_SETFL, wanted) < 0)
+	if (now < 0 || (now != wanted && fcntl(fd, F_SETFL, wanted) < 0))
 		return fail(err, FSNAP_E_RESTORE_STEP, errno, "file status flags");
 	return 0;
 }

@@ -120,9 +120,11 @@ static int pidfd_make(struct restore *restore, const image_file *file, const voi
 	int fd = pidfd_is_late(in) ? eventfd(0, EFD_CLOEXEC) : make_ended(in);
 	if (fd < 0)
 		return fail(err, FSNAP_E_RESTORE_STEP, errno, "file %u: pidfd", file->id);
-	if (!pidfd_is_late(in) && (file->flags & O_NONBLOCK))
-		fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
-	return fd;
+	if (pidfd_is_late(in) || !(file->flags & O_NONBLOCK) || fcntl(fd, F_SETFL, O_NONBLOCK) == 0)
+		return fd;
+	fail(err, FSNAP_E_RESTORE_STEP, errno, "file %u: pidfd that does not block", file->id);
+	close(fd);
+	return -1;
 }
 
 static uint32_t pidfd_arrive(struct restore *restore, const image_file *file, const void *in,

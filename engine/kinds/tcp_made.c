@@ -405,6 +405,8 @@ static void send_unsent(int fd, const image_file_tcp *state)
 static void ask_again(int fd, const image_file_tcp *state)
 {
 	int flags = fcntl(fd, F_GETFL);
+	if (flags < 0)
+		return; /* it would come back asynchronous */
 	fcntl(fd, F_SETFL, flags | O_NONBLOCK);
 	connect(fd, (void *)state->remote.remote_val, state->remote.remote_len);
 	fcntl(fd, F_SETFL, flags);
