@@ -1,6 +1,5 @@
 #include "bpf/async.h"
 
-#include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
@@ -8,7 +7,6 @@
 
 #include "async.skel.h"
 #include "bpf/load.h"
-#include "store/scope.h"
 
 #define WHAT "the iterator of asynchronous I/O"
 
@@ -41,30 +39,13 @@ void async_close(struct async_reader *reader)
 	free(reader);
 }
 
-/* Reading an iterator runs its program; it says nothing through the descriptor itself. */
-static int run(struct bpf_program *program, union bpf_iter_link_info info, struct fsnap_error *err)
-{
-	char nothing[16];
-	DECLARE_LIBBPF_OPTS(bpf_iter_attach_opts, opts, .link_info = &info,
-			    .link_info_len = sizeof(info));
-	struct bpf_link *link = bpf_program__attach_iter(program, &opts);
-	if (!link)
-		return bpf_refused(err, errno, WHAT);
-	cleanup_fd int fd = bpf_iter_create(bpf_link__fd(link));
-	int result = fd < 0 || read(fd, nothing, sizeof(nothing)) < 0 ? -1 : 0;
-	if (result < 0)
-		fail(err, FSNAP_E_SYSTEM, errno, WHAT);
-	bpf_link__destroy(link);
-	return result;
-}
-
 static int ask(struct async_reader *reader, struct bpf_program *program, pid_t pid, size_t *n,
 	       struct fsnap_error *err)
 {
 	struct async_order *order = &reader->skeleton->bss->order;
 	*order = (struct async_order){ .cpus = (unsigned)libbpf_num_possible_cpus() };
 	union bpf_iter_link_info info = { .task.pid = (unsigned)pid };
-	if (run(program, info, err) < 0)
+	if (bpf_run(program, info, WHAT, err) < 0)
 		return -1;
 	*n = order->n;
 	return 0;
@@ -101,7 +82,7 @@ const struct async_ring *async_ring(struct async_reader *reader, int fd, const _
 	union bpf_iter_link_info info = { .task.tid = (unsigned)syscall(SYS_gettid) };
 	shared->order = (struct async_order){ .fd = (unsigned)fd };
 	shared->ring.found = 0;
-	if (run(reader->skeleton->progs.tell_ring, info, err) < 0)
+	if (bpf_run(reader->skeleton->progs.tell_ring, info, WHAT, err) < 0)
 		return NULL;
 	if (!shared->ring.found) {
 		fail(err, FSNAP_E_SYSTEM, 0, WHAT ": descriptor %d is not there", fd);

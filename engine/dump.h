@@ -14,6 +14,8 @@
  *	copy.c        target memory -> image, by as many workers as there are cores
  *	ghost.c       content without a name: shared anonymous memory, deleted files
  *	dump_files.c  descriptors -> open file descriptions -> kinds
+ *	dump_ask.c    what kinds may ask of a dump
+ *	identity.c    by what a file is found again
  *	dump_heat.c   what of its files was in the page cache
  *	records.c     all of it -> records of the image
  */

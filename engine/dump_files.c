@@ -1,205 +1,21 @@
+/*
+ * dump_files.c - descriptors -> open file descriptions -> kinds. Each open file description is saved once, by the
+ * first kind that knows it (kinds.h), however many descriptors there are of it.
+ */
 #include <fcntl.h>
 #include <linux/kcmp.h>
 #include <search.h>
-#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "engine/dump.h"
-#include "engine/find_name.h"
 #include "engine/kinds/locks.h"
 #include "engine/kinds/peek.h"
-#include "engine/notes.h"
 #include "engine/procfs.h"
 #include "engine/record_locks.h"
 #include "store/scope.h"
-
-#define DELETED " (deleted)"
-
-/* --- what kinds may ask --------------------------------------------------------- */
-
-int refuse_fd(const struct fd_view *fd, struct fsnap_error *err, const char *hint, const char *what, ...)
-{
-	char text[256];
-	va_list args;
-	va_start(args, what);
-	vsnprintf(text, sizeof(text), what, args);
-	va_end(args);
-	if (fd->carrier)
-		fail(err, FSNAP_E_UNSUPPORTED, 0, "process %d (%s): under way in descriptor %d (%s): %s: %s",
-		     fd->process->pid, fd->process->comm, fd->carrier->fd, fd->carrier->link, fd->link, text);
-	else
-		fail(err, FSNAP_E_UNSUPPORTED, 0, "process %d (%s): descriptor %d (%s): %s", fd->process->pid,
-		     fd->process->comm, fd->fd, fd->link, text);
-	return error_hint(err, "%s", hint);
-}
-
-const struct tree *dump_tree(struct dump *dump)
-{
-	return &dump->tree;
-}
-
-void **dump_scratch(struct dump *dump, const struct file_kind *kind)
-{
-	size_t place = 0;
-	while (file_kinds[place] != kind)
-		place++;
-	return &dump->scratch[place];
-}
-
-struct peek *dump_peek(struct dump *dump)
-{
-	if (!dump->peeked)
-		dump->peek = peek_open();
-	dump->peeked = true;
-	return dump->peek;
-}
-
-const struct fsnap_dump_options *dump_options(const struct dump *dump)
-{
-	return dump->options;
-}
-
-char *dump_hold(struct dump *dump)
-{
-	return dump->hold;
-}
-
-void dump_note(struct dump *dump, const char *format, ...)
-{
-	va_list args;
-	va_start(args, format);
-	notes_add(dump->report->notes, sizeof(dump->report->notes), format, args);
-	va_end(args);
-}
-
-/* Content that no path leads to is kept in the image. */
-static int keep_ghost(struct dump *dump, struct process *process, int fd, const struct stat *stat,
-		      bool deleted, image_identity *identity, struct fsnap_error *err)
-{
-	bool directory = S_ISDIR(stat->st_mode) && deleted;
-	if (!S_ISREG(stat->st_mode) && !directory) {
-		fail(err, FSNAP_E_UNSUPPORTED, 0, "process %d (%s): %s is open but has no name any more",
-		     process->pid, process->comm, identity->path);
-		return error_hint(err, "only regular files and removed directories can be kept without a name");
-	}
-	if (!directory && stat->st_nlink)
-		dump_note(dump, "%s has other names, which cannot be found: a restore makes a copy of its own",
-			  identity->path);
-	bool memfd = !directory && strncmp(identity->path, "/memfd:", 7) == 0;
-	identity->ghost = ghost_save(dump, fd, directory ? GHOST_DIRECTORY : memfd ? GHOST_MEMFD : GHOST_DELETED,
-				     identity->path + memfd, err);
-	return identity->ghost ? 0 : error_context(err, "process %d (%s)", process->pid, process->comm);
-}
-
-int dump_identity(struct dump *dump, struct process *process, int fd, const char *path,
-		  image_identity *identity, struct fsnap_error *err)
-{
-	struct stat stat;
-	if (fstat(fd, &stat) < 0)
-		return fail(err, FSNAP_E_SYSTEM, errno, "process %d (%s): %s", process->pid, process->comm,
-			    path);
-	identity->dev = stat.st_dev;
-	identity->ino = stat.st_ino;
-	identity->size = (uint64_t)stat.st_size;
-	identity->mtime_ns = stat.st_mtim.tv_sec * 1000000000ll + stat.st_mtim.tv_nsec;
-	identity->mode = stat.st_mode;
-	bool named = path_leads_to(path, &stat);
-	size_t length = strlen(path), mark = strlen(DELETED);
-	if (!named && length > mark && strcmp(path + length - mark, DELETED) == 0)
-		length -= mark;
-	identity->path = strndup(path, length);
-	if (!identity->path)
-		return fail(err, FSNAP_E_NOMEM, ENOMEM, "%s", path);
-	bool deleted = length < strlen(path);
-	/* A removed directory may count links: those that others had (overlayfs says 1). */
-	bool gone = stat.st_nlink == 0 || (S_ISDIR(stat.st_mode) && deleted);
-	if (named || (!gone && find_name(dump, fd, &stat, identity)))
-		return 0;
-	return keep_ghost(dump, process, fd, &stat, deleted, identity, err);
-}
-
-void dump_linkable(struct dump *dump, unsigned ghost, unsigned flags)
-{
-	ghost_linkable(dump, ghost, flags);
-}
-
-static int by_number(const void *number, const void *fd)
-{
-	return *(const int *)number - ((const image_fd *)fd)->fd;
-}
-
-unsigned dump_file_of_fd(struct dump *dump, const struct process *process, int fd)
-{
-	(void)dump;
-	const image_fd *found = process->image.fds.fds_len ?
-		bsearch(&fd, process->image.fds.fds_val, process->image.fds.fds_len, sizeof(*found), by_number) :
-		NULL;
-	return found ? found->file : 0;
-}
-
-/* Mostly called for one number after the other. A file that became another kind meanwhile is passed over. */
-void *dump_file_state(struct dump *dump, const char *kind, size_t index, image_file **file)
-{
-	struct file_cursor *cursor = &dump->file_cursor;
-	const struct file_kind *wanted = file_kind_find(kind);
-	if (cursor->kind != wanted || index < cursor->number)
-		*cursor = (struct file_cursor){ wanted, 0, 0 };
-	for (; cursor->at < dump->n_files; cursor->at++) {
-		struct saved_file *saved = dump->files[cursor->at];
-		if (strcmp(saved->file.kind, kind) != 0 || cursor->number++ < index)
-			continue;
-		cursor->number--;
-		if (file)
-			*file = &saved->file;
-		return &saved->state;
-	}
-	return NULL;
-}
-
-void *dump_file_next(struct dump *dump, const struct file_kind *kind, uint64_t key, size_t *at,
-		     image_file **file)
-{
-	for (size_t i; (i = file_keys_next(&dump->file_keys, kind, key, at)) != SIZE_MAX;) {
-		struct saved_file *saved = dump->files[i];
-		if (strcmp(saved->file.kind, kind->name) != 0)
-			continue;
-		if (file)
-			*file = &saved->file;
-		return &saved->state;
-	}
-	return NULL;
-}
-
-void *dump_file_by_id(struct dump *dump, unsigned id, image_file **file)
-{
-	if (id == 0 || id > dump->n_files)
-		return NULL;
-	if (file)
-		*file = &dump->files[id - 1]->file;
-	return &dump->files[id - 1]->state;
-}
-
-void dump_holder(struct dump *dump, const image_file *file, pid_t *pid, int *fd)
-{
-	*pid = dump->files[file->id - 1]->pid;
-	*fd = dump->files[file->id - 1]->fd;
-}
-
-bool fdinfo_number(const char *info, const char *key, int base, uint64_t *value)
-{
-	size_t length = strlen(key);
-	for (const char *line = info; line; line = strchr(line, '\n')) {
-		line += *line == '\n';
-		if (strncmp(line, key, length) != 0 || line[length] != ':')
-			continue;
-		*value = strtoull(line + length + 1, NULL, base);
-		return true;
-	}
-	return false;
-}
 
 /* --- one descriptor ----------------------------------------------------------------- */
 

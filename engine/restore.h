@@ -2,7 +2,10 @@
  * restore.h - what the parts of a restore share. The story itself is restore.c.
  *
  *	model.c          the image's records, decoded and checked
- *	restore_files.c  the workshop: every open file description, made in this process
+ *	workshop.c       room for what the tasks inherit, and the order in which it is made
+ *	restore_files.c  every open file description, made in this process
+ *	restore_open.c   files that are opened by their paths
+ *	restore_ask.c    what kinds may ask of a restore
  *	restore_heat.c   file pages that it will want, on their way into the page cache
  *	restore_ghost.c  content without a name, made anew
  *	restore_memfd.c  memfds and their seals; content in huge pages
@@ -97,7 +100,7 @@ struct restore {
 	pid_t root;	     /* 0: nothing was made yet */
 };
 
-/* restore_files.c */
+/* workshop.c */
 int workshop_open(struct restore *restore, struct fsnap_error *err);
 void workshop_release(struct restore *restore); /* see struct file_kind */
 void workshop_close(struct restore *restore);
@@ -106,6 +109,13 @@ void workshop_close(struct restore *restore);
 int workshop_keep(struct restore *restore, int fd, struct fsnap_error *err);
 /* The same, whatever there is. */
 int workshop_bench(struct restore *restore, int fd, struct fsnap_error *err);
+
+/* restore_files.c: parts of workshop_open(), as the next two are. */
+int files_make(struct restore *restore, struct fsnap_error *err);
+
+/* restore_open.c: fills mapped_fd and mapped_write_fd for one file; cwd_fd and root_fd for all processes. */
+int mapped_reopen(struct restore *restore, const image_mapped *mapped, struct fsnap_error *err);
+int directories_open(struct restore *restore, struct fsnap_error *err);
 
 /* restore_heat.c: has file pages brought into the page cache by a process of its own; never an error. */
 void heat_fetch(struct restore *restore);

@@ -1,6 +1,6 @@
 /*
  * inotify(7): what is watched, under which number (the kernel lets one choose the
- * next), and what was not read yet (inotify_queue.c).
+ * next), and what was not read yet (inotify_look.c, inotify_queue.c).
  *
  * Watches come back last of all files: they would notice others being opened.
  */

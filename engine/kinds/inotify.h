@@ -1,5 +1,5 @@
 /*
- * inotify.h - what inotify.c and inotify_queue.c share.
+ * inotify.h - what inotify.c shares with inotify_look.c and inotify_queue.c.
  */
 #ifndef ENGINE_KINDS_INOTIFY_H
 #define ENGINE_KINDS_INOTIFY_H

@@ -183,7 +183,7 @@ bool terminals_of(struct restore *restore, pid_t session);
 void terminals_take(struct restore *restore, pid_t session, struct plans *plans, uint32_t task);
 void terminals_foreground(struct restore *restore, pid_t session, struct plans *plans, uint32_t task);
 
-/* --- what kinds may ask of a dump (engine/dump_files.c) ---------------------- */
+/* --- what kinds may ask of a dump (engine/dump_ask.c) ------------------------ */
 
 /* err = UNSUPPORTED "process 12 (comm): descriptor 5 (link): <what>" with the hint. Returns -1. */
 int refuse_fd(const struct fd_view *fd, struct fsnap_error *err, const char *hint,
@@ -244,7 +244,7 @@ bool fdinfo_number(const char *info, const char *key, int base, uint64_t *value)
 /* What tells of requests of asynchronous I/O (bpf/async.h), loaded at the first call. */
 struct async_reader *dump_async(struct dump *dump, struct fsnap_error *err);
 
-/* --- what kinds may ask of a restore (engine/restore_files.c) ----------------- */
+/* --- what kinds may ask of a restore (engine/restore_ask.c) ------------------- */
 
 /* Opens the file an identity names with these O_ flags, checking that it is of the type recorded; one
  * that has become shorter is noted in the report. Ghosts are rebuilt. */

@@ -1,0 +1,201 @@
+/*
+ * workshop.c - room for all that the tasks inherit, and the order in which it is made.
+ *
+ * The bench begins above the highest descriptor of the tree: what lies there is in nobody's way when the tasks
+ * move theirs to their numbers.
+ */
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "engine/clocks.h"
+#include "engine/machine.h"
+#include "engine/restore.h"
+
+/* --- the bench ------------------------------------------------------------------ */
+
+static int no_room(struct fsnap_error *err)
+{
+	fail(err, FSNAP_E_SYSTEM, errno, "the limit on open files");
+	return error_hint(err, "raise it: ulimit -n");
+}
+
+int workshop_keep(struct restore *restore, int fd, struct fsnap_error *err)
+{
+	return restore->shelves.needed ? fd : workshop_bench(restore, fd, err);
+}
+
+int workshop_bench(struct restore *restore, int fd, struct fsnap_error *err)
+{
+	if (fd < 0 || fd >= restore->bench)
+		return fd;
+	int kept = fcntl(fd, F_DUPFD_CLOEXEC, restore->bench);
+	if (kept < 0)
+		no_room(err);
+	close(fd);
+	return kept;
+}
+
+static int highest_fd(const struct model *model)
+{
+	int highest = 2;
+	for (size_t i = 0; i < model->n_processes; i++)
+		for (u_int j = 0; j < model->processes[i].fds.fds_len; j++)
+			if (model->processes[i].fds.fds_val[j].fd > highest)
+				highest = model->processes[i].fds.fds_val[j].fd;
+	return highest;
+}
+
+/* --- the whole workshop ------------------------------------------------------------------------- */
+
+/* Made when the first file needs it; nothing else does. */
+static bool is_file_ghost(const image_ghost *ghost)
+{
+	return ghost->kind == GHOST_DELETED || ghost->kind == GHOST_DIRECTORY;
+}
+
+/* The files have it now, and tasks need not inherit it. */
+static void drop_file_ghosts(struct restore *restore)
+{
+	for (size_t i = 0; i < restore->model.n_ghosts; i++) {
+		const image_ghost *ghost = &restore->model.ghosts[i];
+		int *fd = &restore->ghost_fd[ghost->id];
+		if (!is_file_ghost(ghost) || *fd < 0)
+			continue;
+		close(*fd);
+		*fd = -1;
+	}
+}
+
+static int *descriptors(size_t n)
+{
+	int *fds = malloc((n + 1) * sizeof(*fds));
+	for (size_t i = 0; fds && i <= n; i++)
+		fds[i] = -1;
+	return fds;
+}
+
+/* Descriptors that tasks inherit besides those of open files. */
+static size_t count_fixed(const struct restore *restore)
+{
+	const struct model *model = &restore->model;
+	size_t n = 2 * model->n_mapped;
+	for (size_t i = 0; i < model->n_ghosts; i++)
+		n += !is_file_ghost(&model->ghosts[i]);
+	for (size_t i = 0; i < model->n_processes; i++)
+		n += 1 + (strcmp(model->processes[i].root.path, "/") != 0);
+	return n;
+}
+
+static int make_room(struct restore *restore, struct fsnap_error *err)
+{
+	const struct model *model = &restore->model;
+	machine_raise_files(); /* the bench needs a number for every file there is */
+	restore->bench = highest_fd(model) + 1;
+	restore->files = calloc(model->n_files + 1, sizeof(*restore->files));
+	restore->mapped_fd = descriptors(model->n_mapped);
+	restore->mapped_write_fd = descriptors(model->n_mapped);
+	restore->ghost_fd = descriptors(model->max_space);
+	restore->linkable_fd = descriptors(model->max_space);
+	restore->ghost_place = calloc(model->max_space + 1, sizeof(*restore->ghost_place));
+	restore->cwd_fd = descriptors(model->n_processes);
+	restore->root_fd = descriptors(model->n_processes);
+	if (!restore->files || !restore->mapped_fd || !restore->mapped_write_fd || !restore->ghost_fd ||
+	    !restore->linkable_fd || !restore->ghost_place || !restore->cwd_fd || !restore->root_fd)
+		return fail(err, FSNAP_E_NOMEM, ENOMEM, "descriptors of the image");
+	for (size_t i = 0; i < model->n_files; i++)
+		restore->files[i].fd = -1;
+	if (shelves_plan(restore, count_fixed(restore), err) < 0)
+		return -1;
+	/* Closed ones stay closed: the tasks get their own choice anyway. */
+	for (int i = 0; i < 3; i++)
+		restore->stdio[i] = fcntl(i, F_DUPFD_CLOEXEC, restore->bench);
+	restore->image_fd = fcntl(image_descriptor(restore->image), F_DUPFD_CLOEXEC, restore->bench);
+	return restore->image_fd < 0 ? no_room(err) : 0;
+}
+
+/* Paths in the records; those in the states of files are for their kinds. */
+static int remap_records(struct restore *restore, struct fsnap_error *err)
+{
+	struct model *model = &restore->model;
+	for (size_t i = 0; i < model->n_ghosts; i++)
+		if (restore_remap(restore, &model->ghosts[i].name, err) < 0)
+			return -1;
+	for (size_t i = 0; i < model->n_mapped; i++)
+		if (restore_remap(restore, &model->mapped[i].identity.path, err) < 0)
+			return -1;
+	for (size_t i = 0; i < model->n_processes; i++)
+		if (restore_remap(restore, &model->processes[i].cwd.path, err) < 0 ||
+		    restore_remap(restore, &model->processes[i].root.path, err) < 0)
+			return -1;
+	return 0;
+}
+
+int workshop_open(struct restore *restore, struct fsnap_error *err)
+{
+	if (remap_records(restore, err) < 0 || make_room(restore, err) < 0 || clocks_prepare(restore, err) < 0)
+		return -1;
+	for (size_t i = 0; i < restore->model.n_ghosts; i++)
+		if (!is_file_ghost(&restore->model.ghosts[i]) &&
+		    ghost_make(restore, restore->model.ghosts[i].id, err) < 0)
+			return -1;
+	for (size_t i = 0; i < restore->model.n_mapped; i++)
+		if (mapped_reopen(restore, &restore->model.mapped[i], err) < 0)
+			return -1;
+	if (files_make(restore, err) < 0 || directories_open(restore, err) < 0)
+		return -1;
+	drop_file_ghosts(restore);
+	return 0;
+}
+
+static void close_all(int **fds, size_t n)
+{
+	for (size_t i = 0; *fds && i <= n; i++)
+		if ((*fds)[i] >= 0)
+			close((*fds)[i]);
+	free(*fds);
+	*fds = NULL;
+}
+
+void workshop_close(struct restore *restore)
+{
+	const struct model *model = &restore->model;
+	for (size_t i = 0; restore->files && i < model->n_files; i++) {
+		const struct file_kind *kind = file_kind_find(model->files[i].kind);
+		if (restore->files[i].fd >= 0)
+			close(restore->files[i].fd);
+		if (kind && kind->xdr)
+			xdr_free(kind->xdr, (char *)&restore->files[i].state);
+	}
+	free(restore->files);
+	restore->files = NULL;
+	free(restore->ghost_place);
+	shelves_close(restore);
+	file_keys_free(&restore->file_keys);
+	close_all(&restore->mapped_fd, model->n_mapped);
+	close_all(&restore->mapped_write_fd, model->n_mapped);
+	close_all(&restore->ghost_fd, model->max_space);
+	close_all(&restore->linkable_fd, model->max_space);
+	close_all(&restore->cwd_fd, model->n_processes);
+	close_all(&restore->root_fd, model->n_processes);
+	for (int i = 0; i < 3; i++)
+		if (restore->stdio[i] >= 0)
+			close(restore->stdio[i]);
+	if (restore->image_fd >= 0)
+		close(restore->image_fd);
+	if (restore->time_namespace >= 0)
+		close(restore->time_namespace);
+	for (size_t i = 0; i < sizeof(restore->scratch) / sizeof(restore->scratch[0]); i++) {
+		if (restore->scratch[i] && file_kinds[i]->restore_end)
+			file_kinds[i]->restore_end(restore->scratch[i]);
+		free(restore->scratch[i]);
+	}
+}
+
+void workshop_release(struct restore *restore)
+{
+	for (size_t i = 0; file_kinds[i]; i++)
+		if (restore->scratch[i] && file_kinds[i]->release)
+			file_kinds[i]->release(restore);
+}
