@@ -5,6 +5,11 @@
  * once more, with settings under which it comes out as it was: nothing is special
  * but the ends of lines, and the one character that takes the next one literally.
  * Echo is on meanwhile: when a byte comes back, it has been processed.
+ *
+ * How much a terminal takes depends on the sizes of the writes (drivers/tty/tty_buffer.c): one that does not fit
+ * into the last buffer gets another, twice as large as itself, but at least MIN_TTYB_SIZE; none is made once all
+ * have reached a limit. Programs come to what is possible by chance, so everything must fit: what the line
+ * discipline takes (N_TTY_BUF_SIZE - 1), then small buffers that are full, then one as large as there can be.
  */
 #include <asm/termbits.h>
 #include <errno.h>
@@ -18,6 +23,7 @@
 #include "store/scope.h"
 
 enum { PATIENCE_MS = 2000, AT_ONCE = 64 };
+enum { DISCIPLINE_TAKES = 4095, HALF_BUFFER = 256, LARGEST_BUFFER = 2 * 1792 }; /* TTY_BUFFER_PAGE */
 enum { END_OF_FILE = 0x04, LITERALLY = 0x16 };
 
 /* Reads exactly n bytes of echo away. */
@@ -46,6 +52,25 @@ static int send_all(int fd, const char *bytes, size_t n)
 		} else if (poll(&p, 1, PATIENCE_MS) <= 0) {
 			return errno = EIO, -1;
 		}
+	}
+	return 0;
+}
+
+/* All of what waited in a port, and before it in the line discipline, if that is empty. It is no use to poll for
+ * room: none is told when the limit is reached, which still leaves one buffer to take. */
+static int pile_up(int fd, const char *bytes, size_t n, bool discipline_empty)
+{
+	size_t done = 0, end = discipline_empty ? DISCIPLINE_TAKES % HALF_BUFFER : 0;
+	for (unsigned waited = 0; done < n;) {
+		if (end <= done)
+			end = n - done <= LARGEST_BUFFER ? n : done + HALF_BUFFER;
+		ssize_t sent = write(fd, bytes + done, (end < n ? end : n) - done);
+		if (sent > 0)
+			done += (size_t)sent;
+		else if (waited++ >= PATIENCE_MS)
+			return errno = EIO, -1;
+		else
+			poll(NULL, 0, 1); /* until the line discipline has taken its part */
 	}
 	return 0;
 }
@@ -109,7 +134,7 @@ static int show_output(int master, const image_file_pty *state)
 	if (!state->shown.shown_len)
 		return 0;
 	cleanup_fd int peer = pty_peer(master, O_RDWR | O_NONBLOCK);
-	return peer < 0 ? -1 : send_all(peer, state->shown.shown_val, state->shown.shown_len);
+	return peer < 0 ? -1 : pile_up(peer, state->shown.shown_val, state->shown.shown_len, true);
 }
 
 /* Output that was stopped, by TCOOFF (2) or by a character (1). */
@@ -134,7 +159,7 @@ int pty_fill(int master, const image_file_pty *state)
 	}
 	if (ioctl(master, TCSETS2, &settings) < 0)
 		return -1;
-	if (send_all(master, state->behind.behind_val, state->behind.behind_len) < 0)
+	if (pile_up(master, state->behind.behind_val, state->behind.behind_len, false) < 0)
 		return -1;
 	return stop_output(master, &settings, state->stopped);
 }
