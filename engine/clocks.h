@@ -23,6 +23,9 @@ struct clock_offsets {
 	int64_t monotonic, boottime;
 };
 
+struct clock_offsets clocks_own_offsets(void);
+char *clocks_boot_id(void); /* malloc'ed; NULL: unknown */
+
 /* A process of the tree is in the time namespace `link`, which need not be ours: the root's will do for all.
  * Children must not get yet another one. */
 int clocks_allow(struct dump *dump, const struct process *process, const char *link, const char *ours,

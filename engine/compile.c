@@ -237,6 +237,13 @@ static int compile_zombie(struct restore *restore, const image_process *process,
 	return 0;
 }
 
+/* Whose memory a process is born with: not always its parent's. KIN_NONE: the restoring process'. */
+static size_t bearer(const struct restore *restore, size_t number)
+{
+	const struct kin *kin = &restore->family.kin[number];
+	return kin->birth == BIRTH_STAND_IN ? restore->family.stand_ins[kin->maker].parent : kin->maker;
+}
+
 static int compile_process(struct restore *restore, const image_process *process, struct fsnap_error *err)
 {
 	struct plans *plans = restore->plans;
@@ -247,6 +254,8 @@ static int compile_process(struct restore *restore, const image_process *process
 		r.hold_sigchld = &restore->sigchld_data[process - restore->model.processes];
 	const image_mm *mm = model_mm(&restore->model, process->mm);
 	family_await_parent(restore, process);
+	size_t from = bearer(restore, (size_t)(process - restore->model.processes));
+	cgroups_join(restore, process, from == KIN_NONE ? NULL : &restore->model.processes[from], task);
 	plan_note(plans, "end if the restore is given up");
 	plan_call(plans, task, SYS_prctl, IMM(PR_SET_PDEATHSIG), IMM(SIGKILL));
 	/* A parent that died before that does not count. */
@@ -335,13 +344,6 @@ static int number_tasks(struct restore *restore, struct fsnap_error *err)
 	}
 	restore->n_parking = restore->report->threads + restore->n_leaving;
 	return family_tasks(restore, err);
-}
-
-/* Whose memory a process is born with: not always its parent's. KIN_NONE: the restoring process'. */
-static size_t bearer(const struct restore *restore, size_t number)
-{
-	const struct kin *kin = &restore->family.kin[number];
-	return kin->birth == BIRTH_STAND_IN ? restore->family.stand_ins[kin->maker].parent : kin->maker;
 }
 
 static int find_heirlooms(struct restore *restore, struct fsnap_error *err)

@@ -208,6 +208,8 @@ static int tell_story(struct dump *dump, struct fsnap_error *err)
 		sleeps_ask(dump, tree.monotonic_ns);
 	mark = frozen;
 	if (result == 0)
+		result = cgroups_collect(dump, err);
+	if (result == 0)
 		result = commit(dump, &tree, err);
 	dump->report->commit_us = lap(&mark);
 	if (result == 0 && dump->options->kill &&
@@ -223,6 +225,7 @@ static void dump_free(struct dump *dump)
 	image_writer_abort(dump->writer);
 	files_free(dump);
 	externals_close(&dump->externals);
+	cgroups_free(dump);
 	ghost_free(dump);
 	pages_forget(dump);
 	mapped_free(dump);

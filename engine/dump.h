@@ -22,6 +22,7 @@
 #ifndef ENGINE_DUMP_H
 #define ENGINE_DUMP_H
 
+#include "engine/cgroup.h"
 #include "engine/clocks.h"
 #include "engine/external.h"
 #include "engine/file_keys.h"
@@ -76,6 +77,9 @@ struct dump {
 	struct tree tree;
 	struct tree known; /* descendants met before the freeze; they may come and go */
 	struct text_cache texts;
+	struct cgroup_mounts cgroup_mounts;
+	char *cgroup_seen; /* what was not frozen last, as /proc/PID/cgroup has it */
+	image_cgroups cgroups;
 	char time_namespace[32]; /* of the tree */
 	bool other_clocks;	 /* it is not ours, and ... */
 	struct clock_offsets clocks; /* ... this is what it adds */

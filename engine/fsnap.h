@@ -128,6 +128,13 @@ enum fsnap_prefetch {
 	FSNAP_PREFETCH_OFF,
 };
 
+/* Which control groups the tree is put into. */
+enum fsnap_cgroup {
+	FSNAP_CGROUP_LEAVE = 0, /* those of the restoring process, as anything that it starts */
+	FSNAP_CGROUP_REJOIN,	/* those it was in, which must be there */
+	FSNAP_CGROUP_CREATE,	/* likewise; those that are gone are made, with the limits they had */
+};
+
 /* What CLOCK_MONOTONIC and CLOCK_BOOTTIME show the tree. */
 enum fsnap_clocks {
 	FSNAP_CLOCKS_DEFAULT = 0, /* in the same boot as before: time has passed; else they go on, where that is
@@ -154,6 +161,7 @@ struct fsnap_restore_options {
 	uint64_t prefetch_max;	/* bytes in all; 0: until a tenth of memory is left */
 	int prefetch_stats;	/* watch what the tree reads: report.prefetching tells what it was good for */
 	int clocks;		/* enum fsnap_clocks */
+	int cgroup;		/* enum fsnap_cgroup */
 };
 
 struct fsnap_restore_report {

@@ -325,7 +325,8 @@ int launch(struct restore *restore, struct fsnap_error *err)
 		return -1;
 	/* Meanwhile: are the pages what was written? The tasks copy, but nothing of them runs yet. */
 	if (image_verify_blocks(restore->image, 0, image_blocks(restore->image), err) < 0 ||
-	    await_parked(restore, restore->n_parking, err) < 0 || ghosts_seal(restore, err) < 0 ||
+	    await_parked(restore, restore->n_parking, err) < 0 ||
+	    cgroups_place_threads(restore, err) < 0 || ghosts_seal(restore, err) < 0 ||
 	    seize(restore, err) < 0)
 		return -1;
 	open_gate(restore);

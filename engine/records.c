@@ -81,6 +81,8 @@ int records_put(struct dump *dump, image_tree *tree, struct fsnap_error *err)
 	for (size_t i = 0; i < dump->tree.n_processes; i++)
 		if (put_process(dump, dump->tree.processes[i], err) < 0)
 			return -1;
+	if (put(dump, IMAGE_CGROUPS, "cgroups", (xdrproc_t)xdr_image_cgroups, &dump->cgroups, err) < 0)
+		return -1;
 	if (ipc_any(&dump->ipc) &&
 	    put(dump, IMAGE_IPC, "ipc", (xdrproc_t)xdr_image_ipc, &dump->ipc, err) < 0)
 		return -1;

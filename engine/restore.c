@@ -28,6 +28,8 @@
 static int understand(struct restore *restore, struct fsnap_error *err)
 {
 	const struct fsnap_restore_options *options = restore->options;
+	if (options->cgroup < FSNAP_CGROUP_LEAVE || options->cgroup > FSNAP_CGROUP_CREATE)
+		return fail(err, FSNAP_E_USAGE, 0, "%d says nothing about control groups", options->cgroup);
 	if (options->clocks < FSNAP_CLOCKS_DEFAULT || options->clocks > FSNAP_CLOCKS_MACHINE)
 		return fail(err, FSNAP_E_USAGE, 0, "%d says nothing about clocks", options->clocks);
 	if (options->changed < FSNAP_CHANGED_DEFAULT || options->changed > FSNAP_CHANGED_ACCEPT)
@@ -100,6 +102,7 @@ static int tell_story(struct restore *restore, struct fsnap_error *err)
 	give_up(restore);
 	heat_fetch_stop(restore);
 	ipc_unmake(restore);
+	cgroups_unmake(restore);
 	return error_context(err, "image %s", image_name(restore->image));
 }
 
@@ -112,6 +115,7 @@ static void restore_begin(struct restore *restore, const struct fsnap_restore_op
 
 static void restore_end(struct restore *restore)
 {
+	cgroups_end(restore);
 	ipc_free(restore);
 	workshop_close(restore);
 	handed_close(&restore->handed);
@@ -189,6 +193,7 @@ int fsnap_explain(const struct fsnap_restore_options *options, int fd, struct fs
 		result = print_plans(restore.plans, fd, err);
 	else if (restore.image)
 		error_context(err, "image %s", image_name(restore.image));
+	cgroups_unmake(&restore);
 	restore_end(&restore);
 	return result;
 }

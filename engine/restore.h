@@ -16,6 +16,7 @@
 #ifndef ENGINE_RESTORE_H
 #define ENGINE_RESTORE_H
 
+#include "engine/cgroup.h"
 #include "engine/family.h"
 #include "engine/file_keys.h"
 #include "engine/fsnap.h"
@@ -43,6 +44,26 @@ struct workshop_file {
 	bool handed; /* by the caller: nothing of it is ours to set */
 	const image_process *holder; /* the first process, by number of records, that has it ... */
 	int number;		     /* ... under this number */
+};
+
+enum { CGROUP_HIERARCHIES = 32 };
+
+/* Where tasks are put, by hierarchy. */
+struct cgroup_place {
+	int fds[CGROUP_HIERARCHIES]; /* of cgroup.procs */
+	char *path[CGROUP_HIERARCHIES];
+	unsigned n;
+};
+
+/* cgroup_restore.c; places is NULL where the tree stays in our groups. */
+struct cgroup_restore {
+	image_cgroups image;
+	struct cgroup_mounts mounts;
+	struct cgroup_place *places; /* by place */
+	struct numbers place_of;     /* by PID */
+	char *own;		     /* what we are in */
+	char **made;		     /* directories */
+	size_t n_made;
 };
 
 struct restore {
@@ -95,6 +116,7 @@ struct restore {
 
 	void *control; /* control memory as mapped here, text first, at its address in all tasks */
 	size_t control_size;
+	struct cgroup_restore cgroups;
 	int time_namespace; /* that the tree lives in; -1: ours */
 	struct tree tracees; /* what was made, once it is traced */
 	pid_t root;	     /* 0: nothing was made yet */

@@ -134,7 +134,8 @@ static int remap_records(struct restore *restore, struct fsnap_error *err)
 
 int workshop_open(struct restore *restore, struct fsnap_error *err)
 {
-	if (remap_records(restore, err) < 0 || make_room(restore, err) < 0 || clocks_prepare(restore, err) < 0)
+	if (remap_records(restore, err) < 0 || make_room(restore, err) < 0 || clocks_prepare(restore, err) < 0 ||
+	    cgroups_prepare(restore, err) < 0)
 		return -1;
 	for (size_t i = 0; i < restore->model.n_ghosts; i++)
 		if (!is_file_ghost(&restore->model.ghosts[i]) &&

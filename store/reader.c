@@ -9,7 +9,7 @@
 #include "store/internal.h"
 #include "store/scope.h"
 
-#define KINDS (IMAGE_HEAT + 2)
+#define KINDS (IMAGE_CGROUPS + 2)
 
 struct image {
 	int fd;

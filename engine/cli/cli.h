@@ -33,7 +33,7 @@ struct cli {
 	const struct command *command;
 	const char *store; /* NULL: the default */
 	const char *name;
-	const char *changed, *clocks;
+	const char *changed, *clocks, *cgroup;
 	const char **maps, **fds, **externals; /* NULL, or NULL-ended */
 	const char *heat;
 	const char *prefetch, *rate, *max;

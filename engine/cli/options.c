@@ -39,6 +39,8 @@ static const struct option_row rows[] = {
 	  "what was the file or directory OLD is NEW now" },
 	{ 0, "changed", TAKES_TEXT, "MODE", FIELD(changed), "restore",
 	  "what if files have changed: `refuse`, `warn` or `accept`" },
+	{ 0, "cgroup", TAKES_TEXT, "MODE", FIELD(cgroup), "restore",
+	  "control groups: `leave` it in ours, `rejoin` its own, `create` those that are gone" },
 	{ 0, "clocks", TAKES_TEXT, "MODE", FIELD(clocks), "restore",
 	  "CLOCK_MONOTONIC: `go-on` where it stood, or that of the `machine`" },
 	{ 0, "tcp", TAKES_TCP, "MODE", FIELD(tcp), "dump restore",

@@ -57,6 +57,20 @@ static int parse_clocks(const char *mode, int *clocks, struct fsnap_error *err)
 			       "clocks go on where they stood elsewhere");
 }
 
+static int parse_cgroup(const char *mode, int *cgroup, struct fsnap_error *err)
+{
+	static const char *const modes[] = { "leave", "rejoin", "create" };
+	for (size_t i = 0; mode && i < sizeof(modes) / sizeof(*modes); i++) {
+		*cgroup = FSNAP_CGROUP_LEAVE + (int)i;
+		if (strcmp(mode, modes[i]) == 0)
+			return 0;
+	}
+	if (!mode)
+		return 0;
+	fail(err, FSNAP_E_USAGE, 0, "--cgroup %s: there is no such mode", mode);
+	return error_hint(err, "say --cgroup leave, rejoin or create; without it, the tree is left in fsnap's groups");
+}
+
 int cli_restore(const struct cli *cli, struct fsnap_error *err)
 {
 	struct progress progress = { 0 };
@@ -76,7 +90,8 @@ int cli_restore(const struct cli *cli, struct fsnap_error *err)
 
 	struct prefetch_choice choice;
 	if (parse_changed(cli->changed, &options.changed, err) < 0 ||
-	    parse_clocks(cli->clocks, &options.clocks, err) < 0 || prefetch_choose(cli, &choice, err) < 0)
+	    parse_clocks(cli->clocks, &options.clocks, err) < 0 ||
+	    parse_cgroup(cli->cgroup, &options.cgroup, err) < 0 || prefetch_choose(cli, &choice, err) < 0)
 		return -1;
 	options.prefetch = choice.which;
 	options.prefetch_rate = choice.rate;

@@ -23,6 +23,7 @@ const struct file_kind *const file_kinds[] = {
 
 const struct other_kind *const other_kinds[] = {
 	&kind_sysv_shm, &kind_sysv_sem, &kind_sysv_msg, &kind_aio,
+	&kind_seccomp, &kind_scheduling, &kind_cgroups, &kind_clocks,
 	NULL,
 };
 

@@ -150,7 +150,7 @@ struct other_kind {
 };
 
 extern const struct other_kind *const other_kinds[]; /* NULL-ended */
-extern const struct other_kind kind_aio;
+extern const struct other_kind kind_aio, kind_seccomp, kind_scheduling, kind_cgroups, kind_clocks;
 
 extern const struct file_kind *const file_kinds[]; /* NULL-ended; the order is the order of matching */
 const struct file_kind *file_kind_find(const char *name);

@@ -8,6 +8,7 @@
 #include <sys/sysinfo.h>
 #include <unistd.h>
 
+#include "engine/kinds/kinds.h"
 #include "engine/state/state.h"
 
 #define IOPRIO_WHO_PROCESS 1
@@ -37,6 +38,14 @@ static bool is_realtime(unsigned policy)
 {
 	return policy == POLICY_FIFO || policy == POLICY_RR || policy == POLICY_DEADLINE;
 }
+
+const struct other_kind kind_scheduling = {
+	.name = "scheduling",
+	.keeps = "policy (real-time and deadline, too), niceness, slice, reset on fork, utilisation clamps, CPUs allowed, "
+		 "I/O priority, timer slack",
+	.refuses = "at a restore: real-time policies in a control group without budget, or without privilege",
+	.shown_by = "proc_sched thread_realtime cgroups",
+};
 
 /* --- dump ------------------------------------------------------------------------- */
 

@@ -18,8 +18,17 @@
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 
+#include "engine/kinds/kinds.h"
 #include "engine/state/state.h"
 #include "engine/trace.h"
+
+const struct other_kind kind_seccomp = {
+	.name = "seccomp",
+	.keeps = "strict mode, chains of filters and whether they are logged; those that all threads have are the "
+		 "same again, so that SECCOMP_FILTER_FLAG_TSYNC goes on working",
+	.refuses = "filters that ask a supervisor (SECCOMP_RET_USER_NOTIF)",
+	.shown_by = "seccomp_*",
+};
 
 /* --- dump ------------------------------------------------------------------------- */
 

@@ -30,7 +30,7 @@ def body(t):
     patterns = re.findall(r"^  shown by +(.+)$", said, re.M)
     t.expect("each kind is shown by something", len(re.findall(r"^\w+$", said, re.M)), len(patterns))
     for pattern in " ".join(patterns).split():
-        found = [path for folder in ("specimens", "apps", "refuse")
+        found = [path for folder in ("specimens", "apps", "refuse", "cli")
                  for path in glob.glob(os.path.join(TESTS, folder, f"{pattern}.*"))]
         t.expect_true(f"a test called {pattern}", found)
 
