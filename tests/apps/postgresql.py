@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 """PostgreSQL at work, with its clients in the tree: pgbench with four connections and psql in the midst of a
-transaction are saved, killed and brought back, twice. No transaction that pgbench was told of is lost, none
-is there twice, psql's goes on; once with its memory from mmap, once from System V, and once with all
-System V objects gone in between."""
+transaction are saved where they go on, then killed and brought back, twice. No transaction that pgbench was
+told of is lost, none is there twice, psql's goes on; once with its memory from mmap, once from System V with all
+System V objects gone in between. Then with clients outside, whose TCP connections are kept."""
 
 import glob
 import os
@@ -17,7 +17,7 @@ import sandbox  # noqa: E402
 import sysv  # noqa: E402
 import trial  # noqa: E402
 
-UID = 1000
+UID, PORT = 1000, 8006
 TRANSACTIONS = 1500  # by each of four
 
 
@@ -32,6 +32,10 @@ class Server:
             os.chown(path, UID, UID)
         self.environment = {"PATH": f"{programs}:/usr/bin:/bin", "LC_ALL": "C", "HOME": self.socket}
 
+    def spawn(self, script):
+        return children.spawn(["/bin/sh", "-c", script], out=self.path("out"), cwd=self.socket, session=True,
+                              env=self.environment, uid=UID)
+
     def run(self, *argv):
         done = subprocess.run(argv, env=self.environment, cwd=self.socket, user=UID, group=UID,
                               extra_groups=[], capture_output=True, text=True, timeout=60)
@@ -45,8 +49,23 @@ class Server:
     def path(self, name):
         return os.path.join(self.socket, name)
 
-    def start(self):
+    def initdb(self):
         self.run("initdb", "-D", self.data, "-A", "trust", "-U", "postgres", "-N")
+
+    def start_alone(self):
+        self.initdb()
+        pid = self.spawn(f"exec postgres -D {self.data} -k {self.socket} -c listen_addresses=127.0.0.1 -p {PORT} "
+                         "-c fsync=off")
+        self.environment["PGPORT"] = str(PORT)
+        self.t.until("the server", lambda: self.answers(), 30)
+        self.run("pgbench", "-q", "-i", "-h", self.socket, "-U", "postgres", "postgres")
+        return pid
+
+    def answers(self):
+        return subprocess.run(["pg_isready", "-q", "-h", self.socket], env=self.environment).returncode == 0
+
+    def start(self):
+        self.initdb()
         os.mkfifo(self.path("in"))
         os.chown(self.path("in"), UID, UID)
         script = f"""
@@ -58,8 +77,7 @@ class Server:
             psql -X -h {self.socket} -U postgres -At postgres <&3 >psql.out 2>&1 &
             pgbench -n -c 4 -j 2 -t {TRANSACTIONS} -h {self.socket} -U postgres postgres >bench.out 2>&1 &
             wait"""
-        return children.spawn(["/bin/sh", "-c", script], out=self.path("out"), cwd=self.socket, session=True,
-                              env=self.environment, uid=UID)
+        return self.spawn(script)
 
     def said(self, name):
         with open(self.path(name), encoding="utf-8") as f:
@@ -69,6 +87,17 @@ class Server:
         with open(self.path("in"), "w", encoding="utf-8") as f:
             f.write(text + "\n")
 
+    def accounts(self):
+        """What pgbench was told of, and what there is."""
+        t = self.t
+        t.until("the end of pgbench", lambda: "latency average" in self.said("bench.out"), 90)
+        told = re.search(r"actually processed: (\d+)", self.said("bench.out"))
+        t.expect("transactions pgbench was told of", 4 * TRANSACTIONS, int(told[1]) if told else None)
+        t.expect("transactions there are", str(4 * TRANSACTIONS), self.sql("select count(*) from pgbench_history"))
+        for table in ("accounts", "tellers", "branches"):
+            t.expect(f"balance of {table}", self.sql("select sum(delta) from pgbench_history"),
+                     self.sql(f"select sum({table[0]}balance) from pgbench_{table}"))
+
 
 def one(t, programs, memory, gone):
     server = Server(t, programs, memory)
@@ -77,6 +106,7 @@ def one(t, programs, memory, gone):
     server.say("create table kept (i int); begin; insert into kept select generate_series(1, 1000); "
                "select 'within';")
     t.until("its transaction", lambda: "within" in server.said("psql.out"))
+    t.dump(pid)
     for _ in range(2):
         report = t.dump(pid, "--kill")
         if gone:
@@ -84,15 +114,26 @@ def one(t, programs, memory, gone):
         t.restore(report["image"])
     server.say("insert into kept select generate_series(1, 500); commit; select 'rows', count(*) from kept;")
     t.until("the end of psql's transaction", lambda: "rows|1500" in server.said("psql.out"))
-    t.until("the end of pgbench", lambda: "latency average" in server.said("bench.out"), 90)
-    told = re.search(r"actually processed: (\d+)", server.said("bench.out"))
-    t.expect("transactions pgbench was told of", 4 * TRANSACTIONS, int(told[1]) if told else None)
-    t.expect("transactions there are", str(4 * TRANSACTIONS), server.sql("select count(*) from pgbench_history"))
-    for table in ("accounts", "tellers", "branches"):
-        t.expect(f"balance of {table}", server.sql("select sum(delta) from pgbench_history"),
-                 server.sql(f"select sum({table[0]}balance) from pgbench_{table}"))
+    server.accounts()
     os.killpg(pid, 9)
     t.until("its end", lambda: not children.wait_gone([pid], 0.1))
+
+
+def through_tcp(t, programs):
+    server = Server(t, programs, "tcp")
+    pid = server.start_alone()
+    load = server.spawn(f"pgbench -n -c 4 -j 2 -t {TRANSACTIONS} -h 127.0.0.1 -p {PORT} -U postgres postgres "
+                        ">bench.out 2>&1")
+    for kill in ([], ["--kill"], ["--kill"]):
+        before = server.sql("select count(*) from pgbench_history")
+        t.until("transactions go on", lambda: server.sql("select count(*) from pgbench_history") != before)
+        report = t.dump(pid, "--tcp", "keep", *kill)
+        if kill:
+            t.restore(report["image"])
+    server.accounts()
+    t.expect("exit status of pgbench", 0, children.wait(load, 20))
+    os.kill(pid, 15)
+    t.expect("exit status of the server", 0, children.wait(pid, 20))
 
 
 def body(t):
@@ -103,6 +144,7 @@ def body(t):
     one(t, programs, "mmap", False)
     if not t.control:
         one(t, programs, "sysv", True)
+    through_tcp(t, programs)
 
 
 trial.main(body)
