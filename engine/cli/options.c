@@ -40,7 +40,7 @@ static const struct option_row rows[] = {
 	{ 0, "changed", TAKES_TEXT, "MODE", FIELD(changed), "restore",
 	  "what if files have changed: `refuse`, `warn` or `accept`" },
 	{ 0, "cgroup", TAKES_TEXT, "MODE", FIELD(cgroup), "restore",
-	  "control groups: `leave` it in ours, `rejoin` its own, `create` those that are gone" },
+	  "control groups: `leave` it in ours, `rejoin` its own, `create` missing ones" },
 	{ 0, "clocks", TAKES_TEXT, "MODE", FIELD(clocks), "restore",
 	  "CLOCK_MONOTONIC: `go-on` where it stood, or that of the `machine`" },
 	{ 0, "tcp", TAKES_TCP, "MODE", FIELD(tcp), "dump restore",
