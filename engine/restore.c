@@ -70,7 +70,7 @@ static int prepare(struct restore *restore, struct fsnap_error *err)
 {
 	if (hugepages_check(&restore->model, restore->image, err) < 0 || workshop_open(restore, err) < 0 ||
 	    inherited_collect(&restore->self, err) < 0 ||
-	    launch_reserve(restore, err) < 0)
+	    control_reserve(restore, err) < 0)
 		return -1;
 	return compile(restore, err);
 }

@@ -11,7 +11,9 @@
  *	restore_memfd.c  memfds and their seals; content in huge pages
  *	compile*.c       image -> one plan per task
  *	settle_files.c   what must be done to a descriptor in a process that has it
- *	launch.c         plans -> tasks: control memory, spawn, await, release
+ *	control_memory.c where plans, agent and answers lie
+ *	launch.c         plans -> tasks: spawn, await, take hold
+ *	release.c        tasks -> the program
  */
 #ifndef ENGINE_RESTORE_H
 #define ENGINE_RESTORE_H
@@ -172,9 +174,17 @@ void fit_affinities(struct restore *restore);
 /* step_hint.c: adds what can be done about it, if anything is known; returns -1. */
 int step_hint(long nr, int sys, struct fsnap_error *err);
 
-/* launch.c: launch_reserve() finds a place for control memory; launch() brings all tasks to the end
- * of their plans; release() makes them the program; give_up() removes all that was made. */
-int launch_reserve(struct restore *restore, struct fsnap_error *err);
+/* control_memory.c: finds a place for it, before plans are compiled; puts plans and agent there. */
+int control_reserve(struct restore *restore, struct fsnap_error *err);
+int control_lay(struct restore *restore, struct fsnap_error *err);
+
+static inline struct ctl *restore_control(const struct restore *restore)
+{
+	return (struct ctl *)((char *)restore->control + AGENT_TEXT);
+}
+
+/* launch.c, release.c: launch() brings all tasks to the end of their plans; release() makes them the program;
+ * give_up() removes all that was made. */
 /* PID_TAKEN where a number that the image needs is in use. */
 int launch_check_numbers(const struct restore *restore, struct fsnap_error *err);
 int launch(struct restore *restore, struct fsnap_error *err);

@@ -11,7 +11,6 @@
 #include <asm/termbits.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,10 +23,8 @@
 #include "engine/kinds/values.h"
 #include "store/scope.h"
 
-enum { PTY_MASTER = 1, PTY_SLAVE = 2, PTY_CONTROLLING = 3, PTY_HUNG_UP = 4 };
 enum { FIRST_MAJOR = 136, LAST_MAJOR = 143, PER_MAJOR = 256 }; /* devices.txt: Unix98 PTY slaves */
 
-#define LARGE_FILE 0100000u /* the kernel's O_LARGEFILE; libc says 0 */
 #define LOST ((uint64_t)1 << 32) /* added to the key of what has no master any more */
 
 static bool is_slave_device(dev_t device)
@@ -201,15 +198,6 @@ static int pty_save_links(struct dump *dump, image_file *file, void *out, struct
 
 /* --- restore -------------------------------------------------------------------- */
 
-int pty_peer(int master, unsigned flags)
-{
-	/* O_CLOEXEC stays among the flags of the open file, if it was there. */
-	int fd = ioctl(master, TIOCGPTPEER, (int)(flags | O_NOCTTY));
-	if (fd >= 0)
-		fcntl(fd, F_SETFD, FD_CLOEXEC);
-	return fd;
-}
-
 static int failed(const image_file *file, struct fsnap_error *err, const char *step)
 {
 	return fail(err, FSNAP_E_RESTORE_STEP, errno, "file %u (%s): %s", file->id, file->label, step);
@@ -301,69 +289,6 @@ static int master_of(struct restore *restore, const image_file_pty *slave, struc
 	return fail(err, FSNAP_E_IMAGE_CORRUPT, 0, "the master of terminal %u is missing", slave->index);
 }
 
-/* --- /dev/tty: only who has the terminal can open it under this name -------------- */
-
-struct borrower {
-	int master;
-	int flags;
-	int fd;
-};
-
-/* Shares our memory and descriptors, and has a session of its own, which ends with it; what it opens
- * stays. It calls nothing but the kernel. */
-static int open_controlling(void *arg)
-{
-	struct borrower *borrower = arg;
-	syscall(SYS_setsid);
-	int peer = (int)syscall(SYS_ioctl, borrower->master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
-	if (peer >= 0 && syscall(SYS_ioctl, peer, TIOCSCTTY, 0) == 0)
-		borrower->fd = (int)syscall(SYS_openat, AT_FDCWD, "/dev/tty", borrower->flags | O_CLOEXEC);
-	syscall(SYS_close, peer);
-	syscall(SYS_exit, 0);
-	return 0;
-}
-
-/* By name, as programs do; what TIOCGPTPEER gives has other flags (no O_LARGEFILE, but O_CLOEXEC). */
-static int open_slave(int master, unsigned flags)
-{
-	if (!(flags & LARGE_FILE))
-		return pty_peer(master, flags & (O_ACCMODE | O_NONBLOCK | O_CLOEXEC));
-	unsigned index;
-	char path[64];
-	struct stat node;
-	cleanup_fd int peer = pty_peer(master, O_RDWR);
-	if (peer < 0 || fstat(peer, &node) < 0 || ioctl(master, TIOCGPTN, &index) < 0)
-		return -1;
-	snprintf(path, sizeof(path), "/dev/pts/%u", index);
-	cleanup_fd int fd = open(path, (int)(flags & (O_ACCMODE | O_NONBLOCK)) | O_NOCTTY | O_CLOEXEC);
-	struct stat found;
-	if (fd >= 0 && fstat(fd, &found) == 0 && found.st_ino == node.st_ino && found.st_dev == node.st_dev)
-		return steal_fd(&fd);
-	return pty_peer(master, flags & (O_ACCMODE | O_NONBLOCK));
-}
-
-static int make_controlling(int master, unsigned flags)
-{
-	enum { STACK = 65536 };
-	struct borrower borrower = {master, (int)(flags & (O_ACCMODE | O_NONBLOCK)), -1};
-	cleanup_free char *stack = malloc(STACK);
-	if (!stack)
-		return -1;
-	pid_t child = clone(open_controlling, stack + STACK, CLONE_VM | CLONE_FILES | CLONE_VFORK, &borrower);
-	if (child > 0)
-		syscall(SYS_wait4, child, NULL, 0x40000000 /* __WALL */, NULL);
-	return borrower.fd;
-}
-
-static int make_hung_up(const image_file *file)
-{
-	cleanup_fd int master = open("/dev/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC);
-	int unlocked = 0;
-	if (master < 0 || ioctl(master, TIOCSPTLCK, &unlocked) < 0)
-		return -1;
-	return open_slave(master, file->flags);
-}
-
 static int pty_make(struct restore *restore, const image_file *file, const void *in,
 		    struct fsnap_error *err)
 {
@@ -372,14 +297,14 @@ static int pty_make(struct restore *restore, const image_file *file, const void 
 		return make_master(restore, file, state, err);
 	int fd;
 	if (state->side == PTY_HUNG_UP) {
-		fd = make_hung_up(file);
+		fd = pty_open_hung_up(file->flags);
 	} else {
 		int master = master_of(restore, state, err);
 		if (master < 0)
 			return -1;
 		fd = state->side == PTY_CONTROLLING ?
-			     make_controlling(master, file->flags) :
-			     open_slave(master, file->flags);
+			     pty_open_controlling(master, file->flags) :
+			     pty_open_slave(master, file->flags);
 	}
 	return fd < 0 ? failed(file, err, "open the terminal") : fd;
 }
@@ -400,53 +325,6 @@ static void pty_settle(struct restore *restore, const image_file *file, const vo
 	if (state->locked)
 		plan_call(plans, task, SYS_ioctl, IMM(fd), IMM(TIOCSPTLCK),
 			  DATA(plans_data(plans, &locked, sizeof(locked), 4)));
-}
-
-/* --- sessions ------------------------------------------------------------------------ */
-
-static const image_file_pty *terminal_of(struct restore *restore, pid_t session, const image_file **file)
-{
-	const image_file_pty *state;
-	for (size_t i = 0; (state = restore_file_state(restore, kind_pty.name, i, file)); i++)
-		if (state->side == PTY_MASTER && state->session == session)
-			return state;
-	return NULL;
-}
-
-bool terminals_of(struct restore *restore, pid_t session)
-{
-	const image_file *file;
-	return terminal_of(restore, session, &file);
-}
-
-void terminals_take(struct restore *restore, pid_t session, struct plans *plans, uint32_t task)
-{
-	const image_file *file;
-	const image_file_pty *state = terminal_of(restore, session, &file);
-	if (!state)
-		return;
-	plan_note(plans, "the session's terminal (%s)", state->path);
-	plan_call(plans, task, SYS_ioctl, IMM(restore_fd(restore, file->id)), IMM(TIOCGPTPEER),
-		  IMM(O_RDWR | O_NOCTTY | O_CLOEXEC));
-	uint32_t peer = plan_result(plans);
-	plan_call(plans, task, SYS_ioctl, SLOT(peer), IMM(TIOCSCTTY), IMM(0));
-	plan_call(plans, task, SYS_close, SLOT(peer));
-}
-
-void terminals_foreground(struct restore *restore, pid_t session, struct plans *plans, uint32_t task)
-{
-	const image_file *file;
-	const image_file_pty *state = terminal_of(restore, session, &file);
-	if (!state || !state->foreground)
-		return;
-	plan_note(plans, "the group in the foreground");
-	plan_call(plans, task, SYS_ioctl, IMM(restore_fd(restore, file->id)), IMM(TIOCGPTPEER),
-		  IMM(O_RDWR | O_NOCTTY | O_CLOEXEC));
-	uint32_t peer = plan_result(plans);
-	plan_call(plans, task, SYS_ioctl, SLOT(peer), IMM(TIOCSPGRP),
-		  DATA(plans_data(plans, &state->foreground, sizeof(state->foreground), 4)));
-	plan_accept_any(plans); /* all of it may have ended */
-	plan_call(plans, task, SYS_close, SLOT(peer));
 }
 
 const struct file_kind kind_pty = {

@@ -8,7 +8,7 @@
  *	tcp_shared.c	who else has them
  *	tcp_diag.c	what only sock_diag(7) tells
  *	tcp_forge.c	segments as the other end would send them
- *	tcp_hold.c	packets held back meanwhile
+ *	tcp_hold.c	packets held back meanwhile, by nf_tables (nft.c)
  *	tcp_sweep.c	remains of dead connections taken away
  */
 #ifndef ENGINE_KINDS_TCP_PARTS_H
