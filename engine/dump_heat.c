@@ -67,28 +67,41 @@ static bool is_written(const image_file *file)
 	return (file->flags & O_ACCMODE) != O_RDONLY && !(file->flags & O_PATH);
 }
 
-static int sync_one(const image_identity *identity, struct fsnap_error *err)
+static int sync_one(struct dump *dump, const struct leases *leases, const image_identity *identity,
+		    struct fsnap_error *err)
 {
 	struct stat stat;
+	if (leases_hold(leases, identity->ino)) {
+		dump_note(dump, "%s was not written back: opening it would break the lease on it", identity->path);
+		return 0;
+	}
 	cleanup_fd int fd = open(identity->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	if (fd < 0 || fstat(fd, &stat) < 0 || stat.st_ino != identity->ino || stat.st_dev != identity->dev)
 		return 0; /* its name leads elsewhere by now */
 	return fsync(fd) < 0 ? fail(err, FSNAP_E_SYSTEM, errno, "writing back %s", identity->path) : 0;
 }
 
-int files_sync(struct dump *dump, struct fsnap_error *err)
+static int sync_all(struct dump *dump, const struct leases *leases, struct fsnap_error *err)
 {
 	image_file *file;
 	const image_file_regular *regular;
-	if (!dump->options->sync_files)
-		return 0;
 	for (size_t i = 0; i < dump->n_mapped; i++)
 		if (dump->mapped[i].image.writable && !dump->mapped[i].image.identity.ghost &&
-		    sync_one(&dump->mapped[i].image.identity, err) < 0)
+		    sync_one(dump, leases, &dump->mapped[i].image.identity, err) < 0)
 			return -1;
 	for (size_t i = 0; (regular = dump_file_state(dump, "regular", i, &file)); i++)
 		if (is_written(file) && !regular->identity.ghost && S_ISREG(regular->identity.mode) &&
-		    sync_one(&regular->identity, err) < 0)
+		    sync_one(dump, leases, &regular->identity, err) < 0)
 			return -1;
 	return 0;
+}
+
+int files_sync(struct dump *dump, struct fsnap_error *err)
+{
+	if (!dump->options->sync_files)
+		return 0;
+	struct leases *leases = leases_read();
+	int result = sync_all(dump, leases, err);
+	leases_free(leases);
+	return result;
 }

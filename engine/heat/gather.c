@@ -48,6 +48,7 @@ void heat_free(struct heat *heat)
 	for (size_t i = 0; i < heat->n; i++)
 		free_file(heat->files[i]);
 	free(heat->files);
+	leases_free(heat->leases);
 	*heat = (struct heat){ 0 };
 }
 
@@ -96,11 +97,21 @@ static int open_quietly(int dir, const char *path)
 	return fd >= 0 ? fd : openat(dir, path, flags);
 }
 
+static bool is_leased(struct heat *heat, uint64_t ino)
+{
+	if (!heat->asked_leases)
+		heat->leases = leases_read();
+	heat->asked_leases = true;
+	return leases_hold(heat->leases, ino);
+}
+
 /* `name` leads to the file, by its path or through /proc; `path` is what it is called. */
 static struct heat_file *add_opened(struct heat *heat, int dir, const char *name, const char *path,
 				    uint64_t dev, uint64_t ino)
 {
 	struct stat stat;
+	if (is_leased(heat, ino))
+		return NULL;
 	cleanup_fd int fd = open_quietly(dir, name);
 	if (fd < 0 || fstat(fd, &stat) < 0 || !S_ISREG(stat.st_mode) || stat.st_size == 0 ||
 	    stat.st_dev != dev || stat.st_ino != ino)

@@ -3,6 +3,7 @@
  *
  *	gather.c	the files: of a running tree, or those a dump has met
  *	measure.c	their pages: from the page cache, from page tables, from a watch
+ *	leases.c	which files must not be opened
  *	runs.c		what several sources say of one file, made one list
  *	watch.c		a watch on a tree: where it is kept, what it has seen
  *
@@ -20,6 +21,8 @@
 /* image_heat.source */
 enum { HEAT_MINCORE = 1, HEAT_FOLIOS = 2, HEAT_WATCH = 4 };
 
+struct leases;
+
 struct heat_file {
 	image_heat image;
 	int fd;	     /* open for reading, -1 once measured */
@@ -32,7 +35,14 @@ struct heat {
 	void *by_inode;	  /* the same, as tsearch(3) keeps them */
 	unsigned sources; /* that were there to be asked: HEAT_... */
 	struct fsnap_error lack; /* why one was not, if so */
+	struct leases *leases;
+	bool asked_leases;
 };
+
+/* Files that somebody holds by a write lease: opening one, whatever for, would take it from him. */
+struct leases *leases_read(void); /* NULL: there are none, or no memory */
+bool leases_hold(const struct leases *leases, uint64_t ino);
+void leases_free(struct leases *leases);
 
 /* --- gather.c -------------------------------------------------------------------- */
 

@@ -132,6 +132,10 @@ def first_process(body):
         os.setsid()  # else the session's number would be 0, as seen from in here
         mount("none", "/", "none", MS_REC | MS_PRIVATE)
         mount("proc", "/proc", "proc")
+        # Terminals have numbers and shared memory has names: no other test may have them.
+        mount("tmpfs", "/dev/shm", "tmpfs", data="mode=1777")
+        mount("devpts", "/dev/pts", "devpts", data="newinstance,mode=600,ptmxmode=666")
+        mount("/dev/pts/ptmx", "/dev/ptmx", "none", MS_BIND)
         loopback_up()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
