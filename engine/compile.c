@@ -244,6 +244,23 @@ static size_t bearer(const struct restore *restore, size_t number)
 	return kin->birth == BIRTH_STAND_IN ? restore->family.stand_ins[kin->maker].parent : kin->maker;
 }
 
+static void die_with_restore(struct plans *plans, const image_process *process, uint32_t task)
+{
+	plan_note(plans, "end if the restore is given up");
+	plan_call(plans, task, SYS_prctl, IMM(PR_SET_PDEATHSIG), IMM(SIGKILL));
+	/* A parent that died before that does not count. */
+	plan_call(plans, task, SYS_getppid);
+	plan_accept_equal(plans, process->ppid ? process->ppid : getpid());
+}
+
+static void make_threads(struct plans *plans, const image_process *process, uint32_t task)
+{
+	for (u_int i = 1; i < process->threads.threads_len; i++) {
+		plan_note(plans, "thread %d", process->threads.threads_val[i].tid);
+		plan_thread(plans, task, task + i);
+	}
+}
+
 static int compile_process(struct restore *restore, const image_process *process, struct fsnap_error *err)
 {
 	struct plans *plans = restore->plans;
@@ -256,11 +273,7 @@ static int compile_process(struct restore *restore, const image_process *process
 	family_await_parent(restore, process);
 	size_t from = bearer(restore, (size_t)(process - restore->model.processes));
 	cgroups_join(restore, process, from == KIN_NONE ? NULL : &restore->model.processes[from], task);
-	plan_note(plans, "end if the restore is given up");
-	plan_call(plans, task, SYS_prctl, IMM(PR_SET_PDEATHSIG), IMM(SIGKILL));
-	/* A parent that died before that does not count. */
-	plan_call(plans, task, SYS_getppid);
-	plan_accept_equal(plans, process->ppid ? process->ppid : getpid());
+	die_with_restore(plans, process, task);
 	rebuild_first(&r);
 	if (process->ppid == 0)
 		memory_clear(plans, task, &restore->source);
@@ -279,10 +292,7 @@ static int compile_process(struct restore *restore, const image_process *process
 	memory_fields(plans, task, &restore->source, mm);
 	family_foreground(restore, process);
 	build_descriptors(restore, process);
-	for (u_int i = 1; i < process->threads.threads_len; i++) {
-		plan_note(plans, "thread %d", process->threads.threads_val[i].tid);
-		plan_thread(plans, task, task + i);
-	}
+	make_threads(plans, process, task);
 	family_await_orphans(restore, process);
 	if (process->leader_ended)
 		identity_rebuild_task(&r);

@@ -117,3 +117,13 @@ int control_lay(struct restore *restore, struct fsnap_error *err)
 		return fail(err, FSNAP_E_SYSTEM, errno, "control memory");
 	return 0;
 }
+
+void control_free(struct restore *restore)
+{
+	if (restore->control)
+		munmap(restore->control, restore->control_size);
+	for (size_t i = 0; restore->ring_fd && i <= restore->model.n_files; i++)
+		if (restore->ring_fd[i] >= 0)
+			close(restore->ring_fd[i]);
+	free(restore->ring_fd);
+}

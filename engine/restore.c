@@ -14,7 +14,6 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -28,6 +27,8 @@
 static int understand(struct restore *restore, struct fsnap_error *err)
 {
 	const struct fsnap_restore_options *options = restore->options;
+	if (options->tcp < FSNAP_TCP_DEFAULT || options->tcp > FSNAP_TCP_RESET)
+		return fail(err, FSNAP_E_USAGE, 0, "%d says nothing about TCP connections", options->tcp);
 	if (options->cgroup < FSNAP_CGROUP_LEAVE || options->cgroup > FSNAP_CGROUP_CREATE)
 		return fail(err, FSNAP_E_USAGE, 0, "%d says nothing about control groups", options->cgroup);
 	if (options->clocks < FSNAP_CLOCKS_DEFAULT || options->clocks > FSNAP_CLOCKS_MACHINE)
@@ -41,14 +42,10 @@ static int understand(struct restore *restore, struct fsnap_error *err)
 
 static int open_image(struct restore *restore, struct fsnap_error *err)
 {
-	if (restore->options->tcp < FSNAP_TCP_DEFAULT || restore->options->tcp > FSNAP_TCP_RESET)
-		return fail(err, FSNAP_E_USAGE, 0, "%d says nothing about TCP connections",
-			    restore->options->tcp);
 	char store_dir[4096];
 	const char *dir = restore->options->store;
-	if (understand(restore, err) < 0)
-		return -1;
-	if (!dir && fsnap_default_store(store_dir, sizeof(store_dir), err) < 0)
+	if (understand(restore, err) < 0 ||
+	    (!dir && fsnap_default_store(store_dir, sizeof(store_dir), err) < 0))
 		return -1;
 	restore->store = store_open(dir ? dir : store_dir, STORE_READ, err);
 	restore->image = restore->store ? image_open(restore->store, restore->options->image, err) : NULL;
@@ -69,8 +66,7 @@ static int open_image(struct restore *restore, struct fsnap_error *err)
 static int prepare(struct restore *restore, struct fsnap_error *err)
 {
 	if (hugepages_check(&restore->model, restore->image, err) < 0 || workshop_open(restore, err) < 0 ||
-	    inherited_collect(&restore->self, err) < 0 ||
-	    control_reserve(restore, err) < 0)
+	    inherited_collect(&restore->self, err) < 0 || control_reserve(restore, err) < 0)
 		return -1;
 	return compile(restore, err);
 }
@@ -121,15 +117,10 @@ static void restore_end(struct restore *restore)
 	handed_close(&restore->handed);
 	fetch_free(&restore->fetch);
 	remap_close(&restore->remap);
-	if (restore->control)
-		munmap(restore->control, restore->control_size);
+	control_free(restore);
 	tree_free(&restore->tracees);
 	plans_free(restore->plans);
 	heirlooms_free(restore->heirlooms);
-	for (size_t i = 0; restore->ring_fd && i <= restore->model.n_files; i++)
-		if (restore->ring_fd[i] >= 0)
-			close(restore->ring_fd[i]);
-	free(restore->ring_fd);
 	free(restore->first_task);
 	free(restore->common_filters);
 	free(restore->stand_in_task);

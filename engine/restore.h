@@ -177,6 +177,7 @@ int step_hint(long nr, int sys, struct fsnap_error *err);
 /* control_memory.c: finds a place for it, before plans are compiled; puts plans and agent there. */
 int control_reserve(struct restore *restore, struct fsnap_error *err);
 int control_lay(struct restore *restore, struct fsnap_error *err);
+void control_free(struct restore *restore);
 
 static inline struct ctl *restore_control(const struct restore *restore)
 {

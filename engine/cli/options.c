@@ -31,8 +31,8 @@ static const struct option_row rows[] = {
 	{ 'k', "kill", 0, NULL, FIELD(kill), "dump", "end the tree once its image is durable" },
 	{ 'd', "detach", 0, NULL, FIELD(detach), "restore",
 	  "print the root's PID and leave; do not wait for the tree" },
-	{ 0, "external", TAKES_LIST, "KEY=..", FIELD(externals), "dump restore",
-	  "dump [PID:]N=KEY: descriptor N leads outside; restore KEY=M: it is M of ours" },
+	{ 0, "external", TAKES_LIST, "A=B", FIELD(externals), "dump restore",
+	  "dump [PID:]N=KEY: descriptor N leads outside; restore KEY=M: it is our M" },
 	{ 0, "fd", TAKES_LIST, "N=M", FIELD(fds), "restore",
 	  "descriptor N (of process PID: PID:N) becomes what fsnap has as M" },
 	{ 0, "map", TAKES_LIST, "OLD=NEW", FIELD(maps), "restore prefetch",
@@ -40,7 +40,7 @@ static const struct option_row rows[] = {
 	{ 0, "changed", TAKES_TEXT, "MODE", FIELD(changed), "restore",
 	  "what if files have changed: `refuse`, `warn` or `accept`" },
 	{ 0, "cgroup", TAKES_TEXT, "MODE", FIELD(cgroup), "restore",
-	  "control groups: `leave` it in ours, `rejoin` its own, `create` missing ones" },
+	  "control groups: `leave` it in ours, `rejoin` its own, `create` them" },
 	{ 0, "clocks", TAKES_TEXT, "MODE", FIELD(clocks), "restore",
 	  "CLOCK_MONOTONIC: `go-on` where it stood, or that of the `machine`" },
 	{ 0, "tcp", TAKES_TCP, "MODE", FIELD(tcp), "dump restore",
@@ -48,11 +48,11 @@ static const struct option_row rows[] = {
 	{ 0, "explain", 0, NULL, FIELD(explain), "restore",
 	  "print what would be done, operation by operation; do nothing" },
 	{ 0, "heat", TAKES_TEXT, "MODE", FIELD(heat), "dump",
-	  "find out how warm its files' cached pages are: auto (if many), always, never" },
+	  "how warm are its files' cached pages? `auto` (if many), `always`, `never`" },
 	{ 0, "sync-files", 0, NULL, FIELD(sync_files), "dump",
 	  "write dirty pages of its files back before the image is durable" },
 	{ 0, "prefetch", TAKES_TEXT, "WHICH", FIELD(prefetch), "restore prefetch",
-	  "file pages to bring back into the page cache: hot, all, off" },
+	  "file pages to bring back into the page cache: `hot`, `all`, `off`" },
 	{ 0, "no-prefetch", 0, NULL, FIELD(no_prefetch), "restore", "the same as --prefetch off" },
 	{ 0, "prefetch-rate", TAKES_TEXT, "RATE", FIELD(rate), "restore prefetch",
 	  "at most so many bytes a second (50M); else fast, but fairly" },
@@ -267,6 +267,6 @@ void options_print(FILE *out, const struct command *command)
 			 rows[i].letter ? rows[i].letter : ' ', rows[i].letter ? ", " : "  ",
 			 rows[i].name, rows[i].takes ? " " : "",
 			 rows[i].takes ? rows[i].argument : "");
-		fprintf(out, "  %-20s %s\n", left, rows[i].help);
+		fprintf(out, "  %-24s %s\n", left, rows[i].help);
 	}
 }

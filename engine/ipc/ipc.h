@@ -129,6 +129,10 @@ int ipc_not_made(const char *what, const image_ipc_perm *perm, int sys, struct f
 int ipc_in_use(const char *what, const image_ipc_perm *perm, const char *how,
 	       struct fsnap_error *err);
 
+/* An object could not be made, which is an error if it is certain that the tree used it; else a note. */
+int ipc_leave_alone(struct restore *restore, bool certain, const struct fsnap_error *why,
+		    struct fsnap_error *err);
+
 /* Is there a process of that number? */
 bool ipc_alive(pid_t pid);
 

@@ -263,14 +263,9 @@ int msg_make_all(struct restore *restore, struct fsnap_error *err)
 	for (u_int i = 0; i < ipc->queues.queues_len; i++) {
 		const image_message_queue *queue = &ipc->queues.queues_val[i];
 		struct fsnap_error why = { 0 };
-		if (make(restore, queue, &restore->queues_made[i], &why) == 0)
-			continue;
-		if (queue->certain) {
-			*err = why;
+		if (make(restore, queue, &restore->queues_made[i], &why) < 0 &&
+		    ipc_leave_alone(restore, queue->certain, &why, err) < 0)
 			return -1;
-		}
-		restore_note(restore, "left alone, for the program has not used it: %s",
-			     why.message);
 	}
 	return 0;
 }

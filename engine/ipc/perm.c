@@ -166,3 +166,14 @@ int ipc_in_use(const char *what, const image_ipc_perm *perm, const char *how,
 			  "end who uses it and remove it (ipcs -p, ipcrm), or restore in an IPC "
 			  "namespace of its own (unshare --ipc)");
 }
+
+int ipc_leave_alone(struct restore *restore, bool certain, const struct fsnap_error *why,
+		    struct fsnap_error *err)
+{
+	if (certain) {
+		*err = *why;
+		return -1;
+	}
+	restore_note(restore, "left alone, for the program has not used it: %s", why->message);
+	return 0;
+}

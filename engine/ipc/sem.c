@@ -257,14 +257,9 @@ int sem_make_all(struct restore *restore, struct fsnap_error *err)
 	for (u_int i = 0; i < ipc->sets.sets_len; i++) {
 		const image_semaphore_set *set = &ipc->sets.sets_val[i];
 		struct fsnap_error why = { 0 };
-		if (make(restore, set, &restore->sets_made[i], &why) == 0)
-			continue;
-		if (set->certain) {
-			*err = why;
+		if (make(restore, set, &restore->sets_made[i], &why) < 0 &&
+		    ipc_leave_alone(restore, set->certain, &why, err) < 0)
 			return -1;
-		}
-		restore_note(restore, "left alone, for the program has not used it: %s",
-			     why.message);
 	}
 	return 0;
 }
