@@ -7,16 +7,21 @@
  * waits for is a reason to refuse, and so is a dump under way, whose place only the
  * kernel knows.
  */
+#include <linux/audit.h>
 #include <linux/netlink.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include "engine/kinds/sockopt.h"
 #include "engine/kinds/table.h"
 #include "engine/kinds/values.h"
+#include "engine/tree.h"
 #include "store/scope.h"
 
 #define FSNAP_SOL_NETLINK 270
@@ -89,6 +94,56 @@ static void netlink_dump_end(void *scratch)
 	free(((struct netlink_scratch *)scratch)->facts);
 }
 
+/* --- dump: the audit daemon ---------------------------------------------------- */
+
+/* The initial PID namespace has this number in every kernel (PROC_PID_INIT_INO, linux/proc_ns.h). */
+#define FSNAP_INITIAL_PID_NAMESPACE 0xEFFFFFFCu
+
+/* Only from there may somebody become the audit daemon, or ask who it is (audit_netlink_ok()). */
+static bool may_have_audit_daemon(void)
+{
+	struct stat st;
+	return stat("/proc/self/ns/pid", &st) < 0 || st.st_ino == FSNAP_INITIAL_PID_NAMESPACE;
+}
+
+/* The process that has told the kernel it is the audit daemon; 0: nobody; -1: we may not know. */
+static pid_t audit_daemon(void)
+{
+	if (!may_have_audit_daemon())
+		return 0;
+	cleanup_fd int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_AUDIT);
+	struct nlmsghdr question = {.nlmsg_len = sizeof(question), .nlmsg_type = AUDIT_GET,
+				    .nlmsg_flags = NLM_F_REQUEST, .nlmsg_seq = 1};
+	struct {
+		struct nlmsghdr header;
+		struct audit_status status;
+	} answer = {0};
+	if (fd < 0 || send(fd, &question, sizeof(question), 0) < 0)
+		return -1;
+	/* It is there when send(2) returns, or soon: a thread of the kernel sends it on some kernels. */
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &(struct timeval){.tv_usec = 100000}, sizeof(struct timeval));
+	if (recv(fd, &answer, sizeof(answer), 0) < (ssize_t)(sizeof(answer.header) + offsetof(struct audit_status, rate_limit)) ||
+	    answer.header.nlmsg_type != AUDIT_GET)
+		return -1;
+	return (pid_t)answer.status.pid;
+}
+
+/*
+ * Whoever writes to the audit log (login, sshd, sudo, dbus-daemon) has such a socket, too.
+ * That of the daemon is registered under its number (AUDIT_SET), and by no other call.
+ */
+static int check_audit(const struct fd_view *fd, struct fsnap_error *err)
+{
+	pid_t daemon = audit_daemon();
+	if (daemon < 0)
+		return refuse_fd(fd, err, "Dump as root: this needs CAP_AUDIT_CONTROL.",
+				 "a netlink socket of the audit system, perhaps that of its daemon");
+	if (daemon && tree_find(dump_tree(fd->dump), daemon))
+		return refuse_fd(fd, err, "Keep the audit daemon outside the tree.",
+				 "a netlink socket of the audit daemon, which the kernel knows by its number");
+	return 0;
+}
+
 /* --- dump: one socket ---------------------------------------------------------- */
 
 /* Who subscribes by sending a message is known to that subsystem only. */
@@ -97,8 +152,7 @@ static int check_protocol(const struct fd_view *fd, int protocol, struct fsnap_e
 	static const char hint[] = "Close it before the dump, or keep the process that needs it outside the tree.";
 	switch (protocol) {
 	case NETLINK_AUDIT:
-		return refuse_fd(fd, err, hint, "a netlink socket of the audit daemon, which the kernel "
-						"knows by its number");
+		return check_audit(fd, err);
 	case NETLINK_CONNECTOR:
 		return refuse_fd(fd, err, hint, "a netlink socket of the connector, whose subscriptions the "
 						"kernel does not show");
@@ -244,7 +298,7 @@ static int netlink_make(struct restore *restore, const image_file *file, const v
 const struct file_kind kind_netlink = {
 	.name = "netlink",
 	.keeps = "port, groups, filters, options; notices not read yet are lost",
-	.refuses = "an answer not read yet, a long answer under way, audit, connector, packets of netfilter",
+	.refuses = "an answer not read yet, a long answer under way, the audit daemon's, connector, packets of netfilter",
 	.shown_by = "socket_netlink",
 	.xdr = (xdrproc_t)xdr_image_file_netlink,
 	.matches = netlink_matches,

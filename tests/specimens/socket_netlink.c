@@ -1,12 +1,14 @@
 /*
  * Netlink sockets: one with a port of its own answers; one that has joined groups,
  * by number and by mask, hears of an event (an interface that comes and goes), and
- * one with a filter that lets nothing pass does not.
+ * one with a filter that lets nothing pass does not.  One to write into the audit log,
+ * as login and dbus-daemon have it, is a socket like any other.
  *
  * harness: root
  */
 #include "specimen.h"
 
+#include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/if_link.h>
 #include <linux/netlink.h>
@@ -71,8 +73,33 @@ static void expect_answer(int fd)
 	expect_int("to it", 77, ((struct nlmsghdr *)buffer)->nlmsg_seq);
 }
 
+/* -1: a kernel without audit. */
+static int for_audit(void)
+{
+	int fd = socket(AF_NETLINK, SOCK_RAW, NETLINK_AUDIT);
+	if (fd < 0 && errno != EPROTONOSUPPORT)
+		MUST(fd);
+	return fd;
+}
+
+/* The kernel answers, if only that nobody may ask from in here. */
+static void expect_audit_answer(int fd)
+{
+	struct nlmsghdr question = { .nlmsg_len = sizeof(question), .nlmsg_type = AUDIT_GET,
+				     .nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK, .nlmsg_seq = 78 };
+	_Alignas(struct nlmsghdr) char buffer[8192];
+	struct pollfd p = { .fd = fd, .events = POLLIN };
+	expect_int("a question to audit", sizeof(question), send(fd, &question, sizeof(question), 0));
+	expect_int("an answer comes", 1, poll(&p, 1, 2000));
+	expect_between("an answer of audit", 16, 8192, recv(fd, buffer, sizeof(buffer), MSG_DONTWAIT));
+	expect_int("to its question", 78, ((struct nlmsghdr *)buffer)->nlmsg_seq);
+	for (; poll(&p, 1, 20) > 0; recv(fd, buffer, sizeof(buffer), MSG_DONTWAIT))
+		;
+}
+
 int main(void)
 {
+	int audit = for_audit();
 	unsigned ports[4];
 	int asks = opened(0, &ports[0]), by_mask = opened(RTMGRP_LINK, &ports[1]);
 	int by_number = opened(0, &ports[2]), deaf = opened(RTMGRP_LINK, &ports[3]);
@@ -95,6 +122,8 @@ int main(void)
 		expect_event("no event through the filter", deaf, 0);
 		expect_event("no event without a group", asks, 0);
 		expect_answer(asks);
+		if (audit >= 0)
+			expect_audit_answer(audit);
 		socklen_t size = sizeof(seen);
 		MUST(getsockopt(asks, SOL_NETLINK, NETLINK_EXT_ACK, &seen, &size));
 		expect_int("NETLINK_EXT_ACK", 1, seen);
