@@ -93,7 +93,8 @@ static int collect_outside(struct dump *dump, struct process *process, struct in
 	process->mm.id = process->image.mm = ++dump->next_space;
 	process->mm.syscall_gadget =
 		process->text.syscall_ret ? process->text.syscall_ret : process->text.syscall_any;
-	if (maps_collect(dump, process, err) < 0 || aio_collect(dump, process, err) < 0 || collect_registers(dump, process, err) < 0 ||
+	if (maps_collect(dump, process, err) < 0 || aio_collect(dump, process, err) < 0 ||
+	    collect_registers(dump, process, err) < 0 ||
 	    !(inquiry->survey = survey_new(process, err)) || survey_collect(inquiry->survey, err) < 0 ||
 	    files_collect(dump, process, err) < 0)
 		return -1;

@@ -8,7 +8,8 @@
  * tracee to one tracing thread (ptrace(2)).
  *
  * Option and report structs begin with `size`: set it to sizeof(struct ...)
- * and zero the rest.  They grow at their end; a library newer than its caller
+ * and zero the rest.  Strings and lists in options are the caller's, and read during
+ * the call only.  They grow at their end; a library newer than its caller
  * reads only what the caller knew of.
  *
  * Units: times are microseconds, sizes bytes, unless the name says otherwise.
@@ -71,15 +72,15 @@ struct fsnap_dump_options {
 	const char *store; /* NULL: fsnap_default_store() */
 	const char *name;  /* NULL: comm-pid-time */
 	int kill;	   /* end the tree (SIGKILL) once the image is durable */
-	fsnap_progress_fn progress;
-	void *progress_arg;
+	fsnap_progress_fn progress; /* NULL: nothing is told */
+	void *progress_arg;	    /* handed to it */
 	/* NULL, or NULL-ended: "[PID:]N=KEY". Descriptor N of process PID (none: the root) leads to
 	 * something outside, whatever it is; it is not saved, and a restore is handed another (see
 	 * fsnap_restore_options.external and .fd). */
 	const char *const *external;
 	int heat;	 /* enum fsnap_heat */
 	int sync_files;	 /* write dirty pages of the tree's files back before the image is durable */
-	int tcp; /* enum fsnap_tcp */
+	int tcp;	 /* enum fsnap_tcp */
 };
 
 struct fsnap_dump_report {
@@ -117,7 +118,7 @@ int fsnap_dump(const struct fsnap_dump_options *options, struct fsnap_dump_repor
 enum fsnap_changed {
 	FSNAP_CHANGED_DEFAULT = 0, /* mapped: refuse; open: warn */
 	FSNAP_CHANGED_REFUSE,
-	FSNAP_CHANGED_WARN, /* in the report's notes */
+	FSNAP_CHANGED_WARN,	   /* in the report's notes */
 	FSNAP_CHANGED_ACCEPT,
 };
 
@@ -150,8 +151,8 @@ struct fsnap_restore_options {
 	int detach;	   /* the caller will not wait for the tree: stdio is left where it can live on */
 	fsnap_progress_fn progress;
 	void *progress_arg;
-	int tcp; /* enum fsnap_tcp */
-	int changed; /* enum fsnap_changed */
+	int tcp;	   /* enum fsnap_tcp */
+	int changed;	   /* enum fsnap_changed */
 	/* Each NULL, or NULL-ended. */
 	const char *const *map;	     /* "OLD=NEW": OLD and all below it is now NEW; the longest that fits */
 	const char *const *fd;	     /* "[PID:]N=M": descriptor N of PID (none: the root) becomes the caller's M */
@@ -179,7 +180,7 @@ struct fsnap_restore_report {
 	uint64_t build_us;	       /* plans run: tasks and memory in place */
 	uint64_t release_us;	       /* registers set, tasks let go */
 	int terminal;		/* the root's group should get the terminal's foreground */
-	char notes[FSNAP_NOTES_MAX];
+	char notes[FSNAP_NOTES_MAX]; /* lines: what is different now, and why */
 	unsigned prefetch_files;  /* whose pages are being brought into the page cache */
 	uint64_t prefetch_bytes;  /* of them, those there already included */
 	struct fsnap_prefetching *prefetching; /* NULL, or the caller's, to be freed */
@@ -199,7 +200,7 @@ struct fsnap_prefetch_stats {
 	uint64_t planned_bytes; /* on the list */
 	uint64_t read_bytes;	/* brought in */
 	uint64_t present_bytes; /* were there already */
-	uint64_t failed_bytes;
+	uint64_t failed_bytes;	/* could not be read */
 	uint64_t touched_bytes; /* of files: read or mapped by the tree since its first instruction */
 	uint64_t used_bytes;	/* of them on the list */
 	uint64_t total_us;	/* of reading */
@@ -215,11 +216,11 @@ void fsnap_prefetching_free(struct fsnap_prefetching *prefetching);
 
 struct fsnap_prefetch_options {
 	size_t size;
-	const char *store;
+	const char *store;		/* these as for a restore: */
 	const char *image;
 	int prefetch;			/* enum fsnap_prefetch */
-	uint64_t rate, max;		/* as above */
-	const char *const *map;		/* as for a restore */
+	uint64_t rate, max;		/* prefetch_rate, prefetch_max */
+	const char *const *map;
 	fsnap_progress_fn progress;
 	void *progress_arg;
 };

@@ -87,7 +87,8 @@ static uint32_t count_late(struct restore *restore)
 	uint32_t n = 0;
 	for (size_t i = 0; i < restore->model.n_files; i++) {
 		const struct file_kind *kind = file_kind_find(restore->model.files[i].kind);
-		n += restore->files[i].holder && !restore->files[i].handed && kind->is_late && kind->is_late(&restore->files[i].state);
+		const struct workshop_file *file = &restore->files[i];
+		n += file->holder && !file->handed && kind->is_late && kind->is_late(&file->state);
 	}
 	return n;
 }

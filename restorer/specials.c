@@ -102,7 +102,8 @@ static uint64_t find_place(const struct memory_source *source, const image_mm *m
 	for (u_int i = 0; i <= mm->vmas.vmas_len; i++) {
 		const image_vma *vma = i < mm->vmas.vmas_len ? &mm->vmas.vmas_val[i] : NULL;
 		uint64_t to = vma ? vma->start : HIGHEST;
-		bool grows = (vma && vma->flags & MAP_GROWSDOWN) || (from >= mm->start_brk && from <= mm->brk + STORE_PAGE);
+		bool grows = (vma && vma->flags & MAP_GROWSDOWN) ||
+			     (from >= mm->start_brk && from <= mm->brk + STORE_PAGE);
 		if (!grows && from < ours_end && to > ours_start) {
 			consider(&search, from, ours_start);
 			consider(&search, ours_end, to);

@@ -284,7 +284,8 @@ static bool deliver(const image_file_inet *state, int fd, const image_datagram *
 	cleanup_fd int raw = socket(v4 ? AF_INET : AF_INET6, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_RAW);
 	if (raw < 0 || (!v4 && setsockopt(raw, IPPROTO_IPV6, IPV6_HDRINCL, &on, sizeof(on)) < 0))
 		return false;
-	return sendto(raw, packet->bytes, packet->size, 0, &goal.any, (socklen_t)inet_address_size(goal.any.sa_family)) > 0 &&
+	socklen_t length = (socklen_t)inet_address_size(goal.any.sa_family);
+	return sendto(raw, packet->bytes, packet->size, 0, &goal.any, length) > 0 &&
 	       arrives(fd, before);
 }
 

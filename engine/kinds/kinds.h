@@ -251,7 +251,8 @@ struct async_reader *dump_async(struct dump *dump, struct fsnap_error *err);
 int restore_open(struct restore *restore, const image_identity *identity, unsigned flags,
 		 struct fsnap_error *err);
 
-/* Where the process of a thread has mapped the file (VMA_RING), from this offset on and for so many bytes; 0: nowhere. */
+/* Where the process of a thread has mapped the file (VMA_RING), from this offset on and for so many bytes;
+ * 0: nowhere. */
 uint64_t restore_mapped(struct restore *restore, pid_t tid, unsigned file_id, uint64_t offset, uint64_t size);
 
 /* The workshop's descriptor for an image_file id, -1 while it is not made. */

@@ -64,7 +64,8 @@ static int proc_save(const struct fd_view *fd, image_file *file, void *out, stru
 	state->mode = fd->stat.st_mode;
 	/* Nothing says so of the open file; but the path leads to nothing, or to a later one of that number. */
 	if (lstat(fd->link, &now) < 0 || now.st_ino != fd->stat.st_ino)
-		return refuse_fd(fd, err, "Let the program close it.", "a file about a process or thread that has ended");
+		return refuse_fd(fd, err, "Let the program close it.",
+				 "a file about a process or thread that has ended");
 	if (!tree_find(dump_tree(fd->dump), state->pid))
 		return refuse_stranger(fd, state->pid, err);
 	if (file->locks.locks_len)

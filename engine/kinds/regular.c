@@ -68,7 +68,8 @@ static int regular_make(struct restore *restore, const image_file *file, const v
 
 const struct file_kind kind_regular = {
 	.name = "regular",
-	.keeps = "path, position, flags, locks, leases; content of deleted files, O_TMPFILE; directories, removed ones too; O_PATH",
+	.keeps = "path, position, flags, locks, leases; content of deleted files, O_TMPFILE; directories, "
+		 "removed ones too; O_PATH",
 	.refuses = "leases being broken, dnotify",
 	.shown_by = "file_*",
 	.xdr = (xdrproc_t)xdr_image_file_regular,

@@ -46,7 +46,8 @@ static bool parse(const char *info, image_file_timerfd *state)
 
 /*
  * A periodic timer that expired stands still until somebody asks: the kernel counts the periods
- * gone by only then. timerfd_gettime makes it count, which changes nothing a program can see. It may expire once more before it is read.
+ * gone by only then. timerfd_gettime makes it count, which changes nothing a program can see. It may
+ * expire once more before it is read.
  */
 static bool parse_counted(const struct fd_view *fd, image_file_timerfd *state)
 {

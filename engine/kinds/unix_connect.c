@@ -118,7 +118,8 @@ static void close_listeners(struct batch *batch)
 static int connect_run(struct restore *restore, struct unix_bench *bench, struct batch *batch,
 		       struct fsnap_error *err)
 {
-	return unix_jobs_run_as(restore, batch->jobs->second, unix_shadow_root(&bench->shadow), connect_all, batch, err);
+	return unix_jobs_run_as(restore, batch->jobs->second, unix_shadow_root(&bench->shadow), connect_all, batch,
+				err);
 }
 
 /* All whose listener was made by one process. */
@@ -139,7 +140,8 @@ static int connect_by_name(struct restore *restore, struct unix_bench *bench, st
 		result = unix_jobs_run_as(restore, batch->jobs->first, -1, listen_all, batch, err);
 	qsort(batch->jobs, batch->n, sizeof(*batch->jobs), unix_job_by_second);
 	if (result == 0)
-		result = unix_jobs_for_runs(restore, bench, batch->jobs, batch->n, unix_job_by_second, connect_run, err);
+		result = unix_jobs_for_runs(restore, bench, batch->jobs, batch->n, unix_job_by_second, connect_run,
+					    err);
 	close_listeners(&listeners);
 	struct fsnap_error ignored = {0};
 	unix_jobs_run_as(restore, NULL, root, unbind_listeners, &listeners, &ignored);

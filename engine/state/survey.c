@@ -49,8 +49,9 @@ static int collect_task(struct task_survey *survey, struct fsnap_error *err)
 	if (read_status(survey, err) < 0)
 		return -1;
 	creds_collect_task(survey);
-	if (settings_collect_task(survey, err) < 0 || signals_collect_task(survey, err) < 0 || sched_collect_task(survey, err) < 0 ||
-	    identity_collect_task(survey, err) < 0 || rseq_collect_task(survey, err) < 0)
+	if (settings_collect_task(survey, err) < 0 || signals_collect_task(survey, err) < 0 ||
+	    sched_collect_task(survey, err) < 0 || identity_collect_task(survey, err) < 0 ||
+	    rseq_collect_task(survey, err) < 0)
 		return -1;
 	return seccomp_collect_task(survey, err);
 }
