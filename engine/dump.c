@@ -6,7 +6,7 @@
  *	collect        kernel state, from outside and, through the agent, from inside
  *	copy           memory into the image; checksums of large ones on the way
  *	let go         the tree runs on; frozen time ends here
- *	look back      what of its files the page cache holds
+ *	look back      how long interrupted sleeps had still to last; what of its files the page cache holds
  *	commit         the other checksums, index, records, commit record
  *	(kill)         if asked for, and only now that the image is durable
  *

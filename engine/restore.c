@@ -4,7 +4,8 @@
  *	open       the image, checked; what the machine must offer
  *	prefetch   image pages on their way from the disk, and hot pages of files, while everything below
  *	           goes on
- *	prepare    the workshop: every file, pipe, socket of the tree, made in this process
+ *	prepare    the workshop: every file, pipe, socket of the tree, made in this process; a place for
+ *	           control memory
  *	compile    one plan per task
  *	launch     the tree of empty tasks; each runs its plan; page checksums meanwhile
  *	release    registers set, the last trace of fsnap removed, all let go
