@@ -22,6 +22,7 @@
 #include "engine/laps.h"
 #include "engine/machine.h"
 #include "engine/restore.h"
+#include "engine/takeback.h"
 #include "restorer/prefetch.h"
 #include "store/scope.h"
 
@@ -100,6 +101,7 @@ static int tell_story(struct restore *restore, struct fsnap_error *err)
 	heat_fetch_stop(restore);
 	ipc_unmake(restore);
 	cgroups_unmake(restore);
+	takeback(restore);
 	return error_context(err, "image %s", image_name(restore->image));
 }
 
@@ -114,6 +116,7 @@ static void restore_end(struct restore *restore)
 {
 	cgroups_end(restore);
 	ipc_free(restore);
+	takeback_forget(restore);
 	workshop_close(restore);
 	handed_close(&restore->handed);
 	fetch_free(&restore->fetch);
@@ -186,6 +189,7 @@ int fsnap_explain(const struct fsnap_restore_options *options, int fd, struct fs
 	else if (restore.image)
 		error_context(err, "image %s", image_name(restore.image));
 	cgroups_unmake(&restore);
+	takeback(&restore);
 	restore_end(&restore);
 	return result;
 }

@@ -98,6 +98,7 @@ struct restore {
 
 	struct shm_made *shms; /* ipc/shm.c: by place in model.ipc.shms */
 	bool *sets_made, *queues_made; /* ipc/: by us, likewise */
+	struct takeback *takebacks; /* takeback.h: the last first */
 
 	int *ring_fd;	       /* by image_file.id: of rings of io_uring, to be mapped; else -1 */
 

@@ -97,6 +97,13 @@ static void own(const image_ghost *ghost, int fd)
 		fchmod(fd, ghost->mode & 07777);
 }
 
+static int cannot_size(const image_ghost *ghost, struct fsnap_error *err)
+{
+	int sys = errno;
+	fail(err, FSNAP_E_SYSTEM, sys, "%s: its size", ghost->name);
+	return sys == EFBIG ? error_hint(err, "Raise the limit on files: ulimit -f.") : -1;
+}
+
 static int fill(struct restore *restore, const image_ghost *ghost, int fd, struct fsnap_error *err)
 {
 	size_t n;
@@ -115,7 +122,7 @@ static int fill(struct restore *restore, const image_ghost *ghost, int fd, struc
 	}
 	/* The last page is stored whole; a shared mapping is not resizable and already right. */
 	if (ftruncate(fd, (off_t)ghost->size) < 0)
-		return fail(err, FSNAP_E_SYSTEM, errno, "%s: its size", ghost->name);
+		return cannot_size(ghost, err);
 	return 0;
 }
 

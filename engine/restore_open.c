@@ -46,6 +46,10 @@ static int cannot_open(const image_identity *identity, struct fsnap_error *err)
 		return error_hint(err, "put it back where it was, or say where it is now: --map %s=NEW",
 				  identity->path);
 	}
+	if (errno == EISDIR) {
+		fail(err, FSNAP_E_FILE_CHANGED, errno, "%s is not the file it was", identity->path);
+		return error_hint(err, "put it back, or say where it is now: --map %s=NEW", identity->path);
+	}
 	fail(err, FSNAP_E_SYSTEM, errno, "cannot open %s", identity->path);
 	return error_hint(err, "restore as a user who may open it, or hand it in: --fd");
 }

@@ -17,6 +17,10 @@ static const struct {
 	{ SYS_sched_setattr, EBUSY, "there is no room for one more deadline thread: end another, or raise "
 				    "/proc/sys/kernel/sched_rt_runtime_us" },
 	{ SYS_setpriority, EACCES, "lower niceness needs CAP_SYS_NICE, or RLIMIT_NICE: do not run fsnap niced" },
+	{ SYS_fcntl, EINVAL, "leases may be switched off: sysctl fs.leases-enable=1; not every file system has them" },
+	{ SYS_fcntl, EAGAIN, "end who has the file open, or has a lock on it" },
+	{ SYS_io_setup, EAGAIN, "raise the number of asynchronous requests there may be: sysctl fs.aio-max-nr" },
+	{ SYS_mmap, ENOMEM, "raise the limits: ulimit -v, ulimit -l, sysctl vm.max_map_count, or memory itself" },
 	{ SYS_ioprio_set, EPERM, "real-time I/O priority needs CAP_SYS_NICE" },
 };
 

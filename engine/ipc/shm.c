@@ -325,14 +325,22 @@ static int fill(struct restore *restore, const image_shm *shm, const struct shm_
 	return 0;
 }
 
+static void detach_all(struct restore *restore)
+{
+	for (u_int i = 0; restore->shms && i < restore->model.ipc.shms.shms_len; i++) {
+		if (restore->shms[i].at)
+			shmdt(restore->shms[i].at);
+		restore->shms[i].at = NULL;
+	}
+}
+
 int shm_fill_all(struct restore *restore, struct fsnap_error *err)
 {
 	const image_ipc *ipc = &restore->model.ipc;
 	for (u_int i = 0; i < ipc->shms.shms_len; i++)
 		if (fill(restore, &ipc->shms.shms_val[i], &restore->shms[i], err) < 0)
 			return -1;
-	/* The program counts attachments. */
-	shm_free_all(restore);
+	detach_all(restore); /* the program counts attachments */
 	return 0;
 }
 
@@ -347,9 +355,7 @@ void shm_unmake_all(struct restore *restore)
 
 void shm_free_all(struct restore *restore)
 {
-	for (u_int i = 0; restore->shms && i < restore->model.ipc.shms.shms_len; i++)
-		if (restore->shms[i].at)
-			shmdt(restore->shms[i].at);
+	detach_all(restore);
 	free(restore->shms);
 	restore->shms = NULL;
 }

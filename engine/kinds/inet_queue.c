@@ -23,6 +23,7 @@
 #include "engine/kinds/inet_address.h"
 #include "engine/kinds/sockopt.h"
 #include "engine/kinds/values.h"
+#include "engine/steadfast.h"
 #include "store/scope.h"
 
 #define PEEK (MSG_PEEK | MSG_DONTWAIT)
@@ -118,6 +119,29 @@ static int turn(int fd, int level, int name, int value)
 	return before;
 }
 
+struct looking {
+	int fd;
+	image_file_inet *state;
+	struct fsnap_error *err;
+};
+
+/* What is set for the look is the socket's: this is done by somebody who outlives us. */
+static int look_and_put_back(void *arg)
+{
+	struct looking *looking = arg;
+	int fd = looking->fd, v4 = turn(fd, IPPROTO_IP, IP_PKTINFO, 1), v6 = 0;
+	bool six = looking->state->family == AF_INET6;
+	if (six)
+		v6 = turn(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1);
+	int offset = turn(fd, SOL_SOCKET, SO_PEEK_OFF, 0);
+	int result = peek_all(fd, looking->state, looking->err);
+	setsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &offset, sizeof(offset));
+	if (six)
+		turn(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, v6);
+	turn(fd, IPPROTO_IP, IP_PKTINFO, v4);
+	return result;
+}
+
 int inet_save_queue(const struct fd_view *fd, image_file_inet *state, struct fsnap_error *err)
 {
 	struct pollfd poll_fd = {.fd = fd->dup, .events = POLLIN};
@@ -135,16 +159,8 @@ int inet_save_queue(const struct fd_view *fd, image_file_inet *state, struct fsn
 		dump_note(fd->dump, "packets that wait in raw and ICMP sockets are not in the image");
 		return 0;
 	}
-	int v4 = turn(fd->dup, IPPROTO_IP, IP_PKTINFO, 1), v6 = 0;
-	if (state->family == AF_INET6)
-		v6 = turn(fd->dup, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1);
-	int offset = turn(fd->dup, SOL_SOCKET, SO_PEEK_OFF, 0);
-	int result = peek_all(fd->dup, state, err);
-	setsockopt(fd->dup, SOL_SOCKET, SO_PEEK_OFF, &offset, sizeof(offset));
-	if (state->family == AF_INET6)
-		turn(fd->dup, IPPROTO_IPV6, IPV6_RECVPKTINFO, v6);
-	turn(fd->dup, IPPROTO_IP, IP_PKTINFO, v4);
-	return result;
+	struct looking looking = {fd->dup, state, err};
+	return steadfast(look_and_put_back, &looking, err);
 }
 
 /* --- restore: packets ------------------------------------------------------------ */

@@ -144,9 +144,12 @@ static int inotify_connect(struct restore *restore, const image_file *file, cons
 {
 	const image_file_inotify *state = in;
 	const char *step = "";
-	if (state->events.events_len && inotify_fill(fd, state, &step) < 0)
-		return fail(err, FSNAP_E_RESTORE_STEP, errno, "file %u: inotify: events not read: %s", file->id,
-			    step);
+	if (state->events.events_len && inotify_fill(fd, state, &step) < 0) {
+		int sys = errno;
+		fail(err, FSNAP_E_RESTORE_STEP, sys, "file %u: inotify: events not read: %s", file->id, step);
+		return sys == ENOSPC ? error_hint(err, "Raise max_user_watches and max_queued_events in "
+						       "/proc/sys/fs/inotify.") : -1;
+	}
 	for (unsigned i = 0; i < state->watches.watches_len; i++)
 		if (watch(restore, &state->watches.watches_val[i], fd, err) < 0)
 			return -1;

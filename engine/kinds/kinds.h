@@ -289,6 +289,10 @@ int restore_remap(struct restore *restore, char **path, struct fsnap_error *err)
  * so far). *slot is NULL at first. */
 void **restore_scratch(struct restore *restore, const struct file_kind *kind);
 
+/* This name has just been made, was not there before and outlives its descriptors: if the restore fails,
+ * remove(name) is called. */
+void restore_takes_back(struct restore *restore, void (*remove)(const char *name), const char *name);
+
 const struct fsnap_restore_options *restore_options(const struct restore *restore);
 
 /* image_tree.hold */

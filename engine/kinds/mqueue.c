@@ -224,8 +224,14 @@ static int send_all(int queue, const image_file_mqueue *state)
 	return 0;
 }
 
+static void remove_queue(const char *name)
+{
+	mq_unlink(name);
+}
+
 /* A queue without a name has one until everybody has opened it. */
-static int create(const image_file_mqueue *state, char name[300], struct fsnap_error *err)
+static int create(struct restore *restore, const image_file_mqueue *state, char name[300],
+		  struct fsnap_error *err)
 {
 	struct mq_attr attributes = {.mq_maxmsg = (long)state->most_messages,
 				     .mq_msgsize = (long)state->message_size};
@@ -239,11 +245,10 @@ static int create(const image_file_mqueue *state, char name[300], struct fsnap_e
 		failed(state, err, "create");
 		return error_hint(err, "Raise the values of /proc/sys/fs/mqueue, and ulimit -q.");
 	}
+	restore_takes_back(restore, remove_queue, name);
 	if (fchown(fd, state->uid, state->gid) == 0 && fchmod(fd, state->mode) == 0 && send_all(fd, state) == 0)
 		return steal_fd(&fd);
-	failed(state, err, "fill");
-	mq_unlink(name);
-	return -1;
+	return failed(state, err, "fill");
 }
 
 /* It is where it was left, or somebody has made it since. */
@@ -274,7 +279,7 @@ static int make_queue(struct restore *restore, const image_file_mqueue *state, c
 	if (fd < 0 && !state->deleted && errno != ENOENT)
 		return failed(state, err, "open");
 	if (fd < 0)
-		return create(state, name, err);
+		return create(restore, state, name, err);
 	return check_found(restore, fd, state, err) < 0 ? -1 : steal_fd(&fd);
 }
 

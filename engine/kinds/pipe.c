@@ -237,11 +237,13 @@ static int make_fifo(struct restore *restore, const image_file *file, const imag
 		return error_hint(err, "Make it again with: mkfifo %s, or say with --map where it is now",
 				  state->path);
 	}
-	if (both < 0)
+	if (both < 0 && errno != EISDIR)
 		return failed(file, err, "open");
 	struct stat now;
-	if (fstat(both, &now) < 0 || !S_ISFIFO(now.st_mode))
-		return fail(err, FSNAP_E_FILE_CHANGED, 0, "%s is not a FIFO any more", state->path);
+	if (both < 0 || fstat(both, &now) < 0 || !S_ISFIFO(now.st_mode)) {
+		fail(err, FSNAP_E_FILE_CHANGED, 0, "%s is not a FIFO any more", state->path);
+		return error_hint(err, "Put the FIFO back, or say with --map where it is now.");
+	}
 	int waiting = 0;
 	ioctl(both, FIONREAD, &waiting);
 	if (first && waiting)

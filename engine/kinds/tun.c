@@ -226,31 +226,49 @@ static int set_up(int fd, const image_file_tun *state, struct fsnap_error *err)
 	return ioctl(socket, SIOCSIFFLAGS, &ifr) < 0 ? failed(state, err, "state") : 0;
 }
 
-static int attach(int fd, const image_file_tun *state, struct fsnap_error *err)
+/* RTM_DELLINK, rtnetlink(7): also of a device that somebody has open. */
+static void remove_device(const char *name)
+{
+	struct {
+		struct nlmsghdr head;
+		struct ifinfomsg message;
+	} ask = {.head = {.nlmsg_len = sizeof(ask), .nlmsg_type = RTM_DELLINK, .nlmsg_flags = NLM_F_REQUEST},
+		 .message = {.ifi_index = (int)if_nametoindex(name)}};
+	cleanup_fd int netlink = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+	if (netlink >= 0 && ask.message.ifi_index)
+		send(netlink, &ask, sizeof(ask), 0);
+}
+
+static int attach(struct restore *restore, int fd, const image_file_tun *state, struct fsnap_error *err)
 {
 	struct ifreq ifr;
 	bool there = if_nametoindex(state->name) != 0;
 	request(&ifr, state->name);
 	ifr.ifr_flags = (short)(state->flags & ~(unsigned)IFF_PERSIST);
 	if (ioctl(fd, TUNSETIFF, &ifr) < 0) {
+		int sys = errno;
 		failed(state, err, "make it");
-		return errno == EBUSY ? error_hint(err, "Another program has a device of this name.") : -1;
+		return sys == EBUSY || sys == EINVAL ? error_hint(err, "Another device has this name: ip link show %s",
+								 state->name) : -1;
 	}
 	if (((state->flags & IFF_VNET_HDR) && state->header && ioctl(fd, TUNSETVNETHDRSZ, &state->header) < 0) ||
 	    (state->send_buffer && ioctl(fd, TUNSETSNDBUF, &state->send_buffer) < 0) ||
 	    (state->little_endian && ioctl(fd, TUNSETVNETLE, &state->little_endian) < 0))
 		return failed(state, err, "options");
-	return there ? 0 : set_up(fd, state, err);
+	if (there)
+		return 0;
+	if (state->flags & IFF_PERSIST)
+		restore_takes_back(restore, remove_device, state->name);
+	return set_up(fd, state, err);
 }
 
 static int tun_make(struct restore *restore, const image_file *file, const void *in, struct fsnap_error *err)
 {
-	(void)restore;
 	const image_file_tun *state = in;
 	cleanup_fd int fd = open(state->path, (int)(file->flags & O_ACCMODE) | O_CLOEXEC);
 	if (fd < 0)
 		return fail(err, FSNAP_E_RESTORE_STEP, errno, "file %u: %s", file->id, state->path);
-	if (state->name[0] && attach(fd, state, err) < 0)
+	if (state->name[0] && attach(restore, fd, state, err) < 0)
 		return -1;
 	return steal_fd(&fd);
 }

@@ -62,6 +62,7 @@ static struct unix_bench *new_bench(struct restore *restore)
 		if (bench->ends[i].state->address.address_len)
 			bench->by_name[bench->n_named++] = &bench->ends[i];
 	qsort(bench->by_name, bench->n_named, sizeof(*bench->by_name), by_name);
+	bench->shadow.restore = restore;
 	bench->shadow.fd = bench->made = -1;
 	return bench;
 }

@@ -206,6 +206,7 @@ struct step {
 	const image_file_unix *state;
 	int fd;
 	int result, sys;
+	bool made; /* the name has a file that was not there before */
 };
 
 static void run_there(void *arg)
@@ -260,6 +261,8 @@ static int bind_step(struct step *step)
 			result = bind(step->fd, address, size);
 		else
 			errno = EADDRINUSE;
+	} else {
+		step->made = result == 0;
 	}
 	if (result < 0 || !path)
 		return result;
@@ -274,6 +277,21 @@ static int bind_step(struct step *step)
 static int bind_shadow_step(struct step *step)
 {
 	return unix_bind_here(unix_address(step->state), step->fd);
+}
+
+static void remove_socket(const char *path)
+{
+	struct stat found;
+	if (!lstat(path, &found) && S_ISSOCK(found.st_mode))
+		unlink(path);
+}
+
+static void take_back(struct unix_shadow *shadow, const image_file_unix *state, const char *path)
+{
+	char whole[IMAGE_NAME + PATH_ROOM + 1];
+	bool relative = path[0] != '/' && state->directory && state->directory[0];
+	snprintf(whole, sizeof(whole), "%s%s%s", relative ? state->directory : "", relative ? "/" : "", path);
+	restore_takes_back(shadow->restore, remove_socket, whole);
 }
 
 bool unix_in_shadow(const image_file_unix *state)
@@ -296,9 +314,11 @@ int unix_bind(struct unix_shadow *shadow, const image_file *file, const image_fi
 	int root = unix_in_shadow(state) ? unix_shadow_root(shadow) : -1;
 	if (root >= 0)
 		step.run = bind_shadow_step;
-	if (run(&step, root) == 0)
+	int result = run(&step, root), sys = errno;
+	if (path && root < 0 && step.made && state->mode)
+		take_back(shadow, state, path);
+	if (result == 0)
 		return 0;
-	int sys = errno;
 	char name[160];
 	snprintf(name, sizeof(name), "%s%.*s", path ? "" : "@",
 		 (int)(state->address.address_len - NO_NAME - !path),

@@ -102,6 +102,7 @@ int unix_save_name(const struct fd_view *fd, const struct unix_facts *facts, ima
 /* An empty file system that nobody else can see, for names that must not appear in the real one: a
  * detached mount, gone with its descriptor. -1: none yet, or none to be had without CAP_SYS_ADMIN. */
 struct unix_shadow {
+	struct restore *restore;
 	int fd;
 	bool tried;
 };

@@ -3,7 +3,7 @@
  *
  * MSG_PEEK shows the first message; for those behind it, SO_PEEK_OFF is set for a
  * moment, and SO_PASSCRED so that messages say whom they are from.  These are
- * settings of the socket: a fsnap killed in these microseconds leaves them behind.
+ * settings of the socket, so the look is one that outlives us (steadfast.h).
  * Descriptors in a message are installed here by each look, and known again by
  * kcmp(2).  A datagram of no bytes that was looked at before this way (by an
  * earlier dump) cannot be seen again (net/core/datagram.c: skb->peeked).
@@ -24,6 +24,7 @@
 
 #include "engine/kinds/unix_parts.h"
 #include "engine/kinds/values.h"
+#include "engine/steadfast.h"
 #include "store/scope.h"
 
 #define PEEK (MSG_PEEK | MSG_DONTWAIT | MSG_CMSG_CLOEXEC)
@@ -366,6 +367,27 @@ static int peek_queue(const struct fd_view *fd, image_file_unix *state, bool urg
 	return result;
 }
 
+struct looking {
+	const struct fd_view *fd;
+	image_file_unix *state;
+	bool urgent;
+	struct fsnap_error *err;
+};
+
+static int look_and_put_back(void *arg)
+{
+	struct looking *looking = arg;
+	int fd = looking->fd->dup;
+	int offset = socket_int(fd, SO_PEEK_OFF), creds = socket_int(fd, SO_PASSCRED);
+	if (offset >= 0)
+		set(fd, SO_PEEK_OFF, 0);
+	set(fd, SO_PASSCRED, 1);
+	int result = peek_queue(looking->fd, looking->state, looking->urgent, looking->err);
+	set(fd, SO_PASSCRED, creds);
+	set(fd, SO_PEEK_OFF, offset);
+	return result;
+}
+
 int unix_save_queue(const struct fd_view *fd, image_file_unix *state, struct fsnap_error *err)
 {
 	struct pollfd poll_fd = {.fd = fd->dup, .events = POLLIN | POLLPRI};
@@ -380,12 +402,6 @@ int unix_save_queue(const struct fd_view *fd, image_file_unix *state, struct fsn
 		return refuse_fd(fd, err, "Dump again when the program has received them.",
 				 "a Unix socket with packets and an error to be told");
 	}
-	int offset = socket_int(fd->dup, SO_PEEK_OFF), creds = socket_int(fd->dup, SO_PASSCRED);
-	if (offset >= 0)
-		set(fd->dup, SO_PEEK_OFF, 0);
-	set(fd->dup, SO_PASSCRED, 1);
-	int result = peek_queue(fd, state, poll_fd.revents & POLLPRI, err);
-	set(fd->dup, SO_PASSCRED, creds);
-	set(fd->dup, SO_PEEK_OFF, offset);
-	return result;
+	struct looking looking = {fd, state, poll_fd.revents & POLLPRI, err};
+	return steadfast(look_and_put_back, &looking, err);
 }

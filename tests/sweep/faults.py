@@ -15,52 +15,17 @@ import trial  # noqa: E402
 import victim  # noqa: E402
 
 POINTS, SECONDS = 60, 8
-LOADER = 127  # the dynamic linker could not load a library
-
-
-def tell(t):
-    with open(t.path("stopat.out"), encoding="utf-8", errors="replace") as f:
-        return f.read().strip()
-
-
-def faulted(t, number, *words):
-    if os.path.exists(t.path("stopat.out")):
-        os.unlink(t.path("stopat.out"))
-    status, told = sweep.killed_at(t, number, "fault", *words)
-    said = tell(t)
-    where = f"{words[0]} failing at {told}"
-    if status is None:
-        t.fail(f"{where}: hangs")
-        for pid in [int(x) for x in os.listdir("/proc") if x.isdigit() and int(x) > 1]:
-            if b"stopat" in open(f"/proc/{pid}/cmdline", "rb").read():
-                os.kill(pid, signal.SIGKILL)
-        time.sleep(0.3)
-    elif status == LOADER:
-        pass
-    elif status not in (0, 1, 3, 4, 5, 6, 125):
-        t.fail(f"{where}: exit status {status}: {said[-300:]}")
-    elif status:
-        t.expect(f"{where}: says why ({said[-300:]})", True, "fsnap: " in said)
-        t.expect(f"{where}: knows the word for it: {said[:300]}", False, "Success" in said)
-    t.checks += 1
-    return status, where
-
-
-def counted(t, *words):
-    status, told = sweep.killed_at(t, 0, 0, *words)
-    t.expect("counted", 0, status)
-    return int(told.split()[0])
 
 
 def dumps(t, v, seen, loading):
-    total = counted(t, "dump", "-t", v.pid, "--name", "counted")
+    total = sweep.counted(t, "dump", "-t", v.pid, "--name", "counted")
     began = time.monotonic()
     for number in sweep.numbers(total, POINTS):
         if number < loading:
             continue
         if not sweep.FULL and time.monotonic() - began > SECONDS:
             break
-        status, where = faulted(t, number, "dump", "-t", v.pid, "--name", f"f{number}")
+        status, where = sweep.faulted(t, number, "dump", "-t", v.pid, "--name", f"f{number}")
         seen[status] = seen.get(status, 0) + 1
         wrong = v.complaints()
         if not t.expect(f"{where} (status {status}): the target", [], wrong[:8]):
@@ -77,7 +42,7 @@ def dumps(t, v, seen, loading):
 def restores(t, v, seen, loading):
     kept = t.dump(v.pid, "--name", "kept", "--kill")["image"]
     v.t.expect("verify", 0, t.fsnap.run("verify", kept).status)
-    total = counted(t, "restore", kept, "-d")
+    total = sweep.counted(t, "restore", kept, "-d")
     began = time.monotonic()
     for number in sweep.numbers(total, POINTS):
         if number < loading:
@@ -86,7 +51,7 @@ def restores(t, v, seen, loading):
             break
         v.stop()
         children.statuses.clear()
-        status, where = faulted(t, number, "restore", kept, "-d")
+        status, where = sweep.faulted(t, number, "restore", kept, "-d")
         seen[status] = seen.get(status, 0) + 1
         if status == 0:
             v.forget_harm()
@@ -110,7 +75,7 @@ def body(t):
     v = victim.Victim(t)
     v.start()
     statuses = {"dump": {}, "restore": {}}
-    loading = counted(t, "--version")  # all it does besides is the dynamic linker's
+    loading = sweep.counted(t, "--version")  # all it does besides is the dynamic linker's
     dumps(t, v, statuses["dump"], loading)
     restores(t, v, statuses["restore"], loading)
     t.note(f"exit statuses: {statuses} (seed {seed})")

@@ -41,6 +41,10 @@ static int likely_errno(long nr, int fd)
 	case SYS_write: case SYS_pwrite64: case SYS_fallocate: case SYS_ftruncate: case SYS_mkdirat:
 	case SYS_renameat: case SYS_renameat2: case SYS_linkat:
 		return ENOSPC;
+	case SYS_ptrace: /* a kernel that knows no such registers */
+		return fd == PTRACE_SETREGSET ? EIO : 0;
+	case SYS_shmget: case SYS_semget: case SYS_msgget: case SYS_mq_open:
+		return ENOSPC;
 	case SYS_read: case SYS_pread64: case SYS_readlinkat: case SYS_readlink: case SYS_newfstatat:
 	case SYS_fstat: case SYS_statx: case SYS_getdents64: case SYS_msync: case SYS_fsync:
 	case SYS_fdatasync: case SYS_lseek: case SYS_ioctl: case SYS_fcntl: case SYS_flock: case SYS_statfs:
