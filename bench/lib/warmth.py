@@ -1,0 +1,270 @@
+"""The experiments of bench/warm. Each gives lines of text, and all its samples for --json."""
+
+import os
+import random
+import statistics
+import sys
+import time
+
+import processes
+import slow
+import spread
+from figures import number
+
+MIB = 1 << 20
+GIB = 1 << 30
+SETTLE = 1.5  # seconds of warm reading before a move, to know the warm speed by
+
+
+def progress(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+def times(values, whole, digits=2):
+    """How many times the median of `values` goes into that of `whole`: "2.20 x"."""
+    low = statistics.median(values)
+    return f"{statistics.median(whole) / low:.{digits}f} x" if low else "-"
+
+
+class Published:
+    """Data read in a fixed time by a reader that is moved at a random moment, once per mode and
+    moment, the modes in turns, so a busy moment falls on all of them."""
+    name = "moved"
+
+    def __init__(self, mover):
+        self.mover, self.options = mover, mover.options
+
+    def run(self):
+        path = self.mover.storage.make_file("file", self.options.size)
+        chance = random.Random(self.options.seed)
+        modes = self.options.modes
+        self.read = {mode: [] for mode in modes}
+        self.moments = []
+        for n in range(self.options.runs):
+            self.moments.append(chance.uniform(0, self.options.seconds))
+            for mode in modes:
+                self.read[mode].append(self.once(path, mode, self.moments[-1]) / GIB)
+            progress(f"moved {n + 1}/{self.options.runs}: at {self.moments[-1]:.1f} s, GiB read: " +
+                     ", ".join(f"{m} {self.read[m][-1]:.2f}" for m in modes))
+        os.unlink(path)
+
+    def once(self, path, mode, moment):
+        slow.forget(path)
+        slices = self.mover.slices(self.options.seconds)
+        pid = self.mover.start(slices, self.options.pattern, self.options.block, path)
+        self.mover.sleep_until(slices.start + int(moment * 1e9))
+        self.mover.move(pid, mode, [path])
+        self.mover.sleep_until(slices.start + int(self.options.seconds * 1e9))
+        read = slices.sum()
+        self.mover.clear(slices)
+        return read
+
+    def lines(self):
+        none = self.read.get("none")
+        rows = [("GiB read in a fixed time", "mean", "median", "median ÷ none", "mean ÷ none")]
+        for mode, read in self.read.items():
+            mean = statistics.mean(read)
+            rows.append((mode, number(mean), number(statistics.median(read)),
+                         times(none, read) if none else "",
+                         f"{mean / statistics.mean(none):.2f} x" if none and any(none) else ""))
+        return spread.histogram(self.read, "GiB") + [""] + spread.table(rows)
+
+    def json(self):
+        return {"moments": self.moments, **{m: spread.summary(v) for m, v in self.read.items()}}
+
+
+class Skewed:
+    """How soon a reader of the hot tenth is as fast as before, and what the device had to give."""
+    name = "skewed"
+
+    def __init__(self, mover):
+        self.mover, self.options = mover, mover.options
+
+    def run(self):
+        path = self.mover.storage.make_file("skewed", self.options.large)
+        self.hot = self.options.large // (160 * MIB) * 16 * MIB
+        self.samples = {mode: {"back_s": [], "device": [], "lost_s": []} for mode in self.options.modes}
+        self.never = dict.fromkeys(self.options.modes, 0)
+        for n in range(self.options.runs):
+            for mode in self.options.modes:
+                self.once(path, mode)
+            progress(f"skewed {n + 1}/{self.options.runs}: " + ", ".join(
+                f"{m} {self.samples[m]['back_s'][-1]:.2f} s" for m in self.options.modes))
+        os.unlink(path)
+
+    def once(self, path, mode):
+        self.mover.storage.fill(path)
+        slices = self.mover.slices(SETTLE + self.options.migration + self.options.seconds + 30)
+        pid = self.mover.start(slices, "skewed", self.options.fine, path)
+        time.sleep(SETTLE)
+        now = time.monotonic_ns()
+        warm = slices.speed(now - 1_000_000_000, now)
+        moved = self.mover.move(pid, mode, [path])
+        end = moved.restoring + int(self.options.seconds * 1e9)
+        back = None
+        while back is None and time.monotonic_ns() < end:
+            time.sleep(0.05)
+            back = slices.back_at(moved.restoring, time.monotonic_ns(), 0.9 * warm)
+        samples = self.samples[mode]
+        # Who never came back within the time counts as having come back at its end.
+        samples["back_s"].append(self.options.seconds if back is None else back)
+        self.never[mode] += back is None
+        samples["device"].append((self.mover.storage.read_bytes() - moved.device_before) / self.hot)
+        # What the reader did not get, in seconds of warm reading.
+        until = min(time.monotonic_ns(), end)
+        samples["lost_s"].append((until - moved.restoring) / 1e9 -
+                                 slices.sum(moved.restoring, until) / warm)
+        self.mover.clear(slices)
+
+    def lines(self):
+        none = self.samples.get("none")
+        rows = [("back at 90 % of the warm speed", "median", "min", "max", "sooner than none",
+                 "device ÷ hot bytes", "warm seconds lost", "never")]
+        for mode, s in self.samples.items():
+            rows.append((mode, f"{statistics.median(s['back_s']):.2f} s", f"{min(s['back_s']):.2f}",
+                         f"{max(s['back_s']):.2f}",
+                         times(s["back_s"], none["back_s"], 1) if none else "",
+                         f"{statistics.median(s['device']):.2f}",
+                         f"{statistics.median(s['lost_s']):.2f}", str(self.never[mode])))
+        return spread.table(rows)
+
+    def json(self):
+        return {m: {k: spread.summary(v) for k, v in s.items()} | {"never": self.never[m]}
+                for m, s in self.samples.items()}
+
+
+class Steal:
+    """A restored program that reads a file nobody prefetches: how much it gets in the time it
+    would take to prefetch the other one."""
+    name = "steal"
+
+    def __init__(self, mover):
+        self.mover, self.options = mover, mover.options
+
+    def run(self):
+        self.hot = self.mover.storage.make_file("hot", self.options.size)
+        self.other = self.mover.storage.make_file("other", 2 * self.options.size)
+        self.seconds = self.options.size / slow.rate_of(self.options.rate)[0]
+        self.read, self.device, self.parts = {"none": [], "late": []}, {"none": [], "late": []}, []
+        for n in range(self.options.runs):
+            # Which comes first changes, so a drift falls on both.
+            for mode in ("none", "late") if n % 2 else ("late", "none"):
+                self.once(mode)
+            self.parts.append(self.read["late"][-1] / self.read["none"][-1])
+            progress(f"steal {n + 1}/{self.options.runs}: {self.parts[-1]:.2f} of the speed alone")
+        os.unlink(self.hot)
+        os.unlink(self.other)
+
+    def once(self, mode):
+        self.mover.storage.fill(self.hot)
+        slow.forget(self.other)
+        slices = self.mover.slices(60 + self.options.migration + self.seconds)
+        pid = self.mover.start(slices, "sequential", self.options.block, self.hot, self.other)
+        time.sleep(SETTLE)
+        moved = self.mover.move(pid, mode, [self.hot, self.other], slices.read_other)
+        end = moved.restored + int(self.seconds * 1e9)
+        self.mover.sleep_until(end)
+        self.read[mode].append(slices.sum(moved.restored, end) / MIB)
+        self.device[mode].append((self.mover.storage.read_bytes() - moved.device_before) / MIB)
+        self.mover.clear(slices)
+
+    def lines(self):
+        rows = [("its own reading", "MiB median", "device MiB")]
+        for mode, read in self.read.items():
+            rows.append(("alone" if mode == "none" else "beside prefetching",
+                         number(statistics.median(read)), number(statistics.median(self.device[mode]))))
+        stolen = 1 - statistics.median(self.parts)
+        return spread.table(rows) + [f"stolen: {stolen:.1%} (median of pairs; promised: ≤ 10 %)"]
+
+    def json(self):
+        return {"alone_mib": spread.summary(self.read["none"]),
+                "beside_mib": spread.summary(self.read["late"]), "part": spread.summary(self.parts)}
+
+
+class Overhead:
+    """A reader whose file is all in the page cache, watched and not watched in turns."""
+    name = "overhead"
+    turn = 0.8
+
+    def __init__(self, mover):
+        self.mover, self.options = mover, mover.options
+
+    def run(self):
+        path = self.mover.storage.make_file("cached", min(self.options.size, 256 * MIB))
+        self.parts = {block: [] for block in (64 << 10, 4 << 10)}
+        for block, parts in self.parts.items():
+            slices = self.mover.slices(20 + self.options.runs * 3 * (self.turn + 1))
+            pid = self.mover.start(slices, "sequential", block, path)
+            time.sleep(0.5)
+            for n in range(self.options.runs):
+                speed = {watched: self.speed(slices, pid, watched)
+                         for watched in ((False, True) if n % 2 else (True, False))}
+                parts.append(speed[True] / speed[False])
+            self.mover.clear(slices)
+            progress(f"overhead, {block >> 10} KiB: {1 - statistics.median(parts):.1%}")
+        os.unlink(path)
+
+    def speed(self, slices, pid, watched):
+        if watched:
+            self.mover.fsnap.time(self.mover.fsnap.command, "heat", "-t", str(pid), "--watch")
+        start = time.monotonic_ns()
+        time.sleep(self.turn)
+        found = slices.speed(start, time.monotonic_ns())
+        if watched:
+            self.mover.fsnap.time(self.mover.fsnap.command, "heat", "-t", str(pid), "--unwatch")
+        return found
+
+    def lines(self):
+        return spread.table([("slower while watched", "median", "min", "max")] + [
+            (f"reads of {block >> 10} KiB",
+             *(f"{1 - x:.1%}" for x in (statistics.median(parts), max(parts), min(parts))))
+            for block, parts in self.parts.items()] + [("promised", "≤ 2 %", "", "")])
+
+    def json(self):
+        return {f"{block >> 10}k": spread.summary(parts) for block, parts in self.parts.items()}
+
+
+class Collect:
+    """How long a dump takes to find out what is cached, and whether the tree is longer frozen for
+    it. The file is a hole: its pages are in the page cache as others are, but cost no storage."""
+    name = "collect"
+
+    def __init__(self, mover):
+        self.mover, self.options = mover, mover.options
+
+    def run(self):
+        path = self.mover.storage.path("hole")
+        with open(path, "wb") as f:
+            f.truncate(self.options.cached)
+        self.mover.storage.fill(path)
+        slices = self.mover.slices(1)
+        pid = self.mover.start(slices, "sequential", 4 << 10, path)
+        time.sleep(0.5)
+        self.heat, self.frozen = [], {"always": [], "never": []}
+        for _ in range(self.options.runs):
+            for heat, frozen in self.frozen.items():
+                report = self.mover.fsnap.reported("dump", "-t", str(pid), "--name", "bench",
+                                                   "--heat", heat).report
+                self.mover.fsnap.remove()
+                frozen.append(report["frozen_us"] / 1e3)
+                if heat == "always":
+                    self.heat.append(report["heat_us"] / 1e3)
+        self.bytes = os.stat(path).st_size
+        self.mover.clear(slices)
+        os.unlink(path)
+
+    def lines(self):
+        rows = [(f"{self.bytes / GIB:.1f} GiB cached", "median", "min", "max")]
+        for name, values in (("finding out, tree running", self.heat),
+                             ("frozen, with heat", self.frozen["always"]),
+                             ("frozen, without", self.frozen["never"])):
+            rows.append((name, *(f"{x:.2f} ms" for x in (statistics.median(values), min(values),
+                                                         max(values)))))
+        return spread.table(rows)
+
+    def json(self):
+        return {"bytes": self.bytes, "heat_ms": spread.summary(self.heat),
+                **{f"frozen_{k}_ms": spread.summary(v) for k, v in self.frozen.items()}}
+
+
+EXPERIMENTS = (Published, Skewed, Steal, Overhead, Collect)
