@@ -333,13 +333,16 @@ void warm_run(const struct warm_order *order, struct warm_progress *progress)
 	struct warm warm = { .order = order, .progress = progress, .began_us = now_us() };
 	for (size_t i = 0; i < order->n; i++)
 		progress->total += order->stretches[i].bytes;
-	warm.buffers = mmap(NULL, SLOTS * HUGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	warm.buffers = mmap(NULL, SLOTS * HUGE, PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (warm.buffers != MAP_FAILED && io_uring_queue_init(2 * SLOTS, &warm.ring, 0) == 0) {
 		for (unsigned i = 0; i < SLOTS; i++)
 			warm.slots[i].buffer = warm.buffers + i * HUGE;
 		look(&warm, now_us());
 		read_all(&warm);
 		io_uring_queue_exit(&warm.ring);
+	} else {
+		progress->failed = progress->total;
 	}
 	if (warm.buffers != MAP_FAILED)
 		munmap(warm.buffers, SLOTS * HUGE);
