@@ -152,6 +152,9 @@ int foreground_wait(struct foreground *foreground, pid_t root, bool terminal)
 	if (terminal)
 		foreground->tty = open("/dev/tty", O_RDWR | O_CLOEXEC);
 	lend_terminal(foreground);
+	/* It is another window, empty and perhaps of another size: whoever fills one draws it anew. */
+	if (terminal)
+		send_on(foreground, SIGWINCH);
 	for (;;) {
 		pid_t got = waitpid(root, &status, WNOHANG | WUNTRACED);
 
