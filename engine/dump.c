@@ -38,26 +38,6 @@ static void progress(const struct dump *dump, const char *phase, uint64_t done, 
 
 /* --- look around ------------------------------------------------------------------ */
 
-static const char *image_name_for(const struct dump *dump, char *buf, size_t size)
-{
-	if (dump->options->name)
-		return dump->options->name;
-	struct timespec now;
-	struct tm parts;
-	clock_gettime(CLOCK_REALTIME, &now);
-	localtime_r(&now.tv_sec, &parts);
-	char time[32];
-	strftime(time, sizeof(time), "%Y%m%d-%H%M%S", &parts);
-	const struct process *root = dump->tree.processes[0];
-	snprintf(buf, size, "%s-%d-%s.%03ld", root->comm, root->pid, time, now.tv_nsec / 1000000);
-	/* A name a process gave itself may hold anything. */
-	for (char *c = buf; *c; c++)
-		if (!strchr("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-", *c) ||
-		    (c == buf && (*c == '.' || *c == '-')))
-			*c = '_';
-	return buf;
-}
-
 static int look_around(struct dump *dump, struct fsnap_error *err)
 {
 	char store_dir[4096], name[FSNAP_NAME_MAX + 1];
@@ -82,7 +62,7 @@ static int look_around(struct dump *dump, struct fsnap_error *err)
 	dump->store = store_open(dir ? dir : store_dir, STORE_WRITE, err);
 	if (!dump->store || look_at_tree(dump, err) < 0)
 		return -1;
-	const char *image = image_name_for(dump, name, sizeof(name));
+	const char *image = look_for_name(dump, name, sizeof(name));
 	if (store_check_name(image, err) < 0)
 		return -1;
 	snprintf(dump->report->image, sizeof(dump->report->image), "%s", image);

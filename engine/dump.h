@@ -123,6 +123,8 @@ struct dump {
 int look_at_tree(struct dump *dump, struct fsnap_error *err);
 int look_at_process(struct dump *dump, struct process *process, struct fsnap_error *err);
 void look_doubtfully(struct process *process);
+/* The name of the image: that which was asked for, or one made of the root's, in `buf`. */
+const char *look_for_name(const struct dump *dump, char *buf, size_t size);
 
 /* aio.c */
 int aio_collect(struct dump *dump, struct process *process, struct fsnap_error *err);

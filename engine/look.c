@@ -3,8 +3,10 @@
  * the freeze, so that it need not be found out during it.
  */
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "engine/cgroup.h"
@@ -132,4 +134,24 @@ int look_at_tree(struct dump *dump, struct fsnap_error *err)
 			look_at_files(dump, dump->known.processes[i]);
 		}
 	return 0;
+}
+
+const char *look_for_name(const struct dump *dump, char *buf, size_t size)
+{
+	if (dump->options->name)
+		return dump->options->name;
+	struct timespec now;
+	struct tm parts;
+	clock_gettime(CLOCK_REALTIME, &now);
+	localtime_r(&now.tv_sec, &parts);
+	char time[32];
+	strftime(time, sizeof(time), "%Y%m%d-%H%M%S", &parts);
+	const struct process *root = dump->tree.processes[0];
+	snprintf(buf, size, "%s-%d-%s.%03ld", root->comm, root->pid, time, now.tv_nsec / 1000000);
+	/* A name a process gave itself may hold anything. */
+	for (char *c = buf; *c; c++)
+		if (!strchr("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-", *c) ||
+		    (c == buf && (*c == '.' || *c == '-')))
+			*c = '_';
+	return buf;
 }
