@@ -83,7 +83,8 @@ static int tell_story(struct restore *restore, struct fsnap_error *err)
 	report->open_us = lap(&mark);
 	struct prefetch *prefetch = prefetch_start(restore->image);
 	heat_fetch(restore);
-	int result = prepare(restore, err);
+	/* First of all: where the original runs, files that the workshop opens are its, and so are the queues. */
+	int result = launch_check_numbers(restore, err) < 0 ? -1 : prepare(restore, err);
 	report->prepare_us = lap(&mark);
 	if (result == 0)
 		result = launch(restore, err);

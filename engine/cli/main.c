@@ -4,7 +4,6 @@
  * A small tree is saved in less than three milliseconds, so starting up counts:
  * no locale, no buffers, no file is touched before it is needed.
  */
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -30,7 +29,6 @@ int main(int argc, char **argv)
 	struct cli cli = { 0 };
 	struct fsnap_error err = { 0 };
 
-	signal(SIGXFSZ, SIG_IGN); /* a limit on files is an error like others, EFBIG */
 	int status = options_parse(argc, argv, &cli, &err) ? -1 : run(&cli, &err);
 
 	if (status < 0 && err.code == FSNAP_E_USAGE && !err.hint[0])

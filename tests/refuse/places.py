@@ -36,6 +36,24 @@ def pids(t):
     holder.stop(pid)
 
 
+def queues_of_the_original(t):
+    """The original runs on and has emptied its queues since: a restore that is refused puts nothing into them."""
+    program = ("import os,sys,time; os.mkfifo('fifo'); f=os.open('fifo',os.O_RDWR|os.O_NONBLOCK); os.write(f,b'old'); "
+               "open('written','w'); time.sleep(1000)")
+    pid = t.start(["/usr/bin/python3", "-c", program], ready="written")
+    image = t.dump(pid)["image"]
+    fifo = os.open(t.path("fifo"), os.O_RDWR | os.O_NONBLOCK)
+    t.expect("what was in the FIFO", b"old", os.read(fifo, 100))
+    refused(t, image, "PID_TAKEN", pid)
+    try:
+        t.fail(f"a refused restore has put {os.read(fifo, 100)!r} into the FIFO of the original")
+    except BlockingIOError:
+        t.checks += 1
+    os.close(fifo)
+    os.kill(pid, signal.SIGKILL)
+    children.wait(pid, 5)
+
+
 def files(t):
     """A program of its own, with a file it has open and a file it has mapped."""
     shutil.copy("/usr/bin/tail", t.path("program"))
@@ -78,6 +96,7 @@ def addresses(t):
 
 def body(t):
     pids(t)
+    queues_of_the_original(t)
     files(t)
     addresses(t)
 
