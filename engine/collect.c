@@ -191,5 +191,5 @@ int collect(struct dump *dump, struct fsnap_error *err)
 	for (size_t i = 0; i < tree->n_processes; i++)
 		if (userfaults_check(tree->processes[i], err) < 0)
 			return -1;
-	return ghost_settle(dump, err);
+	return mapped_settle(dump, err) < 0 ? -1 : ghost_settle(dump, err);
 }

@@ -140,6 +140,7 @@ static int frozen_part(struct dump *dump, image_tree *tree, uint64_t *mark, stru
 	struct fsnap_dump_report *report = dump->report;
 	if (seize_tree(&dump->tree, &dump->known, err) < 0)
 		return -1;
+	dump->still = true;
 	report->seize_us = lap(mark);
 	tree->created_ns = clock_ns(CLOCK_REALTIME);
 	tree->monotonic_ns = clock_ns(CLOCK_MONOTONIC);

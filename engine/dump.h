@@ -67,6 +67,7 @@ struct saved_file {
 
 struct saved_mapped {
 	image_mapped image;
+	bool still; /* it was described, or looked at again, since the tree stands still */
 };
 
 struct dump {
@@ -86,6 +87,7 @@ struct dump {
 	char namespaces[NAMESPACES][32]; /* our own, as /proc/self/ns shows them */
 	uint64_t taken;	     /* image pages given out so far; reserved and claimed before they are filled */
 	unsigned next_space; /* numbers address spaces and ghosts */
+	bool still; /* the tree stands still: nothing changes any more */
 	struct saved_mapped *mapped;
 	size_t n_mapped;
 	struct index mapped_index; /* by device and inode as /proc/PID/maps says them */
@@ -158,6 +160,7 @@ int mapped_open(const struct process *process, const struct procfs_map *map);
 struct saved_mapped *mapped_find(struct dump *dump, struct process *process, const struct procfs_map *map,
 				 struct fsnap_error *err);
 int mapped_executable(struct dump *dump, struct process *process, struct fsnap_error *err);
+int mapped_settle(struct dump *dump, struct fsnap_error *err); /* when all mappings have been collected */
 void mapped_free(struct dump *dump);
 
 /* pages.c: finds the pages of a process and hands them to page_store.c. */

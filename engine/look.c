@@ -2,6 +2,7 @@
  * look.c - what can be had of a process whether or not it runs: found out before
  * the freeze, so that it need not be found out during it.
  */
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -107,9 +108,14 @@ static void meet_children(struct dump *dump, struct process *parent)
 /* What somebody else's dump does to a process for the moment looks odd, and is not its own. */
 static int look_unless_traced(struct dump *dump, struct process *root, struct fsnap_error *err)
 {
+	enum { LOOKS = 20 };
 	struct fsnap_error why = { 0 };
-	if (look_at_process(dump, root, &why) == 0)
-		return 0;
+	/* It runs: what it unmaps while we look is not there when we come to it. */
+	for (int i = 0; i < LOOKS && (i == 0 || why.sys == ENOENT); i++) {
+		why = (struct fsnap_error){ 0 };
+		if (look_at_process(dump, root, &why) == 0)
+			return 0;
+	}
 	cleanup_free char *status = procfs_read_once(root->proc, "status", NULL, NULL);
 	long tracer = status ? procfs_status_number(status, "TracerPid") : 0;
 	if (tracer <= 0) {

@@ -2,6 +2,7 @@
  * mapped.c - the files that are mapped: each is opened and described once, however often
  * it is mapped and by whom.
  */
+#include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
@@ -57,6 +58,46 @@ static const char *unescaped(const struct procfs_map *map, int fd, char *link, s
 	return link;
 }
 
+static int describe(struct dump *dump, struct process *process, const struct procfs_map *map, int fd,
+		    struct saved_mapped *mapped, struct fsnap_error *err)
+{
+	char link[4096];
+	const char *path = unescaped(map, fd, link, sizeof(link));
+	mapped->still = dump->still;
+	if (dump_identity(dump, process, fd, path, &mapped->image.identity, err) < 0)
+		return -1;
+	return note_build_id(&mapped->image, fd, err);
+}
+
+/* Until the tree stood still, what had been described was perhaps written, renamed, removed, its number given to
+ * another file. Content that is kept in the image is looked at last (ghost_settle()). */
+static bool still_holds(const image_identity *identity)
+{
+	struct stat now;
+	return identity->ghost ||
+	       (stat(identity->path, &now) == 0 && now.st_dev == identity->dev && now.st_ino == identity->ino &&
+		(uint64_t)now.st_size == identity->size &&
+		now.st_mtim.tv_sec * 1000000000ll + now.st_mtim.tv_nsec == identity->mtime_ns);
+}
+
+static struct saved_mapped *known_mapped(struct dump *dump, struct process *process, const struct procfs_map *map,
+					 struct saved_mapped *mapped, struct fsnap_error *err)
+{
+	if (mapped->still || !dump->still)
+		return mapped;
+	mapped->still = still_holds(&mapped->image.identity);
+	if (mapped->still)
+		return mapped;
+	cleanup_fd int fd = mapped_open(process, map);
+	unsigned id = mapped->image.id;
+	xdr_free((xdrproc_t)xdr_image_mapped, (char *)&mapped->image);
+	mapped->image = (image_mapped){ .id = id };
+	if (fd >= 0)
+		return describe(dump, process, map, fd, mapped, err) < 0 ? NULL : mapped;
+	fail(err, FSNAP_E_SYSTEM, errno, "process %d (%s): mapped file %s", process->pid, process->comm, map->path);
+	return NULL;
+}
+
 static struct saved_mapped *add(struct dump *dump, struct process *process, const struct procfs_map *map,
 				int fd, struct fsnap_error *err)
 {
@@ -66,10 +107,7 @@ static struct saved_mapped *add(struct dump *dump, struct process *process, cons
 	dump->mapped = array;
 	struct saved_mapped *mapped = &array[dump->n_mapped];
 	*mapped = (struct saved_mapped){ .image.id = (unsigned)dump->n_mapped + 1 };
-	char link[4096];
-	const char *path = unescaped(map, fd, link, sizeof(link));
-	if (dump_identity(dump, process, fd, path, &mapped->image.identity, err) < 0 ||
-	    note_build_id(&mapped->image, fd, err) < 0 ||
+	if (describe(dump, process, map, fd, mapped, err) < 0 ||
 	    index_add(&dump->mapped_index, device_of(map), map->inode, dump->n_mapped, err) < 0) {
 		xdr_free((xdrproc_t)xdr_image_mapped, (char *)&mapped->image);
 		return NULL;
@@ -83,7 +121,7 @@ struct saved_mapped *mapped_find(struct dump *dump, struct process *process, con
 {
 	size_t known = index_find(&dump->mapped_index, device_of(map), map->inode);
 	if (known != INDEX_NONE)
-		return &dump->mapped[known];
+		return known_mapped(dump, process, map, &dump->mapped[known], err);
 	cleanup_fd int fd = mapped_open(process, map);
 	if (fd < 0) {
 		fail(err, FSNAP_E_UNSUPPORTED, errno, "process %d (%s): cannot open mapped file %s",
@@ -129,6 +167,39 @@ int mapped_executable(struct dump *dump, struct process *process, struct fsnap_e
 	struct saved_mapped *mapped = add(dump, process, &map, fd, err);
 	process->mm.exe = mapped ? mapped->image.id : 0;
 	return mapped ? 0 : -1;
+}
+
+/* What the tree had mapped before it stood still, and has no more, may be gone: a restore must not look for it.
+ * The numbers of the others close up. */
+int mapped_settle(struct dump *dump, struct fsnap_error *err)
+{
+	cleanup_free unsigned *now = calloc(dump->n_mapped + 1, sizeof(*now));
+	if (!now)
+		return fail(err, FSNAP_E_NOMEM, ENOMEM, "mapped files");
+	for (size_t i = 0; i < dump->tree.n_processes; i++) {
+		unsigned exe = dump->tree.processes[i]->mm.exe;
+		if (exe)
+			dump->mapped[exe - 1].still = true;
+	}
+	size_t n = 0;
+	for (size_t i = 0; i < dump->n_mapped; i++) {
+		if (!dump->mapped[i].still) {
+			xdr_free((xdrproc_t)xdr_image_mapped, (char *)&dump->mapped[i].image);
+			continue;
+		}
+		dump->mapped[n] = dump->mapped[i];
+		dump->mapped[n].image.id = now[i + 1] = (unsigned)n + 1;
+		n++;
+	}
+	dump->n_mapped = n;
+	for (size_t i = 0; i < dump->tree.n_processes; i++) {
+		image_mm *mm = &dump->tree.processes[i]->mm;
+		mm->exe = now[mm->exe];
+		for (u_int j = 0; j < mm->vmas.vmas_len; j++)
+			if (mm->vmas.vmas_val[j].kind == VMA_FILE)
+				mm->vmas.vmas_val[j].object = now[mm->vmas.vmas_val[j].object];
+	}
+	return 0;
 }
 
 void mapped_free(struct dump *dump)
