@@ -229,7 +229,7 @@ int fsnap_dump(const struct fsnap_dump_options *options, struct fsnap_dump_repor
 	struct fsnap_dump_options known = { 0 };
 	struct fsnap_dump_report own = { .pid = options->pid };
 	memcpy(&known, options, options->size < sizeof(known) ? options->size : sizeof(known));
-	struct dump dump = { .options = &known, .report = &own };
+	struct dump dump = { .options = &known, .report = &own, .self = getpid() };
 	int result = tell_story(&dump, err ? err : &ignored);
 	dump_free(&dump);
 	if (result == 0 && report) {

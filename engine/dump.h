@@ -115,6 +115,7 @@ struct dump {
 	bool sleepers; /* some have wants_block (tree.h) */
 	void *frames; /* pages.c: physical frames seen so far */
 	char hold[32]; /* image_tree.hold */
+	pid_t self; /* ours, also in steps that are steadfast */
 	void *scratch[32]; /* of the kinds, by their place in file_kinds[] */
 	struct peek *peek; /* opened when it is first wanted */
 	bool peeked;

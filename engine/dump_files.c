@@ -198,13 +198,13 @@ static struct saved_file *view_received(const struct fd_view *carrier, int fd, s
 	char path[32], link[4096];
 	uint64_t flags;
 	struct fsnap_error ignored = { 0 };
-	cleanup_fd int self = procfs_open(getpid(), &ignored);
+	cleanup_fd int self = procfs_open(carrier->dump->self, &ignored);
 	snprintf(path, sizeof(path), "fd/%d", fd);
 	ssize_t length = readlinkat(self, path, link, sizeof(link) - 1);
 	link[length < 0 ? 0 : length] = '\0';
 	snprintf(path, sizeof(path), "fdinfo/%d", fd);
 	cleanup_free char *info = procfs_read_once(self, path, NULL, err);
-	struct fd_view view = { .dump = carrier->dump, .process = carrier->process, .pid = getpid(), .fd = fd,
+	struct fd_view view = { .dump = carrier->dump, .process = carrier->process, .pid = carrier->dump->self, .fd = fd,
 				.dup = fd, .link = link, .info = info, .carrier = carrier };
 	if (look_at_file(&view, &flags, err) < 0)
 		return NULL;
@@ -215,7 +215,7 @@ unsigned dump_received(const struct fd_view *carrier, int fd, struct fsnap_error
 {
 	struct saved_file *saved = view_received(carrier, fd, err);
 	/* What is known by our own descriptor only is compared with others through it, to the end. */
-	if (saved && saved->pid == getpid() && saved->fd == fd)
+	if (saved && saved->pid == carrier->dump->self && saved->fd == fd)
 		saved->held = fd;
 	else
 		close(fd);
