@@ -234,8 +234,12 @@ void give_up(struct restore *restore)
 	}
 	kill(restore->root, SIGKILL);
 	/* Tracees report their end to their tracer, the root also to its parent: both are we. */
-	for (size_t i = 0; i < restore->tracees.n_processes; i++)
-		waitpid(restore->tracees.processes[i]->pid, NULL, __WALL);
+	for (size_t i = 0; i < restore->tracees.n_processes; i++) {
+		const struct process *process = restore->tracees.processes[i];
+		/* A leader's end is told when that of its last thread was. */
+		for (size_t j = process->n_tasks; j-- > 0;)
+			trace_await_end(process->tasks[j]);
+	}
 	waitpid(restore->root, NULL, __WALL);
 	restore->root = 0;
 }
