@@ -1,11 +1,13 @@
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <search.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "engine/heat/heat.h"
@@ -105,6 +107,13 @@ static bool is_leased(struct heat *heat, uint64_t ino)
 	return leases_hold(heat->leases, ino);
 }
 
+/* Its page cache is all there is of it, and comes from no disk. */
+static bool is_in_memory(int fd)
+{
+	struct statfs fs;
+	return fstatfs(fd, &fs) == 0 && (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC);
+}
+
 /* `name` leads to the file, by its path or through /proc; `path` is what it is called. */
 static struct heat_file *add_opened(struct heat *heat, int dir, const char *name, const char *path,
 				    uint64_t dev, uint64_t ino)
@@ -114,7 +123,7 @@ static struct heat_file *add_opened(struct heat *heat, int dir, const char *name
 		return NULL;
 	cleanup_fd int fd = open_quietly(dir, name);
 	if (fd < 0 || fstat(fd, &stat) < 0 || !S_ISREG(stat.st_mode) || stat.st_size == 0 ||
-	    stat.st_dev != dev || stat.st_ino != ino)
+	    stat.st_dev != dev || stat.st_ino != ino || is_in_memory(fd))
 		return NULL;
 	struct heat_file *file = new_file(steal_fd(&fd), &stat, path);
 	return file ? enter(heat, file) : NULL;
