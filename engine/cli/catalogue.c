@@ -55,3 +55,16 @@ int catalogue_missing(const struct catalogue *catalogue, const char *name,
 	return error_hint(err, catalogue->count ? "fsnap list shows those there are" :
 						  "make one: fsnap dump -t PID");
 }
+
+struct image *catalogue_open_image(struct catalogue *catalogue, const struct cli *cli, struct fsnap_error *err)
+{
+	const char *name = cli->n_words ? cli->words[0] : NULL;
+
+	if (catalogue_open_store(catalogue, cli, STORE_READ, err))
+		return NULL;
+	if (!catalogue->store && !(name && strchr(name, '/'))) {
+		catalogue_missing(catalogue, name, err);
+		return NULL;
+	}
+	return image_open(catalogue->store, name, err);
+}

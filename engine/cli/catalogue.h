@@ -20,6 +20,8 @@ int catalogue_open_store(struct catalogue *catalogue, const struct cli *cli, enu
 /* The same, and lists its images. */
 int catalogue_open(struct catalogue *catalogue, const struct cli *cli, enum store_mode mode,
 		   struct fsnap_error *err);
+/* The image that the command line names, or the newest; fills *catalogue, which must outlive it. */
+struct image *catalogue_open_image(struct catalogue *catalogue, const struct cli *cli, struct fsnap_error *err);
 void catalogue_close(struct catalogue *catalogue);
 #define cleanup_catalogue __attribute__((cleanup(catalogue_close)))
 

@@ -177,12 +177,7 @@ static int show_image(const struct cli *cli, struct image *image, struct fsnap_e
 static int of_image(const struct cli *cli, struct fsnap_error *err)
 {
 	cleanup_catalogue struct catalogue catalogue = { 0 };
-	const char *name = cli->n_words ? cli->words[0] : NULL;
-	if (catalogue_open_store(&catalogue, cli, STORE_READ, err))
-		return -1;
-	if (!catalogue.store && !(name && strchr(name, '/')))
-		return catalogue_missing(&catalogue, name, err);
-	struct image *image = image_open(catalogue.store, name, err);
+	struct image *image = catalogue_open_image(&catalogue, cli, err);
 	if (!image)
 		return -1;
 	int result = show_image(cli, image, err);

@@ -80,15 +80,10 @@ static int finish(const struct cli *cli, struct inspection *inspection, inspecti
 int inspect_image(const struct cli *cli, inspection_fn *use, struct fsnap_error *err)
 {
 	cleanup_catalogue struct catalogue catalogue = { 0 };
-	const char *name = cli->n_words ? cli->words[0] : NULL;
 	struct inspection inspection = { 0 };
 	int result = -1;
 
-	if (catalogue_open_store(&catalogue, cli, STORE_READ, err))
-		return -1;
-	if (!catalogue.store && !(name && strchr(name, '/')))
-		return catalogue_missing(&catalogue, name, err);
-	struct image *image = image_open(catalogue.store, name, err);
+	struct image *image = catalogue_open_image(&catalogue, cli, err);
 	if (!image)
 		return -1;
 	inspection.image = image_name(image);
