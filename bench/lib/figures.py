@@ -87,7 +87,7 @@ def number(value):
 
 def ratio_text(ratio, limit):
     """Times are compared by how many times as long, speeds by the part that is reached."""
-    return f"{ratio * 100:.0f} %" if limit.samples.unit == "GiB/s" else f"{number(ratio)} x"
+    return f"{ratio * 100:.0f} %" if limit.samples.unit.endswith("/s") else f"{number(ratio)} x"
 
 
 def table(works):

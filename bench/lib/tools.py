@@ -58,12 +58,12 @@ class Fsnap(Tool):
             timing.report = json.load(f)
         return timing
 
-    def dump(self, pid, kill=False):
-        return self.reported("dump", "-t", str(pid), "--name", "bench",
+    def dump(self, pid, *options, kill=False):
+        return self.reported("dump", "-t", str(pid), "--name", "bench", *options,
                              *(["--kill"] if kill else []))
 
-    def restore(self):
-        return self.reported("restore", "bench", "-d")
+    def restore(self, *options):
+        return self.reported("restore", "bench", "-d", *options)
 
     def remove(self, trim=False):
         """Without `trim` the space stays for the next dump."""
