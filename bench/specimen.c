@@ -2,11 +2,12 @@
  * specimen.c - what is dumped and restored while the clock runs.
  *
  *	specimen PAGE [--spin] [--memory MIB] [--children N]
- *	         [--threads N] [--descriptors N] [--mappings N]
+ *	         [--write MIB] [--threads N] [--descriptors N] [--mappings N]
  *
  * Alone it is the tiny process: it sleeps. --memory gives it that much anonymous
  * memory, every 4 KiB page of it touched, different from all others and not
- * compressible. --children makes it a pre-forking server: it listens, and N
+ * compressible; with --write, a thread overwrites pages of it here and there, so many MiB a
+ * second. --children makes it a pre-forking server: it listens, and N
  * children wait in accept(2). --threads, --descriptors (eventfds) and --mappings (of one
  * page each) give it so many of them. With --spin it watches the clock without pause and
  * writes every moment in which it was not running to the file PAGE (page.h): what
@@ -48,9 +49,15 @@ static struct page *share(const char *path)
 	return page;
 }
 
-static void take_memory(size_t bytes)
+struct memory {
+	uint64_t *words;
+	size_t bytes, rate; /* overwritten per second */
+};
+
+static void take_memory(struct memory *memory)
 {
-	uint64_t *words = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	size_t bytes = memory->bytes;
+	uint64_t *words = memory->words = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	uint64_t x = 88172645463325252;
 
 	must(words != MAP_FAILED, "mmap");
@@ -60,6 +67,33 @@ static void take_memory(size_t bytes)
 		x ^= x << 17;
 		words[i] = x;
 	}
+}
+
+/* A share of the rate at every tick; what a tick came late for is made up at the next. */
+static void *overwrite(void *argument)
+{
+	const struct memory *memory = argument;
+	struct timespec tick = { .tv_nsec = 1000000 };
+	uint64_t start = now_ns(), x = 88172645463325252;
+	size_t pages = memory->bytes / 4096;
+
+	for (size_t written = 0;; nanosleep(&tick, NULL)) {
+		size_t due = (size_t)((double)(now_ns() - start) / 1e9 * (double)memory->rate) / 4096;
+
+		for (; written < due; written++) {
+			x ^= x << 13;
+			x ^= x >> 7;
+			x ^= x << 17;
+			memset((char *)memory->words + x % pages * 4096, (int)x, 4096);
+		}
+	}
+}
+
+static void take_writer(struct memory *memory)
+{
+	pthread_t thread;
+
+	must(!pthread_create(&thread, NULL, overwrite, memory), "pthread_create");
 }
 
 static void serve(int listener)
@@ -151,6 +185,7 @@ int main(int argc, char **argv)
 	static const struct option options[] = {
 		{ "spin", no_argument, NULL, 's' },
 		{ "memory", required_argument, NULL, 'm' },
+		{ "write", required_argument, NULL, 'w' },
 		{ "children", required_argument, NULL, 'c' },
 		{ "threads", required_argument, NULL, 't' },
 		{ "descriptors", required_argument, NULL, 'd' },
@@ -158,13 +193,16 @@ int main(int argc, char **argv)
 		{ 0 },
 	};
 	int option, spin = 0, children = 0, threads = 0, descriptors = 0;
-	size_t memory = 0, mappings = 0;
+	struct memory memory = { 0 };
+	size_t mappings = 0;
 
 	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		if (option == 's')
 			spin = 1;
 		else if (option == 'm')
-			memory = strtoull(optarg, NULL, 0) << 20;
+			memory.bytes = strtoull(optarg, NULL, 0) << 20;
+		else if (option == 'w')
+			memory.rate = strtoull(optarg, NULL, 0) << 20;
 		else if (option == 'c')
 			children = atoi(optarg);
 		else if (option == 't')
@@ -179,8 +217,8 @@ int main(int argc, char **argv)
 	must(optind < argc, "specimen: PAGE is missing");
 	struct page *page = share(argv[optind]);
 
-	if (memory)
-		take_memory(memory);
+	if (memory.bytes)
+		take_memory(&memory);
 	if (mappings)
 		take_mappings(mappings);
 	if (descriptors)
@@ -189,6 +227,8 @@ int main(int argc, char **argv)
 		take_threads(threads);
 	if (children)
 		take_children(children);
+	if (memory.bytes && memory.rate)
+		take_writer(&memory);
 	__atomic_store_n(&page->ready, 1, __ATOMIC_RELEASE);
 	if (spin)
 		watch(page);
