@@ -77,8 +77,8 @@ static void *overwrite(void *argument)
 	uint64_t start = now_ns(), x = 88172645463325252;
 	size_t pages = memory->bytes / 4096;
 
-	for (size_t written = 0;; nanosleep(&tick, NULL)) {
-		size_t due = (size_t)((double)(now_ns() - start) / 1e9 * (double)memory->rate) / 4096;
+	for (size_t written = 0, due;; nanosleep(&tick, NULL)) {
+		due = (size_t)((double)(now_ns() - start) / 1e9 * (double)memory->rate) / 4096;
 
 		for (; written < due; written++) {
 			x ^= x << 13;
@@ -87,6 +87,7 @@ static void *overwrite(void *argument)
 			memset((char *)memory->words + x % pages * 4096, (int)x, 4096);
 		}
 	}
+	return NULL;
 }
 
 static void take_writer(struct memory *memory)
