@@ -242,6 +242,33 @@ struct fsnap_prefetch_report {
 int fsnap_prefetch(const struct fsnap_prefetch_options *options, struct fsnap_prefetch_report *report,
 		   struct fsnap_error *err);
 
+/* --- core ------------------------------------------------------------------- */
+
+struct fsnap_core_options {
+	size_t size;
+	const char *store; /* these as for a restore: */
+	const char *image;
+	pid_t pid;	    /* which process of the tree; 0: its root */
+	const char *output; /* path of the file; NULL: core.PID here. One that exists is replaced */
+};
+
+struct fsnap_core_report {
+	size_t size;
+	char image[FSNAP_NAME_MAX + 1];
+	char output[4096];
+	char exe[4096]; /* its program, as the debugger wants to be told; "": not known */
+	pid_t pid;
+	unsigned threads;
+	uint64_t bytes;	     /* of memory, written */
+	uint64_t file_bytes; /* length of the file, holes included */
+};
+
+/* Makes an ELF core file (core(5)) of a process that lies in an image, as gdb opens it: all threads with their
+ * registers, and the memory that the image has. What the program has excluded from cores (MADV_DONTDUMP) is not in
+ * it. The file is its owner's alone. */
+int fsnap_core(const struct fsnap_core_options *options, struct fsnap_core_report *report,
+	       struct fsnap_error *err);
+
 /* Prints the plans of a restore to `fd` as text; touches no process. */
 int fsnap_explain(const struct fsnap_restore_options *options, int fd, struct fsnap_error *err);
 

@@ -41,6 +41,7 @@ struct cli {
 	const char *stats;
 	int tcp;   /* enum fsnap_tcp */
 	pid_t pid; /* 0: not given */
+	pid_t process; /* --pid; 0: not given */
 	bool json, quiet, kill, detach, explain, threads, stacks, all, trim, help, version;
 	bool watch, unwatch, sync_files, no_prefetch;
 	char **words; /* what follows the command's name, NULL-ended */
@@ -67,6 +68,7 @@ int cli_inspect(const struct cli *cli, struct fsnap_error *err);
 int cli_heat(const struct cli *cli, struct fsnap_error *err);
 int cli_prefetch(const struct cli *cli, struct fsnap_error *err);
 int cli_report(const struct cli *cli, struct fsnap_error *err);
+int cli_core(const struct cli *cli, struct fsnap_error *err);
 int cli_verify(const struct cli *cli, struct fsnap_error *err);
 int cli_rm(const struct cli *cli, struct fsnap_error *err);
 int cli_help(const struct cli *cli, struct fsnap_error *err);

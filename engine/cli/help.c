@@ -127,6 +127,17 @@ static const char report_help[] =
 	"  fsnap restore filled -d --json | fsnap report filled --timeline - -o report.html\n"
 	"                                       with how long each part of the restore took\n";
 
+static const char core_help[] =
+	"Writes one process of an image as an ELF core file, which gdb and others open: every thread with\n"
+	"its registers, and the memory that is in the image. Programs and libraries are not in it, only\n"
+	"where they are. What the program has excluded from core files (MADV_DONTDUMP) is left out.\n"
+	"Without IMAGE: the newest; without -o: core.PID here. Nothing is restored for it.\n"
+	"\n"
+	"Examples:\n"
+	"  fsnap core filled -o filled.core     the root of the tree\n"
+	"  fsnap core filled --pid 1240         another process of it\n"
+	"  gdb -ex 'thread apply all bt' /usr/bin/redis-server filled.core\n";
+
 static const char verify_help[] =
 	"Reads the whole image and compares every checksum. Without IMAGE: the newest.\n"
 	"Exit status 6 if it is damaged.\n"
@@ -162,6 +173,7 @@ const struct command commands[] = {
 	{ "prefetch", "[IMAGE]", 0, 1, cli_prefetch, "bring an image's hot file pages into the page cache",
 	  prefetch_help },
 	{ "report", "[IMAGE]", 0, 1, cli_report, "write a page about an image", report_help },
+	{ "core", "[IMAGE]", 0, 1, cli_core, "write a process as a core file, for gdb", core_help },
 	{ "verify", "[IMAGE]", 0, 1, cli_verify, "check that an image is undamaged", verify_help },
 	{ "rm", "NAME...", 0, -1, cli_rm, "remove images, give back space", rm_help },
 	{ "help", "[COMMAND]", 0, 1, cli_help, "explain a command", help_help },

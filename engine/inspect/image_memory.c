@@ -3,15 +3,14 @@
  *
  * A page is where the page index says.  One that the index does not know was
  * never written: it is a page of the mapped file as it is on disk, of the kernel
- * (the vDSO), or zeroes.
+ * (the vDSO, which the image has in its record of the machine), or zeroes.
  */
 #include <string.h>
-#include <sys/auxv.h>
 
 #include "engine/inspect/view.h"
 
-/* The stored page of a space, NULL where there is none. */
-static const char *stored_page(const struct tree_view *view, unsigned space, uint64_t page)
+/* The first run of a space that ends behind `page`, NULL where there is none. */
+static const struct page_run *run_from(const struct tree_view *view, unsigned space, uint64_t page)
 {
 	size_t count, low = 0;
 	const struct page_run *runs = image_runs(view->image, space, &count);
@@ -24,9 +23,17 @@ static const char *stored_page(const struct tree_view *view, unsigned space, uin
 		else
 			high = middle;
 	}
-	if (low == count || runs[low].page > page)
+	return low < count ? &runs[low] : NULL;
+}
+
+/* The stored page of a space, NULL where there is none. */
+static const char *stored_page(const struct tree_view *view, unsigned space, uint64_t page)
+{
+	const struct page_run *run = run_from(view, space, page);
+
+	if (!run || run->page > page)
 		return NULL;
-	return image_page(view->image, runs[low].at + (page - runs[low].page));
+	return image_page(view->image, run->at + (page - run->page));
 }
 
 static size_t to_end_of_page(uint64_t offset, size_t n)
@@ -53,15 +60,14 @@ size_t image_space_read(const struct tree_view *view, unsigned space, uint64_t o
 	return n;
 }
 
-/* The vDSO is not stored. This process has one too, perhaps the same (image_view.c). */
 static size_t read_vdso(const struct tree_view *view, const image_vma *vma, uint64_t offset,
 			void *to, size_t n)
 {
-	const char *ours = (const char *)getauxval(AT_SYSINFO_EHDR);
+	uint64_t size = view->machine.vdso.vdso_len;
 
-	if (!ours || strcmp(vma->name, "[vdso]") || offset > view->vdso_size || n > view->vdso_size - offset)
+	if (strcmp(vma->name, "[vdso]") || offset > size || n > size - offset)
 		return 0;
-	memcpy(to, ours + offset, n);
+	memcpy(to, view->machine.vdso.vdso_val + offset, n);
 	return n;
 }
 
@@ -110,4 +116,53 @@ size_t image_memory_read(struct process_view *process, uint64_t address, void *t
 			break;
 	}
 	return done;
+}
+
+/* --- what is stored ----------------------------------------------------------- */
+
+/* The space whose pages show where the process has none of its own; 0: a file, or zeroes. */
+static unsigned space_behind(const struct process_view *process, const image_vma *vma)
+{
+	const struct mapped_view *mapped;
+
+	switch (vma->kind) {
+	case VMA_SHARED:
+	case VMA_SYSV:
+		return vma->object;
+	case VMA_FILE:
+		mapped = view_mapped(process->tree, vma->object);
+		return mapped ? mapped->mapped.identity.ghost : 0;
+	default:
+		return 0;
+	}
+}
+
+/* Addresses in [from, end) that a space stores, its page of `from` being `page`. */
+static bool stored_from(const struct tree_view *view, unsigned space, uint64_t page, uint64_t from,
+			uint64_t end, image_span *span)
+{
+	const struct page_run *run = space ? run_from(view, space, page) : NULL;
+	uint64_t room = (end - from) / STORE_PAGE;
+
+	if (!run || (run->page > page && run->page - page >= room))
+		return false;
+	uint64_t first = run->page > page ? run->page - page : 0;
+	uint64_t last = run->page + run->npages - page;
+	span->start = from + first * STORE_PAGE;
+	span->end = from + (last < room ? last : room) * STORE_PAGE;
+	return true;
+}
+
+bool image_memory_stored(const struct process_view *process, const image_vma *vma, uint64_t from,
+			 image_span *span)
+{
+	image_span behind;
+	uint64_t page = (vma->offset + (from - vma->start)) / STORE_PAGE;
+	bool own = stored_from(process->tree, process->mm.id, from / STORE_PAGE, from, vma->end, span);
+
+	if (!stored_from(process->tree, space_behind(process, vma), page, from, vma->end, &behind))
+		return own;
+	if (!own || behind.start < span->start)
+		*span = behind;
+	return true;
 }

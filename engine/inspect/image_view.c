@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "engine/inspect/view.h"
-#include "engine/machine.h"
 
 static int read_mapped(struct tree_view *view, struct fsnap_error *err)
 {
@@ -100,34 +99,13 @@ static int read_processes(struct tree_view *view, struct fsnap_error *err)
 	return 0;
 }
 
-static size_t vdso_size(const image_machine *machine)
-{
-	for (u_int i = 0; i < machine->specials.specials_len; i++)
-		if (!strcmp(machine->specials.specials_val[i].name, "[vdso]"))
-			return machine->specials.specials_val[i].pages * STORE_PAGE;
-	return 0;
-}
-
-static int read_machine(struct tree_view *view, struct fsnap_error *err)
-{
-	image_machine machine = { 0 }, here = { 0 };
-
-	if (image_get(view->image, IMAGE_MACHINE, 0, (xdrproc_t)xdr_image_machine, &machine, err))
-		return -1;
-	int result = machine_describe(&here, err);
-	if (result == 0 && here.vdso_hash == machine.vdso_hash)
-		view->vdso_size = vdso_size(&here);
-	xdr_free((xdrproc_t)xdr_image_machine, (char *)&machine);
-	xdr_free((xdrproc_t)xdr_image_machine, (char *)&here);
-	return result;
-}
-
 int view_of_image(struct tree_view *view, struct image *image, struct fsnap_error *err)
 {
 	*view = (struct tree_view){ .image = image };
 	if (image_get(image, IMAGE_TREE, 0, (xdrproc_t)xdr_image_tree, &view->tree, err) ||
-	    read_machine(view, err) || read_mapped(view, err) || read_ghosts(view, err) ||
-	    read_files(view, err) || read_processes(view, err)) {
+	    image_get(image, IMAGE_MACHINE, 0, (xdrproc_t)xdr_image_machine, &view->machine, err) ||
+	    read_mapped(view, err) || read_ghosts(view, err) || read_files(view, err) ||
+	    read_processes(view, err)) {
 		view_free(view);
 		return -1;
 	}

@@ -52,7 +52,7 @@ struct tree_view {
 	size_t n_files;
 
 	struct image *image;	/* NULL: it runs */
-	size_t vdso_size;	/* bytes of this kernel's vDSO if it is the image's, too; else 0 */
+	image_machine machine;	/* of an image */
 	struct tree *running;	/* NULL: an image */
 };
 
@@ -99,5 +99,9 @@ void *view_add(void *array, size_t *count, size_t size, struct fsnap_error *err)
 size_t image_memory_read(struct process_view *process, uint64_t address, void *to, size_t n);
 size_t image_space_read(const struct tree_view *view, unsigned space, uint64_t offset, void *to,
 			size_t n);
+/* The next stretch of a mapping, from an address of it on, of which the image has the content. Stretches may
+ * touch. Between them lies what is in the mapped file, or else zeroes. */
+bool image_memory_stored(const struct process_view *process, const image_vma *vma, uint64_t from,
+			 image_span *span);
 
 #endif
