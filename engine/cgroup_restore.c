@@ -8,6 +8,7 @@
 #include "engine/cgroup.h"
 #include "engine/compile.h"
 #include "engine/procfs.h"
+#include "engine/renumber.h"
 #include "store/scope.h"
 
 #define REMOVE_TRIES 100 /* of 10 ms: the dead leave a group when they are buried */
@@ -223,7 +224,7 @@ static int place_thread(struct restore *restore, const image_cgroup_member *memb
 	char *cursor = text, *controllers, *path, tid[16];
 	if (at == NUMBERS_NONE || !text)
 		return 0;
-	int size = snprintf(tid, sizeof(tid), "%d", member->tid);
+	int size = snprintf(tid, sizeof(tid), "%d", restore_number(restore, member->tid));
 	while (cgroup_next(&cursor, &controllers, &path)) {
 		if (same_in(image->places.places_val[at].text, image->places.places_val[member->place].text, controllers))
 			continue;

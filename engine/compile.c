@@ -34,6 +34,7 @@
 #include "engine/kinds/locks.h"
 #include "engine/machine.h"
 #include "engine/record_locks.h"
+#include "engine/renumber.h"
 #include "engine/restore.h"
 #include "engine/sleeps.h"
 #include "store/scope.h"
@@ -92,8 +93,10 @@ static void own_signals(struct restore *restore, const image_process *process, u
 					    file->owner_tid ? F_OWNER_TID : F_OWNER_PID, abs(file->owner) };
 		plan_note(restore->plans, "who gets signals of descriptor %d", fd->fd);
 		if (owner.pid) {
-			plan_call(restore->plans, task, SYS_fcntl, IMM(fd->fd), IMM(F_SETOWN_EX),
-				  DATA(plans_data(restore->plans, &owner, sizeof(owner), 4)));
+			uint32_t data = plans_data(restore->plans, &owner, sizeof(owner), 4);
+			plan_number_into(restore->plans, task, DATA(data + offsetof(struct f_owner_ex, pid)),
+					 owner.pid);
+			plan_call(restore->plans, task, SYS_fcntl, IMM(fd->fd), IMM(F_SETOWN_EX), DATA(data));
 			plan_accept_any(restore->plans); /* an owner outside the tree may be gone */
 		}
 		plan_call(restore->plans, task, SYS_fcntl, IMM(fd->fd), IMM(F_SETSIG), IMM(file->signo));
@@ -229,7 +232,7 @@ static int compile_zombie(struct restore *restore, const image_process *process,
 			  DATA(plans_data(plans, &action, sizeof(action), 8)), IMM(0), IMM(8));
 		plan_accept_any(plans); /* SIGKILL has no handler to reset */
 		plan_call(plans, task, SYS_prctl, IMM(PR_SET_DUMPABLE), IMM(0)); /* no core this time */
-		plan_call(plans, task, SYS_kill, IMM(process->pid), IMM(signo));
+		plan_call(plans, task, SYS_kill, plan_number(plans, task, process->pid), IMM(signo));
 		plan_call(plans, task, SYS_rt_sigprocmask, IMM(SIG_SETMASK),
 			  DATA(plans_data(plans, &none, 8, 8)), IMM(0), IMM(8));
 	}
@@ -249,8 +252,9 @@ static void die_with_restore(struct plans *plans, const image_process *process, 
 	plan_note(plans, "end if the restore is given up");
 	plan_call(plans, task, SYS_prctl, IMM(PR_SET_PDEATHSIG), IMM(SIGKILL));
 	/* A parent that died before that does not count. */
+	struct arg parent = process->ppid ? plan_number(plans, task, process->ppid) : IMM(getpid());
 	plan_call(plans, task, SYS_getppid);
-	plan_accept_equal(plans, process->ppid ? process->ppid : getpid());
+	plan_accept(plans, parent);
 }
 
 static void make_threads(struct plans *plans, const image_process *process, uint32_t task)
@@ -353,7 +357,7 @@ static int number_tasks(struct restore *restore, struct fsnap_error *err)
 		}
 	}
 	restore->n_parking = restore->report->threads + restore->n_leaving;
-	return family_tasks(restore, err);
+	return family_tasks(restore, err) < 0 ? -1 : renumber_prepare(restore, err);
 }
 
 static int find_heirlooms(struct restore *restore, struct fsnap_error *err)

@@ -59,9 +59,10 @@ int family_prepare(struct restore *restore, struct fsnap_error *err)
 	}
 	kin[0].exit_signal = SIGCHLD; /* we are its parent */
 	/* After `dump --kill` the last members of a session may still wait to be buried. */
-	if (kin[0].session_lost || kin[0].group_lost)
+	if ((kin[0].session_lost || kin[0].group_lost) && !restore->renumber.wanted) {
 		launch_check_numbers(restore, NULL);
-	borrow_if_taken(restore, kin, model->n_processes);
+		borrow_if_taken(restore, kin, model->n_processes);
+	}
 	restore->family = (struct family){ .kin = kin, .n = model->n_processes };
 	return family_plan(&restore->family, err);
 }
@@ -215,7 +216,7 @@ static int make_stand_ins(struct restore *restore, uint32_t task, size_t number,
 		plan_note(restore->plans, "stand-in for process %d", stand_in->pid);
 		plan_fork(restore->plans, task, restore->stand_in_task[i], stand_in->exit_signal);
 		if (session)
-			bury(restore->plans, task, IMM(stand_in->pid));
+			bury(restore->plans, task, plan_number(restore->plans, task, stand_in->pid));
 	}
 	return 0;
 }
@@ -225,7 +226,8 @@ static void bury_stand_ins(struct restore *restore, uint32_t task, size_t number
 	const struct family *family = &restore->family;
 	for (size_t i = family->kin[number].first_stand_in; i != KIN_NONE; i = family->stand_ins[i].next)
 		if (!family->stand_ins[i].session)
-			bury(restore->plans, task, IMM(family->stand_ins[i].pid));
+			bury(restore->plans, task,
+			     plan_number(restore->plans, task, family->stand_ins[i].pid));
 }
 
 /* --- groups ----------------------------------------------------------------------------------- */
@@ -248,7 +250,7 @@ static void join_group(struct restore *restore, uint32_t task, const struct kin 
 	} else if (kin->joins) {
 		plan_note(plans, "process group of %d", kin->joins);
 		plan_wait(plans, task, BARRIER_GROUPS, restore->family.n_groups);
-		plan_call(plans, task, SYS_setpgid, IMM(0), IMM(kin->joins));
+		plan_call(plans, task, SYS_setpgid, IMM(0), plan_number(plans, task, kin->joins));
 		if (kin->group_lost)
 			plan_post(plans, task, BARRIER_JOINED, 1);
 	}
@@ -294,9 +296,10 @@ int family_build(struct restore *restore, const image_process *process, struct f
 	bury_stand_ins(restore, task, number);
 	if (process->ppid == 0 && takes_terminal(restore, kin)) {
 		restore->report->terminal = 1;
+		uint32_t group = plans_data(plans, &process->pgid, sizeof(process->pgid), 4);
 		plan_note(plans, "foreground of the terminal");
-		plan_call(plans, task, SYS_ioctl, IMM(restore->stdio[0]), IMM(TIOCSPGRP),
-			  DATA(plans_data(plans, &process->pgid, sizeof(process->pgid), 4)));
+		plan_number_into(plans, task, DATA(group), process->pgid);
+		plan_call(plans, task, SYS_ioctl, IMM(restore->stdio[0]), IMM(TIOCSPGRP), DATA(group));
 	}
 	return 0;
 }
@@ -320,8 +323,10 @@ void family_await_zombies(struct restore *restore, const image_process *parent)
 		if (!kin[i].zombie)
 			continue;
 		plan_note(restore->plans, "child %d has ended", kin[i].pid);
-		plan_call(restore->plans, leader_task(restore, parent), SYS_waitid, IMM(P_PID), IMM(kin[i].pid),
-			  IMM(0), IMM(WEXITED | WNOWAIT | __WALL), IMM(0));
+		uint32_t task = leader_task(restore, parent);
+		plan_call(restore->plans, task, SYS_waitid, IMM(P_PID),
+			  plan_number(restore->plans, task, kin[i].pid), IMM(0),
+			  IMM(WEXITED | WNOWAIT | __WALL), IMM(0));
 	}
 }
 

@@ -3,9 +3,11 @@
  * and here, in a gap that all address spaces of the image have.
  */
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "engine/machine.h"
@@ -71,6 +73,17 @@ static int list_rings(struct restore *restore, struct fsnap_error *err)
 	return 0;
 }
 
+/* validate_prctl_map_addr() in kernel/sys.c asks for one of these. */
+static bool may_name_program(void)
+{
+	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3];
+	if (syscall(SYS_capget, &header, data) < 0)
+		return false;
+	return (data[CAP_SYS_ADMIN / 32].effective >> CAP_SYS_ADMIN % 32 & 1) ||
+	       (data[CAP_CHECKPOINT_RESTORE / 32].effective >> CAP_CHECKPOINT_RESTORE % 32 & 1);
+}
+
 int control_reserve(struct restore *restore, struct fsnap_error *err)
 {
 	size_t n;
@@ -97,6 +110,10 @@ int control_reserve(struct restore *restore, struct fsnap_error *err)
 		.n_specials = n_specials,
 		.redirection = restore->foreign ? &restore->redirection : NULL,
 	};
+	restore->source.exe_stays = !may_name_program();
+	if (restore->source.exe_stays)
+		restore_note(restore, "/proc/PID/exe is fsnap: this user may not say what it was "
+			     "(CAP_CHECKPOINT_RESTORE)");
 	return specials ? 0 : -1;
 }
 

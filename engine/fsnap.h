@@ -144,6 +144,13 @@ enum fsnap_clocks {
 	FSNAP_CLOCKS_MACHINE,	  /* what they show the restoring process */
 };
 
+/* Which process and thread numbers the tree has. */
+enum fsnap_pids {
+	FSNAP_PIDS_DEFAULT = 0, /* those it had; new ones where this user may not choose (CAP_CHECKPOINT_RESTORE) */
+	FSNAP_PIDS_SAME,	/* those it had */
+	FSNAP_PIDS_NEW,		/* any that are free: a copy can run beside its original, and beside other copies */
+};
+
 struct fsnap_restore_options {
 	size_t size;
 	const char *store; /* NULL: fsnap_default_store() */
@@ -163,6 +170,7 @@ struct fsnap_restore_options {
 	int prefetch_stats;	/* watch what the tree reads: report.prefetching tells what it was good for */
 	int clocks;		/* enum fsnap_clocks */
 	int cgroup;		/* enum fsnap_cgroup */
+	int pids;		/* enum fsnap_pids */
 };
 
 struct fsnap_restore_report {

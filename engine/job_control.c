@@ -5,6 +5,7 @@
 #include <sys/wait.h>
 
 #include "engine/compile.h"
+#include "engine/renumber.h"
 #include "engine/trace.h"
 
 /* --- dump -------------------------------------------------------------------------- */
@@ -48,7 +49,7 @@ void jobs_stop_once(struct restore *restore, const image_process *process)
 		return;
 	plan_note(restore->plans, "stop, for the parent to continue us");
 	default_action(restore, task, SIGCONT);
-	plan_call(restore->plans, task, SYS_kill, IMM(process->pid), IMM(SIGSTOP));
+	plan_call(restore->plans, task, SYS_kill, plan_number(restore->plans, task, process->pid), IMM(SIGSTOP));
 	default_action(restore, task, SIGCONT);
 }
 
@@ -61,9 +62,10 @@ void jobs_continue_children(struct restore *restore, const image_process *parent
 		if (!restore->model.processes[i].continued)
 			continue;
 		plan_note(restore->plans, "continue child %d, and do not ask about it", kin[i].pid);
-		plan_call(restore->plans, task, SYS_waitid, IMM(P_PID), IMM(kin[i].pid), IMM(0),
+		struct arg child = plan_number(restore->plans, task, kin[i].pid);
+		plan_call(restore->plans, task, SYS_waitid, IMM(P_PID), child, IMM(0),
 			  IMM(WSTOPPED | WNOWAIT | __WALL), IMM(0));
-		plan_call(restore->plans, task, SYS_kill, IMM(kin[i].pid), IMM(SIGCONT));
+		plan_call(restore->plans, task, SYS_kill, child, IMM(SIGCONT));
 	}
 }
 
@@ -120,7 +122,7 @@ static int stop_job(const image_process *image, struct process *process, struct 
 static int call(struct restore *restore, struct process *process, long nr, const uint64_t args[6],
 		struct fsnap_error *err)
 {
-	const image_process *image = model_process(&restore->model, process->pid);
+	const image_process *image = process->becomes;
 	uint64_t at = model_mm(&restore->model, image->mm)->syscall_gadget;
 	int64_t result;
 	if (trace_check(trace_call(process->tasks[0], at, 0, nr, args, &result, err), process->tasks[0], err) < 0)
@@ -134,13 +136,14 @@ static int call(struct restore *restore, struct process *process, long nr, const
 /* What it was told of stopped children it is told now, and no more: then SIGCHLD gets its action. */
 static int tell_parent(struct restore *restore, struct process *process, struct fsnap_error *err)
 {
-	const image_process *parent = model_process(&restore->model, process->pid);
+	const image_process *parent = process->becomes;
 	const struct kin *kin = restore->family.kin;
 	if (!has_stopped_children(restore, parent))
 		return 0;
 	for (size_t i = kin[parent - restore->model.processes].first_child; i != KIN_NONE; i = kin[i].next_child) {
 		const image_process *child = &restore->model.processes[i];
-		const uint64_t wait[6] = { (uint64_t)child->pid, 0, WUNTRACED | WNOHANG | __WALL };
+		const uint64_t wait[6] = { (uint64_t)restore_number(restore, child->pid), 0,
+					   WUNTRACED | WNOHANG | __WALL };
 		if (child->stopped && child->stop_told && call(restore, process, SYS_wait4, wait, err) < 0)
 			return -1;
 	}
@@ -156,7 +159,7 @@ int jobs_stop(struct restore *restore, struct fsnap_error *err)
 {
 	struct tree *tree = &restore->tracees;
 	for (size_t i = 0; i < tree->n_processes; i++) {
-		const image_process *image = model_process(&restore->model, tree->processes[i]->pid);
+		const image_process *image = tree->processes[i]->becomes;
 		if (image->stopped && stop_job(image, tree->processes[i], err) < 0)
 			return -1;
 	}

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "engine/procfs.h"
+#include "engine/renumber.h"
 #include "engine/restore.h"
 #include "engine/trace.h"
 #include "store/scope.h"
@@ -22,7 +23,8 @@
 static int number_taken(int pid, const char *comm, struct fsnap_error *err)
 {
 	fail(err, FSNAP_E_PID_TAKEN, 0, "process number %d of the image (%s) is in use", pid, comm);
-	return error_hint(err, "is the original still running? end it first, or dump with --kill");
+	return error_hint(err, "is the original still running? end it first, or dump with --kill; or let the copy "
+			       "have other numbers: fsnap restore --new-pids, or numbers of its own: --pid-ns");
 }
 
 /* Does a task of this number exist? A dead one that its parent has not waited for is given a moment:
@@ -44,6 +46,8 @@ static bool in_use(int tid)
 /* Cheaper to find out now than to undo later; what slips through is found by clone3. */
 int launch_check_numbers(const struct restore *restore, struct fsnap_error *err)
 {
+	if (restore->renumber.wanted)
+		return 0;
 	for (size_t i = 0; i < restore->model.n_processes; i++) {
 		const image_process *process = &restore->model.processes[i];
 		for (u_int j = 0; j < process->threads.threads_len; j++) {
@@ -83,10 +87,10 @@ static int spawn(struct restore *restore, struct fsnap_error *err)
 	sigprocmask(SIG_SETMASK, &was, NULL);
 	if (pid < 0)
 		return spawn_failed(restore, -pid, err);
-	restore->root = restore->report->pid = root->pid;
 	/* It makes the root, a child of ours, and ends; if it could not, that shows as a failed step. */
 	if (stand_in)
 		waitpid(pid, NULL, __WALL);
+	restore->root = restore->report->pid = restore_number(restore, root->pid);
 	return 0;
 }
 
@@ -112,7 +116,7 @@ static int look_for_dead(struct restore *restore, struct fsnap_error *err)
 		bool leaving = process->leader_ended && task->pc + 1 >= task->n_ops;
 		if (process->zombie || leaving || __atomic_load_n(&task->state, __ATOMIC_ACQUIRE) == TASK_NEW)
 			continue;
-		cleanup_fd int dir = procfs_open(process->pid, NULL);
+		cleanup_fd int dir = procfs_open(restore_number(restore, process->pid), NULL);
 		struct procfs_stat stat = { .state = 'X' };
 		if (dir >= 0)
 			procfs_stat(dir, "stat", &stat, NULL);
@@ -160,11 +164,14 @@ static int seize(struct restore *restore, struct fsnap_error *err)
 		const image_process *image = &restore->model.processes[i];
 		if (image->zombie)
 			continue;
-		struct process *process = tree_add(&restore->tracees, image->pid, image->ppid);
+		struct process *process = tree_add(&restore->tracees, restore_number(restore, image->pid),
+						   restore_number(restore, image->ppid));
 		if (!process)
 			return fail(err, FSNAP_E_NOMEM, ENOMEM, "process %d", image->pid);
+		process->becomes = image;
 		for (u_int j = image->leader_ended; j < image->threads.threads_len; j++) {
-			struct task *task = process_add_task(process, image->threads.threads_val[j].tid);
+			struct task *task = process_add_task(
+				process, restore_number(restore, image->threads.threads_val[j].tid));
 			if (!task)
 				return fail(err, FSNAP_E_NOMEM, ENOMEM, "process %d", image->pid);
 			if (trace_check(trace_seize(task, true, err), task, err) < 0)
@@ -189,7 +196,7 @@ static int await_leaving(const struct restore *restore, struct fsnap_error *err)
 		if (!process->leader_ended)
 			continue;
 		struct procfs_stat stat = { .state = 'R' };
-		cleanup_fd int dir = procfs_open(process->pid, err);
+		cleanup_fd int dir = procfs_open(restore_number(restore, process->pid), err);
 		for (int ms = 0; ms < REAP_PATIENCE_MS; ms++) {
 			if (dir < 0 || procfs_stat(dir, "stat", &stat, err) < 0)
 				return -1;
@@ -213,7 +220,7 @@ int launch(struct restore *restore, struct fsnap_error *err)
 	if (image_verify_blocks(restore->image, 0, image_blocks(restore->image), err) < 0 ||
 	    await_parked(restore, restore->n_parking, err) < 0 ||
 	    cgroups_place_threads(restore, err) < 0 || ghosts_seal(restore, err) < 0 ||
-	    seize(restore, err) < 0)
+	    seize(restore, err) < 0 || renumber_memory(restore, err) < 0)
 		return -1;
 	open_gate(restore);
 	if (await_parked(restore, 2 * restore->n_parking - restore->n_leaving, err) < 0 ||
@@ -230,7 +237,7 @@ void give_up(struct restore *restore)
 	for (size_t i = 0; i < restore->model.n_processes; i++) {
 		const struct ctl_task *task = ctl_task(restore_control(restore), restore->first_task[i]);
 		if (__atomic_load_n(&task->state, __ATOMIC_ACQUIRE) != TASK_NEW)
-			kill(restore->model.processes[i].pid, SIGKILL);
+			kill(task->tid, SIGKILL);
 	}
 	kill(restore->root, SIGKILL);
 	/* Tracees report their end to their tracer, the root also to its parent: both are we. */

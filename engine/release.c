@@ -49,7 +49,7 @@ static int unmap_control(struct restore *restore, struct task *leader, const ima
 
 static int set_tasks(struct restore *restore, struct process *process, struct fsnap_error *err)
 {
-	const image_process *image = model_process(&restore->model, process->pid);
+	const image_process *image = process->becomes;
 	for (size_t i = 0; i < process->n_tasks; i++) {
 		u_int thread = (u_int)i + image->leader_ended;
 		if (set_task(process->tasks[i], &image->threads.threads_val[thread], err) < 0 ||
@@ -61,7 +61,7 @@ static int set_tasks(struct restore *restore, struct process *process, struct fs
 
 static int become_program(struct restore *restore, struct process *process, struct fsnap_error *err)
 {
-	const image_process *image = model_process(&restore->model, process->pid);
+	const image_process *image = process->becomes;
 	if (unmap_control(restore, process->tasks[0], model_mm(&restore->model, image->mm), err) < 0)
 		return -1;
 	for (size_t i = 0; i < process->n_tasks; i++) {

@@ -59,6 +59,8 @@ static int open_image(struct restore *restore, struct fsnap_error *err)
 	if (machine_check(&restore->model.machine, err) < 0 ||
 	    machine_redirect(&restore->model, &restore->redirection, &restore->foreign, err) < 0)
 		return -1;
+	if (renumber_decide(restore, err) < 0)
+		return -1;
 	if (restore->redirection.n_entries)
 		restore_note(restore, "this kernel is another build than that of the image (%s): calls of its vDSO are "
 			     "led to this kernel's", restore->model.machine.kernel);
@@ -126,6 +128,7 @@ static void restore_end(struct restore *restore)
 	tree_free(&restore->tracees);
 	plans_free(restore->plans);
 	heirlooms_free(restore->heirlooms);
+	numbers_free(&restore->renumber.task_of);
 	free(restore->first_task);
 	free(restore->common_filters);
 	free(restore->stand_in_task);

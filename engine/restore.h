@@ -28,6 +28,7 @@
 #include "engine/model.h"
 #include "engine/heat/fetch.h"
 #include "engine/remap.h"
+#include "engine/renumber.h"
 #include "engine/shelves.h"
 #include "engine/state/state.h"
 #include "restorer/heirloom.h"
@@ -102,6 +103,7 @@ struct restore {
 
 	int *ring_fd;	       /* by image_file.id: of rings of io_uring, to be mapped; else -1 */
 
+	struct renumber renumber;
 	struct plans *plans;
 	uint32_t *first_task; /* by process: its leader's task; its threads follow */
 	struct family family; /* in the order of the image's processes */

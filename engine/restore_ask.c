@@ -17,6 +17,11 @@ const char *restore_hold(const struct restore *restore)
 	return restore->model.tree.hold;
 }
 
+bool restore_is_beside(const struct restore *restore)
+{
+	return restore->renumber.beside;
+}
+
 void restore_note(struct restore *restore, const char *format, ...)
 {
 	va_list args;

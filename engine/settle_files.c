@@ -129,7 +129,7 @@ static void take_late(struct restore *restore, const image_process *process, uin
 		if (!is_late(&at) || at.made->holder == process || !is_first_of_process(process, i))
 			continue;
 		plan_note(plans, "%s, as process %d has it", at.file->label, at.made->holder->pid);
-		plan_call(plans, task, SYS_pidfd_open, IMM(at.made->holder->pid), IMM(0));
+		plan_call(plans, task, SYS_pidfd_open, plan_number(plans, task, at.made->holder->pid), IMM(0));
 		uint32_t holder = plan_result(plans);
 		plan_call(plans, task, SYS_pidfd_getfd, SLOT(holder), IMM(at.made->number), IMM(0));
 		put_in_place(restore, process, task, i, plan_result(plans));

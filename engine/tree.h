@@ -97,6 +97,7 @@ struct process {
 	struct process *first_child, *next_sibling; /* once the tree stands still: kinship.c */
 	uint32_t continued_ask;	  /* job_control.c */
 	bool prepared;		  /* what can be had before the freeze was had */
+	const image_process *becomes; /* restore: who it is to be */
 };
 
 struct tree {

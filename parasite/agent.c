@@ -253,6 +253,9 @@ static int64_t clone_task(struct ctl *ctl, uint32_t number, uint64_t flags, uint
 		nap(-1, 0, 1);
 		result = clone_once(ctl, number, flags, exit_signal);
 	}
+	/* The child writes the same, but perhaps not before our plan asks for it. */
+	if (result > 0)
+		ctl_task(ctl, number)->tid = (int32_t)result;
 	return result;
 }
 
@@ -262,6 +265,16 @@ static int64_t clone_task(struct ctl *ctl, uint32_t number, uint64_t flags, uint
 static void copy(uint64_t to, uint64_t from, uint64_t bytes)
 {
 	__asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(bytes) : : "memory");
+}
+
+static void decimal(char *to, uint64_t value)
+{
+	uint64_t unit = 1;
+	while (value / unit >= 10)
+		unit *= 10;
+	for (; unit; unit /= 10)
+		*to++ = (char)('0' + value / unit % 10);
+	*to = '\0';
 }
 
 static uint64_t resolve(struct ctl *ctl, uint8_t kind, uint64_t arg)
@@ -299,15 +312,20 @@ static int64_t perform(const struct run *run, const struct plan_op *op)
 		return clone_task(ctl, (uint32_t)arg[0], THREAD_FLAGS, 0);
 	case PLAN_PARK:
 		return park(run, arg[0]);
+	case PLAN_DECIMAL:
+		decimal((char *)arg[0], arg[1]);
+		return 0;
 	}
 	return -ENOSYS;
 }
 
-static bool accepted(const struct plan_op *op, int64_t result)
+static bool accepted(struct ctl *ctl, const struct plan_op *op, int64_t result)
 {
 	switch (op->accept) {
 	case ACCEPT_EQUAL:
 		return result == op->expected;
+	case ACCEPT_SLOT:
+		return result == *ctl_slot(ctl, (uint32_t)op->expected);
 	case ACCEPT_ANY:
 		return true;
 	}
@@ -341,7 +359,7 @@ static enum task_state run_plan(const struct run *run)
 		task->result = perform(run, op);
 		if (op->result)
 			*ctl_slot(run->ctl, op->result - 1) = task->result;
-		if (!accepted(op, task->result)) {
+		if (!accepted(run->ctl, op, task->result)) {
 			report_failed(run);
 			return TASK_FAILED;
 		}

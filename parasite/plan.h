@@ -34,6 +34,7 @@ enum plan_kind {
 			     arg[0]'s plan */
 	PLAN_THREAD,	  /* a sibling thread on task arg[0]'s plan */
 	PLAN_PARK,	  /* report TASK_PARKED; go on when ctl.release >= arg[0] */
+	PLAN_DECIMAL,	  /* write arg[1] in decimal, and a NUL, to arg[0] */
 };
 
 /* What an argument's 64 bits are. */
@@ -48,6 +49,7 @@ enum plan_accept {
 	ACCEPT_OK = 0,	  /* anything but -4095..-1 */
 	ACCEPT_EQUAL,	  /* exactly `expected` */
 	ACCEPT_ANY,
+	ACCEPT_SLOT,	  /* exactly what slot number `expected` holds */
 };
 
 struct plan_op {		/* all written by the engine */
@@ -75,7 +77,8 @@ struct ctl_task {
 	uint32_t first_op;	/* engine: index into ops */
 	uint32_t n_ops;		/* engine */
 	uint32_t stack;		/* engine: offset of the top of its stack, 16-aligned */
-	int32_t tid;		/* engine: PID or TID it must get; 0: any. agent: the one it got */
+	int32_t tid;		/* engine: PID or TID it must get; 0: any. agent: the one it got, before
+				   whoever made it goes on */
 	uint64_t home_frame;	/* engine, dump only: address of the ucontext of the signal frame that
 				   leads home, outside control memory; 0: the task ends instead.
 				   The 8 bytes below it are the frame's too, and the agent's to write */

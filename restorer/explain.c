@@ -84,6 +84,9 @@ static void say_arg(struct text *text, const struct plans *plans, struct ctl *ct
 	case ARG_SLOT_PLACE:
 		say(text, "$%" PRIu64, value);
 		break;
+	case ARG_TID_PLACE:
+		say(text, "the number of task %" PRIu64, value);
+		break;
 	case ARG_SLOT:
 		say(text, "$%" PRIu64, value);
 		if (ctl)
@@ -175,6 +178,12 @@ static void say_op(struct text *text, const struct plans *plans, struct ctl *ctl
 	case PLAN_PARK:
 		say(text, "park until release %" PRIu64, op->arg[0]);
 		break;
+	case PLAN_DECIMAL:
+		say(text, "write ");
+		say_arg(text, plans, ctl, op->arg_kind[1], op->arg[1]);
+		say(text, " as text to ");
+		say_arg(text, plans, ctl, op->arg_kind[0], op->arg[0]);
+		break;
 	default:
 		say(text, "unknown operation %u", op->kind);
 	}
@@ -184,6 +193,8 @@ static void say_expected(struct text *text, const struct plan_op *op)
 {
 	if (op->accept == ACCEPT_EQUAL)
 		say(text, " = %" PRId64, op->expected);
+	if (op->accept == ACCEPT_SLOT)
+		say(text, " = $%" PRId64, op->expected);
 	if (op->accept == ACCEPT_ANY)
 		say(text, " = any");
 	if (op->result)

@@ -277,7 +277,7 @@ void memory_fields(struct plans *plans, uint32_t task, const struct memory_sourc
 		.arg_start = mm->arg_start, .arg_end = mm->arg_end,
 		.env_start = mm->env_start, .env_end = mm->env_end,
 		.auxv_size = mm->auxv.auxv_len,
-		.exe_fd = (uint32_t)source->mapped_fd[mm->exe],
+		.exe_fd = source->exe_stays ? ~0u : (uint32_t)source->mapped_fd[mm->exe],
 	};
 	plan_note(plans, "heap, stack, arguments, executable (PR_SET_MM_MAP)");
 	uint32_t ref = plans_data(plans, &map, sizeof(map), 8);

@@ -43,6 +43,7 @@ struct memory_source {
 	struct memory_special *specials; /* where the kernel put the vDSO group in the restoring process */
 	size_t n_specials;
 	const struct vdso_redirection *redirection; /* the image is of another kernel build; NULL: of this one */
+	bool exe_stays;	     /* what /proc/PID/exe tells cannot be set: it is the restoring program */
 	uint32_t patched;    /* specials.c: data of the old vDSO as laid last, */
 	uint64_t patched_by; /* and how far from it this kernel's was */
 };

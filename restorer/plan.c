@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <stdarg.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -186,6 +187,15 @@ void plan_accept_any(struct plans *plans)
 		op->accept = ACCEPT_ANY;
 }
 
+void plan_accept(struct plans *plans, struct arg value)
+{
+	struct plan_op *op = last_op(plans);
+	if (!op)
+		return;
+	op->accept = value.kind == ARG_SLOT ? ACCEPT_SLOT : ACCEPT_EQUAL;
+	op->expected = (int64_t)value.value;
+}
+
 uint32_t plan_result(struct plans *plans)
 {
 	struct plan_op *op = last_op(plans);
@@ -245,6 +255,11 @@ void plan_park(struct plans *plans, uint32_t task, uint32_t until_release)
 	APPEND(plans, task, PLAN_PARK, IMM(until_release));
 }
 
+void plan_decimal(struct plans *plans, uint32_t task, struct arg to, struct arg value)
+{
+	APPEND(plans, task, PLAN_DECIMAL, to, value);
+}
+
 /* --- control memory ----------------------------------------------------------- */
 
 /* Where everything lies, in bytes from struct ctl. Data are page-aligned, so that any alignment
@@ -287,6 +302,10 @@ static void write_op(struct plan_op *to, const struct plan_op *from, const struc
 		} else if (from->arg_kind[i] == ARG_SLOT_PLACE) {
 			to->arg_kind[i] = ARG_CTL;
 			to->arg[i] = at->slots + from->arg[i] * sizeof(int64_t);
+		} else if (from->arg_kind[i] == ARG_TID_PLACE) {
+			to->arg_kind[i] = ARG_CTL;
+			to->arg[i] = at->tasks + from->arg[i] * sizeof(struct ctl_task) +
+				     offsetof(struct ctl_task, tid);
 		}
 }
 
@@ -296,7 +315,7 @@ static void write_tasks(const struct plans *plans, struct ctl *ctl, const struct
 	for (uint32_t i = 0; i < plans->tasks.used; i++) {
 		const struct plan_task *task = plan_task_at(plans, i);
 		struct ctl_task *to = ctl_task(ctl, i);
-		to->tid = task->tid;
+		to->tid = plans->find ? 0 : task->tid;
 		to->stack = (uint32_t)(at->stacks + (i + 1) * AGENT_STACK);
 		to->first_op = next;
 		to->n_ops = (uint32_t)task->ops.used;

@@ -18,6 +18,7 @@
 #ifndef RESTORER_PLAN_H
 #define RESTORER_PLAN_H
 
+#include <stdbool.h>
 #include <stdio.h>
 #include <sys/syscall.h>
 
@@ -77,6 +78,26 @@ void plan_fork(struct plans *plans, uint32_t task, uint32_t child_task, int exit
 void plan_fork_flags(struct plans *plans, uint64_t flags); /* of the fork appended last: CLONE_* */
 void plan_thread(struct plans *plans, uint32_t task, uint32_t thread_task);
 void plan_park(struct plans *plans, uint32_t task, uint32_t until_release);
+
+/* Accepts only what another operation, made before it, had as its result; or as plan_accept_equal(). */
+void plan_accept(struct plans *plans, struct arg value);
+/* Writes a number in decimal, ended by NUL, to `to`. */
+void plan_decimal(struct plans *plans, uint32_t task, struct arg to, struct arg value);
+
+/*
+ * Numbers of tasks that are known only when the tasks are born (plan_numbers.c).  Tasks then get any number, and
+ * plans say by the one it had whom they mean: find(arg, number) tells which task that is, UINT32_MAX: none of ours.
+ * Without it, and for numbers of nobody of ours, these are as if the number itself were written.
+ */
+typedef uint32_t (*plan_find_fn)(const void *arg, int number);
+void plans_number_late(struct plans *plans, plan_find_fn find, const void *arg);
+/* Is this the number of a task that will have another one? */
+bool plans_is_late(const struct plans *plans, int number);
+/* The number that this one has become, to be used by operations that the task appends next. Whom it means must
+ * have been born by then. */
+struct arg plan_number(struct plans *plans, uint32_t task, int number);
+/* Writes it over the 4 bytes at an address. */
+void plan_number_into(struct plans *plans, uint32_t task, struct arg to, int number);
 
 /* Bytes of control memory needed, agent text not included; a multiple of the page size. */
 size_t plans_size(const struct plans *plans);

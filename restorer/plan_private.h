@@ -3,8 +3,8 @@
  * prints it.  Nobody else includes this.
  *
  * Operations are kept as the agent will see them, but for three things: ARG_CTL
- * arguments are references into `data`, ARG_SLOT_PLACE is not yet an address, and
- * notes are offsets in `notes`.
+ * arguments are references into `data`, ARG_SLOT_PLACE and ARG_TID_PLACE are not yet
+ * addresses, and notes are offsets in `notes`.
  * plans_write() turns them into offsets in control memory.
  */
 #ifndef RESTORER_PLAN_PRIVATE_H
@@ -16,6 +16,7 @@
 
 /* Beside enum plan_arg, and only until plans_write(): the address of slot number `value`. */
 #define ARG_SLOT_PLACE 128
+#define ARG_TID_PLACE 129 /* likewise, of ctl_task.tid of task number `value` */
 
 struct list { /* a growing array of anything */
 	void *items;
@@ -46,6 +47,8 @@ struct plans {
 	uint32_t n_ops;	   /* of all tasks */
 	uint32_t n_slots;
 	uint32_t last_task; /* whose operation was appended last */
+	plan_find_fn find;  /* plans_number_late(); NULL: numbers are kept */
+	const void *find_arg;
 	bool exhausted;	    /* memory, or the 4 GiB that offsets can name, ran out */
 };
 

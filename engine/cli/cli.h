@@ -43,7 +43,7 @@ struct cli {
 	pid_t pid; /* 0: not given */
 	pid_t process; /* --pid; 0: not given */
 	bool json, quiet, kill, detach, explain, threads, stacks, all, trim, help, version;
-	bool watch, unwatch, sync_files, no_prefetch;
+	bool watch, unwatch, sync_files, no_prefetch, new_pids;
 	char **words; /* what follows the command's name, NULL-ended */
 	int n_words;
 };

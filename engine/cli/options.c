@@ -43,6 +43,8 @@ static const struct option_row rows[] = {
 	  "control groups: `leave` it in ours, `rejoin` its own, `create` them" },
 	{ 0, "clocks", TAKES_TEXT, "MODE", FIELD(clocks), "restore",
 	  "CLOCK_MONOTONIC: `go-on` where it stood, or that of the `machine`" },
+	{ 0, "new-pids", 0, NULL, FIELD(new_pids), "restore",
+	  "any process numbers: a copy can run beside its original" },
 	{ 0, "tcp", TAKES_TCP, "MODE", FIELD(tcp), "dump restore",
 	  "connections to outside the tree: `keep` them, or let them be `reset`" },
 	{ 0, "explain", 0, NULL, FIELD(explain), "restore",

@@ -83,6 +83,7 @@ int cli_restore(const struct cli *cli, struct fsnap_error *err)
 		.fd = cli->fds,
 		.external = cli->externals,
 		.tcp = cli->tcp,
+		.pids = cli->new_pids ? FSNAP_PIDS_NEW : FSNAP_PIDS_DEFAULT,
 		.progress = progress_update,
 		.progress_arg = &progress,
 	};

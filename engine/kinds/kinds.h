@@ -277,6 +277,9 @@ const void *restore_file_state(struct restore *restore, const char *kind, size_t
 const void *restore_file_next(struct restore *restore, const struct file_kind *kind, uint64_t key,
 			      size_t *at, const image_file **file);
 
+/* Will the restored tree run beside its original, with other numbers? What has a name they share then. */
+bool restore_is_beside(const struct restore *restore);
+
 /* Content of a ghost as a new memfd/tmpfile descriptor positioned at 0; the same open file each time
  * is not promised, the same inode is. */
 int restore_ghost(struct restore *restore, unsigned ghost_id, unsigned flags,

@@ -264,7 +264,10 @@ static int check_found(struct restore *restore, int fd, const image_file_mqueue 
 	unsigned waiting = (unsigned)seen.mq_curmsgs, had = state->messages.messages_len;
 	if (waiting == had)
 		return 0;
-	if (waiting)
+	if (restore_is_beside(restore))
+		restore_note(restore, "the message queue /%s is the original's, too; the %u messages it held when saved "
+				      "are not added", state->name, had);
+	else if (waiting)
 		restore_note(restore, "the message queue /%s holds %u messages; the %u it held when saved are not "
 				      "added", state->name, waiting, had);
 	else if (send_all(fd, state) < 0)

@@ -133,7 +133,7 @@ static uint32_t pidfd_arrive(struct restore *restore, const image_file *file, co
 	(void)restore;
 	const image_file_pidfd *state = in;
 	unsigned flags = (state->thread ? THREAD : 0) | (file->flags & O_NONBLOCK);
-	plan_call(plans, task, SYS_pidfd_open, IMM(state->pid), IMM(flags));
+	plan_call(plans, task, SYS_pidfd_open, plan_number(plans, task, state->pid), IMM(flags));
 	return plan_result(plans);
 }
 

@@ -246,7 +246,9 @@ static int make_fifo(struct restore *restore, const image_file *file, const imag
 	}
 	int waiting = 0;
 	ioctl(both, FIONREAD, &waiting);
-	if (first && waiting)
+	if (first && restore_is_beside(restore))
+		restore_note(restore, "%s is the original's, too; what it held when saved is not added", state->path);
+	else if (first && waiting)
 		restore_note(restore, "%s holds other data; what it held when saved is not added",
 			     state->path);
 	else if (first && fill(restore, file, state, both, err) < 0)

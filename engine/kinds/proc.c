@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <linux/magic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/vfs.h>
@@ -92,6 +93,47 @@ static int proc_make(struct restore *restore, const image_file *file, const void
 	return fd < 0 ? fail(err, FSNAP_E_RESTORE_STEP, errno, "a stand-in for %s", file->label) : fd;
 }
 
+/* The next component of a path that is the number of somebody who has another one now; NULL: there is none. */
+static const char *late_number(const struct plans *plans, const char *path, const char **end)
+{
+	for (const char *at = path; *at; at = *end + (**end == '/')) {
+		*end = strchrnul(at, '/');
+		if (at[strspn(at, "0123456789")] == **end && plans_is_late(plans, atoi(at)))
+			return at;
+	}
+	return NULL;
+}
+
+static uint32_t step(struct plans *plans, uint32_t task, struct arg *directory, struct arg name, unsigned flags)
+{
+	plan_call(plans, task, SYS_openat, *directory, name, IMM(flags), IMM(0));
+	uint32_t slot = plan_result(plans);
+	if (directory->kind == ARG_SLOT)
+		plan_call(plans, task, SYS_close, *directory);
+	*directory = SLOT(slot);
+	return slot;
+}
+
+/* Step by step where parts of the path are known only when it is opened. */
+static uint32_t open_path(struct plans *plans, uint32_t task, const char *path, unsigned flags)
+{
+	const unsigned on_the_way = O_PATH | O_DIRECTORY | O_CLOEXEC;
+	struct arg directory = IMM(AT_FDCWD);
+	const char *end;
+	for (const char *at; (at = late_number(plans, path, &end)); path = end + 1) {
+		uint32_t number = plans_data(plans, NULL, 16, 4);
+		uint32_t before = plans_data(plans, NULL, (size_t)(at - path) + 1, 1);
+		plans_set(plans, before, path, (size_t)(at - path));
+		if (at > path)
+			step(plans, task, &directory, DATA(before), on_the_way);
+		plan_decimal(plans, task, DATA(number), plan_number(plans, task, atoi(at)));
+		if (!*end || !end[1])
+			return step(plans, task, &directory, DATA(number), flags);
+		step(plans, task, &directory, DATA(number), on_the_way);
+	}
+	return step(plans, task, &directory, DATA(plans_data(plans, path, strlen(path) + 1, 1)), flags);
+}
+
 static uint32_t proc_arrive(struct restore *restore, const image_file *file, const void *in,
 			    struct plans *plans, uint32_t task)
 {
@@ -100,9 +142,7 @@ static uint32_t proc_arrive(struct restore *restore, const image_file *file, con
 	unsigned flags = (file->flags & ~(unsigned)(O_CREAT | O_EXCL | O_TRUNC | O_ASYNC)) | O_CLOEXEC;
 	if (S_ISLNK(state->mode))
 		flags |= O_NOFOLLOW;
-	plan_call(plans, task, SYS_openat, IMM(AT_FDCWD),
-		  DATA(plans_data(plans, state->path, strlen(state->path) + 1, 1)), IMM(flags), IMM(0));
-	uint32_t slot = plan_result(plans);
+	uint32_t slot = open_path(plans, task, state->path, flags);
 	if (file->pos && !(flags & O_PATH)) {
 		plan_call(plans, task, SYS_lseek, SLOT(slot), IMM(file->pos), IMM(SEEK_SET));
 		plan_accept_any(plans); /* its text may be shorter now */

@@ -47,8 +47,9 @@ void terminals_foreground(struct restore *restore, pid_t session, struct plans *
 	plan_call(plans, task, SYS_ioctl, IMM(restore_fd(restore, file->id)), IMM(TIOCGPTPEER),
 		  IMM(O_RDWR | O_NOCTTY | O_CLOEXEC));
 	uint32_t peer = plan_result(plans);
-	plan_call(plans, task, SYS_ioctl, SLOT(peer), IMM(TIOCSPGRP),
-		  DATA(plans_data(plans, &state->foreground, sizeof(state->foreground), 4)));
+	uint32_t group = plans_data(plans, &state->foreground, sizeof(state->foreground), 4);
+	plan_number_into(plans, task, DATA(group), state->foreground);
+	plan_call(plans, task, SYS_ioctl, SLOT(peer), IMM(TIOCSPGRP), DATA(group));
 	plan_accept_any(plans); /* all of it may have ended */
 	plan_call(plans, task, SYS_close, SLOT(peer));
 }

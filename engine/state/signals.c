@@ -210,6 +210,16 @@ static void rebuild_actions(const struct rebuild *r)
 	}
 }
 
+/* Does it name a process? What else a signal carries is the program's. */
+static bool tells_sender(const siginfo_t *info)
+{
+	switch (info->si_code) {
+	case SI_USER: case SI_QUEUE: case SI_TKILL: case SI_MESGQ:
+		return true;
+	}
+	return info->si_signo == SIGCHLD && info->si_code > 0 && info->si_code != SI_KERNEL;
+}
+
 /* A process may queue any siginfo, even the kernel's own, for itself. SIGSTOP would stop the plan,
  * and neither it nor SIGKILL can have been waiting in a process that was saved. */
 static void rebuild_pending(const struct rebuild *r, const image_siginfo *infos, unsigned n,
@@ -228,6 +238,9 @@ static void rebuild_pending(const struct rebuild *r, const image_siginfo *infos,
 		if (info.si_signo == SIGSTOP || info.si_signo == SIGKILL)
 			continue;
 		uint32_t data = plans_data(r->plans, &info, sizeof(info), 8);
+		if (tells_sender(&info))
+			plan_number_into(r->plans, r->task, DATA(data + offsetof(siginfo_t, si_pid)),
+					 info.si_pid);
 		if (thread)
 			plan_call(r->plans, r->task, SYS_rt_tgsigqueueinfo, SLOT(pid), SLOT(tid),
 				  IMM(info.si_signo), DATA(data));

@@ -171,8 +171,9 @@ static void create(const struct rebuild *r, const image_posix_timer *timer)
 		.tid = timer->tid,
 	};
 	uint32_t id = plans_data(r->plans, &timer->id, sizeof(timer->id), 4);
-	plan_call(r->plans, r->task, SYS_timer_create, IMM(timer->clock),
-		  DATA(plans_data(r->plans, &event, sizeof(event), 8)), DATA(id));
+	uint32_t data = plans_data(r->plans, &event, sizeof(event), 8);
+	plan_number_into(r->plans, r->task, DATA(data + offsetof(struct kernel_sigevent, tid)), timer->tid);
+	plan_call(r->plans, r->task, SYS_timer_create, IMM(timer->clock), DATA(data), DATA(id));
 }
 
 static void create_with_ids(const struct rebuild *r, const image_posix_timer **timers, unsigned n)

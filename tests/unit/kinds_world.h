@@ -323,6 +323,12 @@ const char *restore_hold(const struct restore *restore)
 	return restore->saved->hold;
 }
 
+bool restore_is_beside(const struct restore *restore)
+{
+	(void)restore;
+	return false;
+}
+
 void restore_note(struct restore *restore, const char *format, ...)
 {
 	(void)restore;
