@@ -136,8 +136,8 @@ static int ask_inside(struct dump *dump, struct process **processes, struct inqu
 {
 	struct placement placements[BATCH] = { 0 };
 	for (size_t i = 0; i < n; i++)
-		placements[i] = (struct placement){ processes[i], ask(dump, processes[i], &inquiries[i]),
-						    NULL };
+		placements[i] = (struct placement){ .process = processes[i],
+						    .plans = ask(dump, processes[i], &inquiries[i]) };
 	int result = place_run(placements, n, err);
 	for (size_t i = 0; i < n; i++) {
 		if (result == 0)

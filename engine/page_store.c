@@ -8,12 +8,8 @@
 #include <unistd.h>
 
 #include "engine/dump.h"
+#include "engine/pagemap.h"
 #include "store/scope.h"
-
-/* Bits of /proc/PID/pagemap. */
-#define ENTRY_PRESENT (1ull << 63)
-#define ENTRY_EXCLUSIVE (1ull << 56)
-#define ENTRY_PFN ((1ull << 55) - 1)
 
 /* --- lists -------------------------------------------------------------------- */
 

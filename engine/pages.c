@@ -4,40 +4,16 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include "engine/dump.h"
+#include "engine/pagemap.h"
 #include "engine/procfs.h"
 #include "store/scope.h"
 
-/* PAGEMAP_SCAN, Linux 6.7: Documentation/admin-guide/mm/pagemap.rst. Debian 12's headers lack it. */
-struct scan_region {
-	uint64_t start, end, categories;
-};
-
-struct scan_argument {
-	uint64_t size, flags, start, end, walk_end, vec, vec_len, max_pages;
-	uint64_t category_inverted, category_mask, category_anyof_mask, return_mask;
-};
-
-#define SCAN _IOWR('f', 16, struct scan_argument)
-#define IS_FILE (1ull << 2)
-#define IS_PRESENT (1ull << 3)
-#define IS_SWAPPED (1ull << 4)
-#define IS_ZERO (1ull << 5)
-#define IS_HUGE (1ull << 6)
-#define REGIONS 512
 #define LARGE (4ull << 20)
 #define ADDRESS_END 0x7ffffffff000ull
-
-/* Bits of /proc/PID/pagemap. */
-#define ENTRY_PRESENT (1ull << 63)
-#define ENTRY_SWAPPED (1ull << 62)
-#define ENTRY_FILE (1ull << 61)
-#define ENTRY_GUARD (1ull << 58) /* Linux 6.15 */
-#define ENTRY_PFN ((1ull << 55) - 1)
 
 /* --- what looks like a swapped page ------------------------------------------------- */
 

@@ -37,6 +37,23 @@ static int get_ready(struct placed *placed, struct fsnap_error *err)
 	return 0;
 }
 
+/* Whatever becomes of it: the plan goes on, and with it what it undoes. */
+static int do_meanwhile(struct placement *all, size_t n, struct fsnap_error *err)
+{
+	int result = 0;
+	for (size_t i = 0; i < n; i++) {
+		if (!all[i].meanwhile)
+			continue;
+		if (talk_await_ready(all[i].placed, err) < 0)
+			return -1;
+		if (all[i].meanwhile(&all[i], err) < 0)
+			result = -1;
+		if (talk_go_on(all[i].placed, err) < 0)
+			return -1;
+	}
+	return result;
+}
+
 static int enter(struct placement *all, size_t n, struct fsnap_error *err)
 {
 	if (for_all(all, n, get_ready, err) < 0)
@@ -44,11 +61,11 @@ static int enter(struct placement *all, size_t n, struct fsnap_error *err)
 	if (stages_in(all, n, err) < 0)
 		return -1;
 	/* Until its first order an agent whose engine dies waits for AGENT_PATIENCE_MS. */
-	return for_all(all, n, talk_send_leader, err) < 0 || for_all(all, n, talk_connect, err) < 0 ||
-			       for_all(all, n, talk_order, err) < 0 ||
-			       for_all(all, n, talk_send_threads, err) < 0 ||
-			       for_all(all, n, talk_await_answers, err) < 0 ?
-		       -1 : 0;
+	if (for_all(all, n, talk_send_leader, err) < 0 || for_all(all, n, talk_connect, err) < 0 ||
+	    for_all(all, n, talk_order, err) < 0 || for_all(all, n, talk_send_threads, err) < 0)
+		return -1;
+	int result = do_meanwhile(all, n, err);
+	return for_all(all, n, talk_await_answers, err) < 0 ? -1 : result;
 }
 
 /* --- out ------------------------------------------------------------------------- */

@@ -38,7 +38,13 @@ struct placement {
 	struct process *process; /* stopped */
 	struct plans *plans;	 /* task 0 runs in its leader, task i in process->tasks[i], all at once */
 	struct placed *placed;	 /* out: keeps control memory for plans_data_at()/plans_slot() */
+	/* May be NULL. Called in the midst of the leader's plan: when it has posted barrier
+	 * PLACE_READY; then it goes on behind its wait for PLACE_DONE. */
+	int (*meanwhile)(struct placement *placement, struct fsnap_error *err);
+	void *arg; /* the caller's */
 };
+
+enum { PLACE_READY, PLACE_DONE }; /* barriers of the plan */
 
 /* Runs the plans of n processes. Stage by stage, each for all of them: while one process makes a
  * system call for us, the next is being told to; waiting for each would cost a round trip of the

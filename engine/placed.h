@@ -42,6 +42,9 @@ int talk_send_leader(struct placed *placed, struct fsnap_error *err);
 int talk_connect(struct placed *placed, struct fsnap_error *err);
 int talk_order(struct placed *placed, struct fsnap_error *err);
 int talk_send_threads(struct placed *placed, struct fsnap_error *err);
+/* Until the leader has posted PLACE_READY; and on with it. */
+int talk_await_ready(struct placed *placed, struct fsnap_error *err);
+int talk_go_on(struct placed *placed, struct fsnap_error *err);
 int talk_await_answers(struct placed *placed, struct fsnap_error *err);
 /* Gives a thread registers that lead home, then a mask of all signals. */
 int talk_turn_home(struct placed *placed, size_t number, struct fsnap_error *err);

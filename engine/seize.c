@@ -269,13 +269,44 @@ static void release_task(struct task *task)
 	trace_detach(task);
 }
 
+static void release_process(struct process *process)
+{
+	for (size_t i = 0; i < process->n_tasks; i++)
+		release_task(process->tasks[i]);
+	for (size_t i = 0; i < process->n_workers; i++)
+		release_task(process->workers[i]);
+}
+
 void seize_release(struct tree *tree)
 {
-	for (size_t i = 0; i < tree->n_processes; i++) {
-		struct process *process = tree->processes[i];
-		for (size_t j = 0; j < process->n_tasks; j++)
-			release_task(process->tasks[j]);
-		for (size_t j = 0; j < process->n_workers; j++)
-			release_task(process->workers[j]);
+	for (size_t i = 0; i < tree->n_processes; i++)
+		release_process(tree->processes[i]);
+}
+
+/* --- one process ---------------------------------------------------------------------- */
+
+int seize_alone(struct process *process, struct fsnap_error *err)
+{
+	for (int round = 0; round < SEIZE_ROUNDS; round++) {
+		size_t found = 0;
+		if (stop_process(process, &found, err) < 0)
+			break;
+		if (process->image.zombie) {
+			fail(err, FSNAP_E_TARGET_DIED, 0, "process %d (%s) has ended", process->pid, process->comm);
+			break;
+		}
+		if (found == 0)
+			return 0;
 	}
+	seize_let_go(process);
+	if (err && !error_is_set(err))
+		fail(err, FSNAP_E_TARGET_BUSY, 0, "process %d (%s) makes threads faster than they can be stopped",
+		     process->pid, process->comm);
+	return -1;
+}
+
+void seize_let_go(struct process *process)
+{
+	release_process(process);
+	process_forget_tasks(process);
 }

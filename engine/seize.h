@@ -17,6 +17,11 @@ struct process *seize_prepare(struct tree *tree, pid_t pid, pid_t ppid, struct f
  * (may be NULL) were prepared before; those that are still there move into the tree. */
 int seize_tree(struct tree *tree, struct tree *known, struct fsnap_error *err);
 
+/* Stops one process alone, and lets it go again, its threads forgotten: whoever stops it next finds them
+ * anew. What it had collected of them is gone, what was found out before is not. */
+int seize_alone(struct process *process, struct fsnap_error *err);
+void seize_let_go(struct process *process);
+
 /* Puts registers and masks back where they were changed, and lets every task run. Safe to call
  * at any time, and twice. */
 void seize_release(struct tree *tree);

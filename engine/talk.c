@@ -97,12 +97,29 @@ int talk_connect(struct placed *placed, struct fsnap_error *err)
 	return 0;
 }
 
-int talk_order(struct placed *placed, struct fsnap_error *err)
+static int give_order(struct placed *placed, enum agent_verb verb, struct fsnap_error *err)
 {
-	struct agent_order order = { AGENT_RUN, 0 };
+	struct agent_order order = { verb, 0 };
 	if (send(placed->socket, &order, sizeof(order), MSG_NOSIGNAL) != sizeof(order))
 		return fail(err, FSNAP_E_SYSTEM, errno, "the agent's socket");
 	return 0;
+}
+
+int talk_order(struct placed *placed, struct fsnap_error *err)
+{
+	return give_order(placed, AGENT_RUN, err);
+}
+
+/* The agent wakes who sleeps on a barrier, as futex(2) does it. */
+int talk_await_ready(struct placed *placed, struct fsnap_error *err)
+{
+	return await_word(&placed_ctl(placed)->barrier[PLACE_READY], 0, leader(placed), err);
+}
+
+int talk_go_on(struct placed *placed, struct fsnap_error *err)
+{
+	__atomic_store_n(&placed_ctl(placed)->barrier[PLACE_DONE], 1, __ATOMIC_RELEASE);
+	return give_order(placed, AGENT_NUDGE, err);
 }
 
 static int await_leader(struct placed *placed, struct fsnap_error *err)

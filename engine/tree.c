@@ -66,7 +66,7 @@ static void close_if_open(int fd)
 		close(fd);
 }
 
-void process_free(struct process *process)
+void process_forget_tasks(struct process *process)
 {
 	for (size_t i = 0; i < process->n_tasks; i++) {
 		xdr_free((xdrproc_t)xdr_image_thread, (char *)&process->tasks[i]->image);
@@ -76,6 +76,13 @@ void process_free(struct process *process)
 	for (size_t i = 0; i < process->n_workers; i++)
 		free(process->workers[i]);
 	free(process->workers);
+	process->tasks = process->workers = NULL;
+	process->n_tasks = process->n_workers = 0;
+}
+
+void process_free(struct process *process)
+{
+	process_forget_tasks(process);
 	xdr_free((xdrproc_t)xdr_image_thread, (char *)&process->ended);
 	free(process->advice);
 	free(process->userfaults.ranges);

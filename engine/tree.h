@@ -112,6 +112,7 @@ struct process *tree_add(struct tree *tree, pid_t pid, pid_t ppid);
 struct process *tree_take(struct tree *tree, pid_t pid);
 int tree_put(struct tree *tree, struct process *process);
 void process_free(struct process *process);
+void process_forget_tasks(struct process *process);
 struct task *process_add_task(struct process *process, pid_t tid);
 
 struct process *tree_find(const struct tree *tree, pid_t pid);

@@ -8,10 +8,8 @@
 #include <unistd.h>
 
 #include "engine/dump.h"
+#include "engine/pagemap.h"
 #include "store/scope.h"
-
-#define ENTRY_PRESENT (1ull << 63)
-#define ENTRY_PROTECTED (1ull << 57) /* PM_UFFD_WP */
 
 void userfaults_forget(struct process *process)
 {

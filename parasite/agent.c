@@ -161,8 +161,8 @@ __attribute__((noreturn)) static void go_home(struct ctl *ctl, const struct ctl_
 /* Sleeps while *word is `seen` and *cancel and ctl.home are 0. false: the engine is gone. */
 static bool doze(const struct run *run, uint32_t *word, uint32_t seen, uint32_t *cancel)
 {
-	if (run->watch >= 0)
-		return !(nap(run->watch, 0, 1) & POLLHUP);
+	if (run->watch >= 0) /* a nudge ends it sooner */
+		return !(nap(run->watch, POLLIN, 1) & POLLHUP);
 	struct futex_waitv words[] = {
 		{.uaddr = (uintptr_t)word, .val = seen, .flags = FUTEX_32},
 		{.uaddr = (uintptr_t)cancel, .val = 0, .flags = FUTEX_32},
@@ -406,7 +406,7 @@ static bool receive(const struct ctl *ctl, struct agent_order *order)
 	int64_t got;
 	do
 		got = SYSCALL(__NR_recvfrom, ctl->socket, order, sizeof(*order));
-	while (got == -EINTR);
+	while (got == -EINTR || (got == sizeof(*order) && order->verb == AGENT_NUDGE));
 	return got == sizeof(*order) && order->verb == AGENT_RUN && order->task < ctl->n_tasks;
 }
 

@@ -129,7 +129,10 @@ struct ctl {
  * on the socket, or no first order within AGENT_PATIENCE_MS, means that the
  * engine is gone: the agent goes home.
  */
-enum agent_verb { AGENT_RUN = 1 };
+enum agent_verb {
+	AGENT_RUN = 1,
+	AGENT_NUDGE, /* look again at the word that PLAN_WAIT sleeps on; no answer */
+};
 
 #define AGENT_PATIENCE_MS 5000
 

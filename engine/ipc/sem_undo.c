@@ -196,7 +196,7 @@ static int round_of(struct dump *dump, size_t from, size_t *next, struct fsnap_e
 		if (n == 0 || placements[n - 1].process != search->process) {
 			if (n == BATCH)
 				break;
-			placements[n] = (struct placement){ search->process, plans_new(), NULL };
+			placements[n] = (struct placement){ .process = search->process, .plans = plans_new() };
 			plans_task(placements[n++].plans, search->process->pid,
 				   search->process->comm);
 		}

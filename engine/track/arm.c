@@ -1,0 +1,271 @@
+/*
+ * arm.c - a userfaultfd of the target's memory, and the mappings that are registered with it.
+ */
+#include <dirent.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <linux/userfaultfd.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "engine/dump.h"
+#include "engine/place.h"
+#include "engine/procfs.h"
+#include "engine/seize.h"
+#include "engine/trace.h"
+#include "engine/track/track.h"
+#include "store/scope.h"
+
+#ifndef UFFD_USER_MODE_ONLY
+#define UFFD_USER_MODE_ONLY 1
+#endif
+#ifndef UFFD_FEATURE_WP_UNPOPULATED
+#define UFFD_FEATURE_WP_UNPOPULATED (1 << 13)
+#endif
+#ifndef UFFD_FEATURE_WP_ASYNC
+#define UFFD_FEATURE_WP_ASYNC (1 << 15)
+#endif
+
+/* PAGEMAP_SCAN only speaks of ranges whose userfaultfd marks pages that are not there, too
+ * (userfaultfd_wp_use_markers(), include/linux/userfaultfd_k.h). */
+#define FEATURES (UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_WP_UNPOPULATED | UFFD_FEATURE_WP_ASYNC)
+
+#define WORTH_IT (64u << 10) /* smaller mappings are copied sooner than registered */
+
+/* --- may it be tracked? ----------------------------------------------------------------- */
+
+static int refuse(struct fsnap_error *err, const struct process *process, const char *why)
+{
+	return fail(err, FSNAP_E_UNSUPPORTED, 0, "process %d (%s) %s", process->pid, process->comm, why);
+}
+
+/* Of a descriptor: does memory change through it without a page fault, or may it claim memory we registered? */
+static const char *what_forbids(const struct process *process, const char *number)
+{
+	char path[300], link[64];
+	snprintf(path, sizeof(path), "fd/%s", number);
+	ssize_t n = readlinkat(process->proc, path, link, sizeof(link) - 1);
+	if (n <= 0)
+		return NULL;
+	link[n] = '\0';
+	if (strcmp(link, "anon_inode:[userfaultfd]") == 0)
+		return "has a userfaultfd of its own";
+	if (strcmp(link, "anon_inode:[io_uring]") == 0)
+		return "has a ring of io_uring, which writes past the page tables";
+	if (link[0] != '/' || strncmp(link, "/dev/", 5) == 0)
+		return NULL;
+	snprintf(path, sizeof(path), "fdinfo/%s", number);
+	cleanup_free char *info = procfs_read_once(process->proc, path, NULL, NULL);
+	const char *flags = info ? strstr(info, "flags:") : NULL;
+	if (flags && strtoul(flags + strlen("flags:"), NULL, 8) & O_DIRECT)
+		return "reads files past the page cache (O_DIRECT)";
+	return NULL;
+}
+
+static int check_descriptors(const struct process *process, struct fsnap_error *err)
+{
+	int fd = openat(process->proc, "fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	const char *why = NULL;
+	if (!dir) {
+		if (fd >= 0)
+			close(fd);
+		return refuse(err, process, "does not show its descriptors");
+	}
+	for (struct dirent *entry; !why && (entry = readdir(dir));)
+		if (entry->d_name[0] != '.')
+			why = what_forbids(process, entry->d_name);
+	closedir(dir);
+	return why ? refuse(err, process, why) : 0;
+}
+
+static int check_mappings(const struct process *process, struct fsnap_error *err)
+{
+	for (u_int i = 0; i < process->mm.vmas.vmas_len; i++) {
+		image_vma_kind kind = process->mm.vmas.vmas_val[i].kind;
+		if (kind == VMA_AIO || kind == VMA_RING)
+			return refuse(err, process, "uses asynchronous I/O, which writes past the page tables");
+	}
+	return 0;
+}
+
+static bool may_suspend_seccomp(void)
+{
+	struct __user_cap_header_struct head = { _LINUX_CAPABILITY_VERSION_3, 0 };
+	struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3] = { 0 };
+	return syscall(SYS_capget, &head, data) == 0 && data[0].effective & 1u << CAP_SYS_ADMIN;
+}
+
+/* Of a stopped one: a filter that is not suspended (trace_seize()) might answer userfaultfd(2) with death. */
+static int check_threads(const struct process *process, struct fsnap_error *err)
+{
+	bool suspended = may_suspend_seccomp();
+	for (size_t i = 0; i < process->n_tasks; i++) {
+		char name[40];
+		struct task *task = process->tasks[i];
+		snprintf(name, sizeof(name), "task/%d/status", task->tid);
+		cleanup_free char *status = suspended ? NULL : procfs_read_once(process->proc, name, NULL, err);
+		if (!suspended && (!status || procfs_status_number(status, "Seccomp") > 0))
+			return refuse(err, process, "has a seccomp filter");
+		uint64_t mask;
+		if (trace_check(trace_get_state(task, err), task, err) < 0 ||
+		    trace_check(trace_get_mask(task, &mask, err), task, err) < 0)
+			return -1;
+		task->image.sigmask = mask;
+		if (task->regs.cs != 0x33)
+			return refuse(err, process, "is a 32-bit program");
+	}
+	return 0;
+}
+
+/* --- made inside -------------------------------------------------------------------------- */
+
+struct maker {
+	struct track *track;
+	uint32_t fd; /* slot */
+};
+
+static int take_descriptor(struct placement *placement, struct fsnap_error *err)
+{
+	const struct maker *maker = placement->arg;
+	const struct process *process = placement->process;
+	int64_t fd = plans_slot(placement->plans, placed_ctl(placement->placed), maker->fd);
+	if (fd == -ENOSYS || fd == -EPERM)
+		return fail(err, FSNAP_E_KERNEL_LACKS, (int)-fd, "userfaultfd");
+	maker->track->uffd = fd < 0 ? -1 : (int)syscall(SYS_pidfd_getfd, process->pidfd, fd, 0);
+	if (maker->track->uffd < 0)
+		return fail(err, FSNAP_E_SYSTEM, fd < 0 ? (int)-fd : errno, "process %d (%s): userfaultfd",
+			    process->pid, process->comm);
+	return 0;
+}
+
+/* It closes its descriptor whatever becomes of us. UFFD_USER_MODE_ONLY takes no privilege, and does not matter
+ * to what is resolved without anybody being asked. */
+static int make_inside(struct track *track, struct process *process, struct fsnap_error *err)
+{
+	struct plans *plans = plans_new();
+	struct maker maker = { .track = track };
+	for (size_t i = 0; i < process->n_tasks; i++)
+		plans_task(plans, process->tasks[i]->tid, process->comm);
+	plan_note(plans, "a userfaultfd for who asks what is written");
+	plan_call(plans, 0, SYS_userfaultfd, IMM(O_CLOEXEC | UFFD_USER_MODE_ONLY));
+	plan_accept_any(plans);
+	maker.fd = plan_result(plans);
+	plan_post(plans, 0, PLACE_READY, 1);
+	plan_wait(plans, 0, PLACE_DONE, 1);
+	plan_accept_any(plans);
+	plan_call(plans, 0, SYS_close, SLOT(maker.fd));
+	plan_accept_any(plans);
+	struct placement placement = { .process = process, .plans = plans, .meanwhile = take_descriptor,
+				       .arg = &maker };
+	int result = place_run(&placement, 1, err);
+	placed_free(placement.placed);
+	plans_free(plans);
+	return result;
+}
+
+static int negotiate(struct track *track, struct fsnap_error *err)
+{
+	struct uffdio_api api = { .api = UFFD_API, .features = FEATURES };
+	if (ioctl(track->uffd, UFFDIO_API, &api) == 0)
+		return 0;
+	fail(err, FSNAP_E_KERNEL_LACKS, errno == EINVAL ? 0 : errno,
+	     "this kernel cannot tell which memory has been written");
+	return error_hint(err, "Linux 6.7 or newer can");
+}
+
+static bool is_forbidden(void)
+{
+	return getenv("FSNAP_NO_PAGEMAP_SCAN") || getenv("FSNAP_NO_TRACKING");
+}
+
+int track_open(struct track *track, struct process *process, struct fsnap_error *err)
+{
+	*track = TRACK_NONE;
+	if (is_forbidden())
+		return fail(err, FSNAP_E_KERNEL_LACKS, 0, "memory is not to be tracked");
+	if (check_mappings(process, err) < 0 || check_descriptors(process, err) < 0)
+		return -1;
+	track->pagemap = openat(process->proc, "pagemap", O_RDONLY | O_CLOEXEC);
+	if (track->pagemap < 0)
+		return fail(err, FSNAP_E_PERMISSION, errno, "process %d (%s): pagemap", process->pid, process->comm);
+	int result = seize_alone(process, err);
+	if (result == 0) {
+		result = check_threads(process, err) < 0 ? -1 : make_inside(track, process, err);
+		seize_let_go(process);
+	}
+	if (result == 0 && negotiate(track, err) == 0)
+		return 0;
+	track_close(track);
+	return -1;
+}
+
+int track_adopt(struct track *track, int uffd, int pagemap)
+{
+	*track = TRACK_NONE;
+	track->uffd = uffd;
+	track->pagemap = pagemap;
+	return 0;
+}
+
+/* --- registering ------------------------------------------------------------------------------ */
+
+static bool is_registered(const struct track *track, uint64_t start, uint64_t end)
+{
+	for (size_t i = 0; i < track->n_spans; i++)
+		if (track->spans[i].start < end && start < track->spans[i].end)
+			return true;
+	return false;
+}
+
+/* Files' pages are left out: of those a page that is given back (MADV_DONTNEED) keeps its mark, and what is
+ * read there next is another's content (zap_install_uffd_wp_if_needed(), mm/memory.c). */
+static bool is_worth_it(const struct process *process, const image_vma *vma)
+{
+	for (size_t i = 0; i < process->n_advice; i++)
+		if (process->advice[i].start == vma->start &&
+		    process->advice[i].marks & (MARK_WATCHED_MISSING | MARK_WATCHED_MINOR | MARK_WATCHED_WRITES |
+						MARK_SHADOW_STACK | MARK_DROPPABLE | MARK_DEVICE))
+			return false;
+	return vma->kind == VMA_ANON && vma->end - vma->start >= WORTH_IT &&
+	       !(vma->flags & (MAP_SHARED | MAP_HUGETLB));
+}
+
+static int by_start(const void *a, const void *b)
+{
+	const image_span *x = a, *y = b;
+	return x->start < y->start ? -1 : x->start > y->start;
+}
+
+int track_register(struct track *track, const struct process *process, struct fsnap_error *err)
+{
+	for (u_int i = 0; i < process->mm.vmas.vmas_len; i++) {
+		const image_vma *vma = &process->mm.vmas.vmas_val[i];
+		if (!is_worth_it(process, vma) || is_registered(track, vma->start, vma->end))
+			continue;
+		struct uffdio_register range = { { vma->start, vma->end - vma->start }, UFFDIO_REGISTER_MODE_WP, 0 };
+		if (ioctl(track->uffd, UFFDIO_REGISTER, &range) < 0)
+			continue;
+		image_span *spans = grow(track->spans, track->n_spans, sizeof(*spans), err);
+		if (!spans)
+			return -1;
+		track->spans = spans;
+		spans[track->n_spans++] = (image_span){ vma->start, vma->end };
+	}
+	qsort(track->spans, track->n_spans, sizeof(*track->spans), by_start);
+	return 0;
+}
+
+void track_close(struct track *track)
+{
+	if (track->uffd >= 0)
+		close(track->uffd);
+	if (track->pagemap >= 0)
+		close(track->pagemap);
+	free(track->spans);
+	*track = TRACK_NONE;
+}

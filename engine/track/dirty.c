@@ -1,0 +1,81 @@
+/*
+ * dirty.c - what of a tracked range was written: PAGEMAP_SCAN.
+ */
+#include <errno.h>
+#include <unistd.h>
+
+#include "engine/pagemap.h"
+#include "engine/track/track.h"
+#include "store/store.h"
+
+static int scan(int pagemap, struct scan_argument *argument, track_region_fn fn, void *arg, struct fsnap_error *err)
+{
+	struct scan_region regions[REGIONS];
+	argument->size = sizeof(*argument);
+	argument->vec = (uintptr_t)regions;
+	argument->vec_len = REGIONS;
+	while (argument->start < argument->end) {
+		int n = ioctl(pagemap, SCAN, argument);
+		if (n < 0 && errno == EPERM)
+			return TRACK_LOST;
+		if (n < 0)
+			return fail(err, FSNAP_E_SYSTEM, errno, "PAGEMAP_SCAN");
+		for (int i = 0; i < n; i++)
+			if (fn(arg, regions[i].start, regions[i].end, err) < 0)
+				return -1;
+		argument->start = argument->walk_end;
+	}
+	return 0;
+}
+
+/* Exactly this question is one that the kernel answers without a look at the pages themselves
+ * (pagemap_scan_pmd_entry(), fs/proc/task_mmu.c): an entry with nothing in it is "written", too. */
+int track_written(int pagemap, uint64_t start, uint64_t end, track_region_fn fn, void *arg, struct fsnap_error *err)
+{
+	struct scan_argument argument = {
+		.flags = SCAN_CHECK_ASYNC,
+		.start = start,
+		.end = end,
+		.category_mask = IS_WRITTEN,
+		.return_mask = IS_WRITTEN,
+	};
+	return scan(pagemap, &argument, fn, arg, err);
+}
+
+/* Marked is what is there and going to be copied, nothing else: what looks like a page in swap may be none (a guard
+ * region), and the marks of empty entries look like that. */
+int track_take(const struct track *track, uint64_t start, uint64_t end, track_region_fn fn, void *arg,
+	       struct fsnap_error *err)
+{
+	struct scan_argument argument = {
+		.flags = SCAN_CHECK_ASYNC | SCAN_PROTECT,
+		.start = start,
+		.end = end,
+		.category_inverted = IS_ZERO,
+		.category_mask = IS_WRITTEN | IS_PRESENT | IS_ZERO,
+		.return_mask = IS_WRITTEN,
+	};
+	return scan(track->pagemap, &argument, fn, arg, err);
+}
+
+static uint64_t entry_of(int pagemap, uint64_t address, bool *alive)
+{
+	uint64_t entry = 0;
+	*alive = pread(pagemap, &entry, sizeof(entry), (off_t)(address / STORE_PAGE * sizeof(entry))) > 0;
+	return entry;
+}
+
+int track_has_table(int pagemap, uint64_t address)
+{
+	bool alive;
+	return (entry_of(pagemap, address, &alive) & (ENTRY_PRESENT | ENTRY_SWAPPED)) != 0;
+}
+
+/* Of memory that nobody has any more nothing can be read (pagemap_read(), fs/proc/task_mmu.c). */
+bool track_is_alive(const struct track *track)
+{
+	bool alive = false;
+	if (track->uffd >= 0)
+		entry_of(track->pagemap, 0, &alive);
+	return alive;
+}
