@@ -4,8 +4,10 @@
  * Where the page cache has them (Linux 6.13), its own tracepoints tell every read and every fault, hit or
  * miss. Before that there are only those of pages that come in or are promoted; the loader chooses.
  *
- * It has to be cheap for those who are not watched, a bit in a table of process numbers, and for
- * those who are: a CPU gathers what it sees in one range before it looks into the table of ranges.
+ * It has to be cheap. A CPU gathers what it sees in one range before it looks into the table of ranges, and has a
+ * budget: a million reads a second would be slowed by a tenth, were each of them looked at. Even a program that
+ * does nothing costs 30 ns a call; so who keeps the watch is told when a budget is spent, and takes the programs
+ * off their tracepoints for a while (touch_keep.c).
  * A task that is preempted here may mix its range with another's: it is heat, a guess.
  */
 #include "bpf/kernel.h"
@@ -41,7 +43,14 @@ struct {
 	__type(value, struct touch_name);
 } scratch SEC(".maps");
 
+/* A word in it: a budget is spent. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4096);
+} spent SEC(".maps");
+
 __u64 watched[TOUCH_PIDS / 64];
+const volatile __u32 refill = 1; /* of the budget, per tick of the kernel's clock */
 
 /* --- who ------------------------------------------------------------------------------ */
 
@@ -131,70 +140,103 @@ static void flush(struct touch_gather *gather)
 	range->second = gather->range.second;
 }
 
-static bool same(const struct touch_key *a, const struct touch_key *b)
+/* --- what it may cost ------------------------------------------------------------------- */
+
+static void tell(void)
 {
-	return a->mib == b->mib && a->file.ino == b->file.ino && a->file.dev == b->file.dev &&
-	       a->file.generation == b->file.generation;
+	__u32 word = 1;
+	bpf_ringbuf_output(&spent, &word, sizeof(word), BPF_RB_FORCE_WAKEUP);
 }
+
+static void spend(struct touch_gather *gather, __u32 cost)
+{
+	gather->spent += cost;
+	if (gather->spent >= TOUCH_BUDGET)
+		tell();
+}
+
+static bool can_afford(struct touch_gather *gather)
+{
+	__u64 now = bpf_jiffies64();
+	if (gather->jiffy != now) {
+		__u64 back = (now - gather->jiffy) * refill;
+		gather->spent = gather->spent > back ? gather->spent - back : 0;
+		gather->jiffy = now;
+	}
+	return gather->spent < TOUCH_BUDGET;
+}
+
+/* --- one event -------------------------------------------------------------------------- */
 
 #define PAGES_PER_MIB 256u
 #define PAGES_PER_BLOCK 4u
 
-/* One MiB, from page `first` to page `last` of the file. */
-static void touch(struct inode *inode, struct touch_key *key, __u64 first, __u64 last)
+static void begin_range(struct touch_gather *gather, struct inode *inode, __u64 mib)
 {
-	__u32 zero = 0;
-	struct touch_gather *gather = bpf_map_lookup_elem(&gathers, &zero);
-	if (!gather)
-		return;
+	struct touch_key key = { .file = { inode->i_ino, inode->i_sb->s_dev, inode->i_generation }, .mib = mib };
+	spend(gather, TOUCH_CHANGE - 1);
+	if (gather->range.count)
+		flush(gather);
+	name_file(&key.file, inode);
+	gather->key = key;
+	gather->inode = (__u64)inode;
+	gather->range = (struct touch_range){ .count = 1, .second = bpf_ktime_get_ns() / 1000000000 };
+}
+
+/* Of one MiB, from page `first` to page `last` of the file. */
+static void touch(struct touch_gather *gather, struct inode *inode, __u64 first, __u64 last)
+{
+	__u64 mib = first / PAGES_PER_MIB;
 	__u64 low = ~0ull << (first % PAGES_PER_MIB / PAGES_PER_BLOCK);
 	__u64 high = ~0ull >> (63 - last % PAGES_PER_MIB / PAGES_PER_BLOCK);
-	if (gather->range.count == 0 || !same(&gather->key, key)) {
-		gather->changes++;
-		if (gather->range.count)
-			flush(gather);
-		name_file(&key->file, inode);
-		gather->key = *key;
-		gather->range = (struct touch_range){ .second = bpf_ktime_get_ns() / 1000000000 };
-	}
+	if (gather->range.count == 0 || gather->inode != (__u64)inode || gather->key.mib != mib ||
+	    gather->key.file.ino != inode->i_ino)
+		begin_range(gather, inode, mib);
+	else if (first != gather->next && first + 1 != gather->next)
+		gather->range.count++;
 	gather->range.blocks |= low & high;
-	gather->range.count++;
+	gather->next = last + 1;
 }
 
 #define LONGEST 64 /* MiB that one event may span */
 
-/* Whoever jumps about in large files changes the range with every read. Some thousand samples a second tell as
- * much about what is hot as all of them, at a fraction of a per cent of the time. */
-static bool patient(void)
+struct span {
+	struct address_space *mapping;
+	__u64 first, last;
+};
+
+static long touch_mib(__u32 i, struct span *span)
 {
+	__u64 end = span->first | (PAGES_PER_MIB - 1);
+	__u64 last = end < span->last ? end : span->last;
+	/* The gather is looked up again: the verifier knows none through a span. */
 	__u32 zero = 0;
 	struct touch_gather *gather = bpf_map_lookup_elem(&gathers, &zero);
-	__u64 now = bpf_jiffies64();
-	if (!gather)
-		return false;
-	if (gather->jiffy != now) {
-		gather->jiffy = now;
-		gather->changes = 0;
-	}
-	return gather->changes < TOUCH_CHANGES;
+	if (gather)
+		touch(gather, span->mapping->host, span->first, last);
+	span->first = last + 1;
+	return last == span->last;
 }
 
 static int touch_pages(struct address_space *mapping, __u64 first, __u64 last)
 {
-	if (!is_watched(bpf_get_current_pid_tgid() >> 32) || !patient())
+	__u32 zero = 0;
+	struct touch_gather *gather = bpf_map_lookup_elem(&gathers, &zero);
+	if (!gather || !can_afford(gather))
+		return 0;
+	/* Whoever is not watched is slowed by us, too. */
+	spend(gather, 1);
+	if (!is_watched(bpf_get_current_pid_tgid() >> 32))
 		return 0;
 	struct inode *inode = mapping->host;
 	if (!inode || last < first)
 		return 0;
-	struct touch_key key = { .file = { inode->i_ino, inode->i_sb->s_dev, inode->i_generation } };
-	for (int i = 0; i < LONGEST; i++) {
-		__u64 end = first | (PAGES_PER_MIB - 1);
-		key.mib = first / PAGES_PER_MIB;
-		touch(inode, &key, first, end < last ? end : last);
-		if (end >= last)
-			break;
-		first = end + 1;
+	if (first / PAGES_PER_MIB == last / PAGES_PER_MIB) {
+		touch(gather, inode, first, last);
+		return 0;
 	}
+	struct span span = { mapping, first, last };
+	bpf_loop(LONGEST, touch_mib, &span, 0);
 	return 0;
 }
 

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "bpf/load.h"
@@ -17,9 +18,13 @@
 enum { RANGES, NAMES, GATHERS, TABLES };
 static const char *const table_names[TABLES] = { "ranges", "names", "gathers" };
 
+/* Programs that are called very often. */
+enum { READ, MAP, FAULT, OFTEN };
+
 struct touch_watch {
 	struct touch_bpf *skeleton; /* NULL: pinned by somebody else */
 	int tables[TABLES];
+	int looks[OFTEN]; /* links of these, -1: not on their tracepoints */
 };
 
 static struct touch_watch *new_watch(struct fsnap_error *err)
@@ -29,7 +34,7 @@ static struct touch_watch *new_watch(struct fsnap_error *err)
 		fail(err, FSNAP_E_NOMEM, ENOMEM, "a watch of the page cache");
 		return NULL;
 	}
-	*watch = (struct touch_watch){ .tables = { -1, -1, -1 } };
+	*watch = (struct touch_watch){ .tables = { -1, -1, -1 }, .looks = { -1, -1, -1 } };
 	return watch;
 }
 
@@ -37,6 +42,7 @@ void touch_watch_close(struct touch_watch *watch)
 {
 	if (!watch)
 		return;
+	touch_watch_look(watch, TOUCH_NOTHING, NULL);
 	if (watch->skeleton)
 		touch_bpf__destroy(watch->skeleton);
 	else
@@ -60,8 +66,66 @@ static void choose_tracepoints(struct touch_bpf *skeleton)
 	bpf_program__set_autoload(skeleton->progs.note_read, all);
 	bpf_program__set_autoload(skeleton->progs.note_map, all);
 	bpf_program__set_autoload(skeleton->progs.note_fault, all);
+	bpf_program__set_autoattach(skeleton->progs.note_read, false);
+	bpf_program__set_autoattach(skeleton->progs.note_map, false);
+	bpf_program__set_autoattach(skeleton->progs.note_fault, false);
 	bpf_program__set_autoload(skeleton->progs.note_added, !all);
 	bpf_program__set_autoload(skeleton->progs.note_activated, !all);
+}
+
+/* Per tick of the kernel's clock, which is the resolution of its coarse one. */
+static unsigned refill(void)
+{
+	struct timespec tick = { 0 };
+	clock_getres(CLOCK_MONOTONIC_COARSE, &tick);
+	uint64_t events = (uint64_t)tick.tv_nsec * TOUCH_RATE / 1000000000;
+	return events ? (unsigned)events : 1;
+}
+
+static int look_by(struct touch_watch *watch, int which, const struct bpf_program *program, bool look,
+		   struct fsnap_error *err)
+{
+	int *link = &watch->looks[which];
+	if (!look && *link >= 0) {
+		close(*link);
+		*link = -1;
+	}
+	/* It is not loaded where the kernel has no such tracepoint. */
+	int fd = look ? bpf_program__fd(program) : -1;
+	if (fd < 0 || *link >= 0)
+		return 0;
+	*link = bpf_raw_tracepoint_open(NULL, fd);
+	return *link < 0 ? bpf_refused(err, errno, "the watch of the page cache") : 0;
+}
+
+int touch_watch_look(struct touch_watch *watch, enum touch_look look, struct fsnap_error *err)
+{
+	if (!watch->skeleton)
+		return 0;
+	return look_by(watch, READ, watch->skeleton->progs.note_read, look == TOUCH_ALL, err) < 0 ||
+			       look_by(watch, MAP, watch->skeleton->progs.note_map, look >= TOUCH_FAULTS, err) < 0 ||
+			       look_by(watch, FAULT, watch->skeleton->progs.note_fault, look >= TOUCH_FAULTS, err) < 0 ?
+		       -1 : 0;
+}
+
+size_t touch_watch_descriptors(const struct touch_watch *watch, int *fds)
+{
+	const struct touch_bpf *skeleton = watch->skeleton;
+	int own[TOUCH_DESCRIPTORS] = { bpf_program__fd(skeleton->progs.note_read),
+				       bpf_program__fd(skeleton->progs.note_map),
+				       bpf_program__fd(skeleton->progs.note_fault),
+				       watch->looks[READ], watch->looks[MAP], watch->looks[FAULT],
+				       bpf_map__fd(skeleton->maps.spent) };
+	size_t n = 0;
+	for (size_t i = 0; i < TOUCH_DESCRIPTORS; i++)
+		if (own[i] >= 0)
+			fds[n++] = own[i];
+	return n;
+}
+
+int touch_watch_spent(const struct touch_watch *watch)
+{
+	return bpf_map__fd(watch->skeleton->maps.spent);
 }
 
 static int watch_task(struct touch_bpf *skeleton, pid_t tgid, struct fsnap_error *err)
@@ -88,6 +152,7 @@ static int start(struct touch_watch *watch, const pid_t *tgids, size_t n, struct
 		return bpf_refused(err, errno, "the watch of the page cache");
 	choose_tracepoints(watch->skeleton);
 	bpf_program__set_autoattach(watch->skeleton->progs.watch_task, false);
+	watch->skeleton->rodata->refill = refill();
 	int result = touch_bpf__load(watch->skeleton);
 	if (result == 0)
 		result = touch_bpf__attach(watch->skeleton);
@@ -99,7 +164,7 @@ static int start(struct touch_watch *watch, const pid_t *tgids, size_t n, struct
 	for (size_t i = 0; i < n; i++)
 		if (watch_task(watch->skeleton, tgids[i], err) < 0)
 			return -1;
-	return 0;
+	return touch_watch_look(watch, TOUCH_ALL, err);
 }
 
 struct touch_watch *touch_watch_start(const pid_t *tgids, size_t n, struct fsnap_error *err)

@@ -1,12 +1,14 @@
 /*
  * touch.h - which parts of which files a tree reads or maps while it is watched.
  *
- * A watch belongs to whoever started it and ends with it, unless it is pinned: then it stays, under
- * a directory of a BPF file system (bpffs), and others may open and read it.
+ * A watch belongs to whoever started it and ends with it, unless it is pinned: then what it has seen stays, under
+ * a directory of a BPF file system (bpffs), and others may open and read it. It goes on seeing reads and faults as
+ * long as somebody keeps it.
  */
 #ifndef BPF_TOUCH_H
 #define BPF_TOUCH_H
 
+#include <poll.h>
 #include <stddef.h>
 #include <sys/types.h>
 
@@ -20,6 +22,19 @@ struct touch_watch *touch_watch_start(const pid_t *tgids, size_t n, struct fsnap
 
 /* Makes it outlive us. `dir` must not exist, its parent must be on a bpffs. */
 int touch_watch_pin(struct touch_watch *watch, const char *dir, struct fsnap_error *err);
+
+/* At what it looks; at everything from its start on. */
+enum touch_look { TOUCH_NOTHING, TOUCH_FAULTS, TOUCH_ALL };
+int touch_watch_look(struct touch_watch *watch, enum touch_look look, struct fsnap_error *err);
+
+/* Looks, and looks away for a while whenever there is more to see than may be paid for. Returns which of `ends` is
+ * ready (poll(2)); -1: it cannot go on. */
+int touch_watch_keep(struct touch_watch *watch, struct pollfd *ends, size_t n);
+
+/* What a process needs that keeps it: at most TOUCH_DESCRIPTORS. Returns how many. */
+#define TOUCH_DESCRIPTORS 7
+size_t touch_watch_descriptors(const struct touch_watch *watch, int *fds);
+int touch_watch_spent(const struct touch_watch *watch); /* the one that tells of spent budgets */
 
 /* A pinned one, to read. NULL, err untouched and errno ENOENT: there is none. */
 struct touch_watch *touch_watch_open(const char *dir, struct fsnap_error *err);

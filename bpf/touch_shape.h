@@ -2,8 +2,9 @@
  * touch_shape.h - what touch.bpf.c and touch.c share: tables of files and of what was touched in them.
  *
  * Memory is bounded: at most TOUCH_RANGES ranges of a MiB each and TOUCH_FILES names are remembered, and the
- * least recently used are forgotten first. A range takes 96 bytes of kernel memory, so that a watched file
- * costs 96 KiB a GiB, and everything together 8 MiB.
+ * least recently used are forgotten first. A range takes 104 bytes of kernel memory, so that a watched file
+ * costs 104 KiB a GiB, up to 64 GiB; the room for all of it is taken at the start, and everything together
+ * is TOUCH_MEMORY at most.
  */
 #ifndef BPF_TOUCH_SHAPE_H
 #define BPF_TOUCH_SHAPE_H
@@ -12,9 +13,15 @@
 
 #define TOUCH_RANGES 65536u
 #define TOUCH_FILES 4096u
+#define TOUCH_MEMORY (12 << 20)
 #define TOUCH_PIDS (1u << 22) /* the kernel's own limit, PID_MAX_LIMIT */
 #define TOUCH_PATH 1024u
-#define TOUCH_CHANGES 32 /* of range that a CPU makes in one tick of the kernel's clock */
+/* What one CPU may spend on looking: events of 80 ns each, and four times that where the range changes. A program
+ * that starts or turns to something new is seen whole; whoever goes on at a higher rate than can be paid for is
+ * seen a part of the time: 40000 a second are 0.3 % of the CPU. */
+#define TOUCH_BUDGET 65536u
+#define TOUCH_RATE 40000u
+#define TOUCH_CHANGE 4u
 
 struct touch_file {
 	__u64 ino;
@@ -29,7 +36,7 @@ struct touch_key {
 
 struct touch_range {
 	__u64 blocks; /* bit n: its n-th 16 KiB were read or mapped */
-	__u32 count;  /* how often */
+	__u32 count;  /* how often; going on where the last read ended counts as the same time */
 	__u32 second; /* when last, CLOCK_MONOTONIC */
 };
 
@@ -39,12 +46,14 @@ struct touch_name {
 	char names[TOUCH_PATH];
 };
 
-/* Of each CPU: the range it works on, not in the table yet. */
+/* Of each CPU: the range it works on, not in the table yet; and what it has spent. */
 struct touch_gather {
 	struct touch_key key;
 	struct touch_range range; /* count 0: none */
-	__u64 jiffy;		  /* tick of the kernel's clock (1 to 10 ms) */
-	__u32 changes;		  /* of range, in it */
+	__u64 inode;		  /* address of it: compared sooner than a key is made */
+	__u64 next;		  /* page behind the last that was touched */
+	__u64 jiffy;		  /* tick of the kernel's clock in which we looked last */
+	__u32 spent;		  /* of TOUCH_BUDGET */
 };
 
 #endif

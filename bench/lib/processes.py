@@ -82,6 +82,27 @@ def wait_until(condition, what, seconds=60):
     return value
 
 
+def named(comm):
+    """A process of that name; 0: there is none."""
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as f:
+                if f.read().strip() == comm:
+                    return int(pid)
+        except OSError:
+            pass
+    return 0
+
+
+def ran_ns(pid):
+    """How long a process has been on a processor; 0: it is none."""
+    try:
+        with open(f"/proc/{pid}/schedstat", encoding="ascii") as f:
+            return int(f.read().split()[0])
+    except OSError:
+        return 0
+
+
 def busy_share(seconds=0.3):
     """Which part of the whole machine was at work, by whomever, in the next moments."""
     def read():

@@ -1,15 +1,13 @@
 #include "engine/heat/fetch.h"
 
 #include <fcntl.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
+#include "engine/heat/apart.h"
 #include "engine/heat/heat.h"
 #include "store/scope.h"
 
@@ -221,31 +219,15 @@ bool fetch_needed(const struct fetch *fetch)
 
 /* --- a process of its own -------------------------------------------------------------------- */
 
-static int by_number(const void *a, const void *b)
-{
-	return *(const int *)a - *(const int *)b;
-}
+struct fetching {
+	const struct warm_order *order;
+	struct warm_progress *progress;
+};
 
-/* Pipes of the caller, above all, must not be held open by us. */
-static void close_all_but(int *fds, size_t n)
+static void be_fetcher(void *arg)
 {
-	unsigned next = 0;
-	qsort(fds, n, sizeof(*fds), by_number);
-	for (size_t i = 0; i < n; i++) {
-		if ((unsigned)fds[i] > next)
-			syscall(SYS_close_range, next, fds[i] - 1, 0);
-		next = (unsigned)fds[i] + 1;
-	}
-	syscall(SYS_close_range, next, ~0u, 0);
-}
-
-static void be_fetcher(struct fetch *fetch, const struct warm_order *order)
-{
-	setsid();
-	signal(SIGHUP, SIG_IGN);
-	close_all_but(fetch->fds, fetch->n_fds);
-	warm_run(order, fetch->progress);
-	_exit(0);
+	const struct fetching *fetching = arg;
+	warm_run(fetching->order, fetching->progress);
 }
 
 int fetch_start(struct fetch *fetch, const struct warm_order *order, struct fsnap_error *err)
@@ -256,16 +238,6 @@ int fetch_start(struct fetch *fetch, const struct warm_order *order, struct fsna
 		fetch->progress = NULL;
 		return fail(err, FSNAP_E_NOMEM, errno, "prefetching");
 	}
-	/* Its parent is gone at once: nobody has a child that he does not know of. */
-	pid_t pid = fork();
-	if (pid == 0) {
-		if (fork() == 0)
-			be_fetcher(fetch, order);
-		_exit(0);
-	}
-	if (pid < 0)
-		return fail(err, FSNAP_E_SYSTEM, errno, "a process that prefetches");
-	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
-		;
-	return 0;
+	struct fetching fetching = { order, fetch->progress };
+	return apart_run(be_fetcher, &fetching, fetch->fds, fetch->n_fds, "prefetches", err);
 }

@@ -3,8 +3,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/vfs.h>
 #include <time.h>
@@ -12,6 +16,7 @@
 
 #include "bpf/cache.h"
 #include "bpf/touch.h"
+#include "engine/heat/apart.h"
 #include "engine/heat/heat.h"
 #include "engine/procfs.h"
 #include "store/scope.h"
@@ -92,6 +97,39 @@ static pid_t *pids_of(pid_t root, size_t *n, struct fsnap_error *err)
 	return pids;
 }
 
+enum { TREE, PLACE, ENDS };
+
+struct keeping {
+	struct touch_watch *watch;
+	const char *path;
+	struct pollfd ends[ENDS];
+};
+
+static void be_keeper(void *arg)
+{
+	struct keeping *keeping = arg;
+	/* What it does takes some microseconds, and matters to how long others are slowed. */
+	setpriority(PRIO_PROCESS, 0, -15);
+	prctl(PR_SET_NAME, "fsnap-watch");
+	if (touch_watch_keep(keeping->watch, keeping->ends, ENDS) == TREE)
+		touch_watch_unpin(keeping->path, NULL);
+}
+
+/* By a process that ends with the tree, or when somebody ends the watch. */
+static int keep(struct touch_watch *watch, pid_t root, const char *path, struct fsnap_error *err)
+{
+	int fds[TOUCH_DESCRIPTORS + ENDS];
+	size_t n = touch_watch_descriptors(watch, fds);
+	cleanup_fd int tree = (int)syscall(SYS_pidfd_open, root, 0), place = inotify_init1(IN_CLOEXEC);
+	if (tree < 0 || place < 0 || inotify_add_watch(place, path, IN_DELETE) < 0)
+		return fail(err, FSNAP_E_SYSTEM, errno, "a watch on process %d", root);
+	struct keeping keeping = { watch, path, { { .fd = tree, .events = POLLIN },
+						  { .fd = place, .events = POLLIN } } };
+	fds[n++] = tree;
+	fds[n++] = place;
+	return apart_run(be_keeper, &keeping, fds, n, "keeps a watch", err);
+}
+
 int heat_watch_start(pid_t root, struct fsnap_error *err)
 {
 	char path[64];
@@ -106,6 +144,10 @@ int heat_watch_start(pid_t root, struct fsnap_error *err)
 	if (!watch)
 		return -1;
 	int result = touch_watch_pin(watch, path, err);
+	if (result == 0 && keep(watch, root, path, err) < 0) {
+		touch_watch_unpin(path, NULL);
+		result = -1;
+	}
 	touch_watch_close(watch);
 	return result;
 }

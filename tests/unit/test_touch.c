@@ -1,6 +1,8 @@
-/* What a watched tree reads is told by file and range, whoever of it reads; what others read is not. */
+/* What a watched tree reads is told by file and range, whoever of it reads; what others read is not. A watch is
+ * bounded in what it costs: time and memory. */
 #include "bpf/touch.h" /* before cmocka makes a macro of fail */
 
+#include <bpf/bpf.h>
 #include <fcntl.h>
 #include <sched.h>
 #include <setjmp.h>
@@ -14,6 +16,7 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -54,16 +57,9 @@ static struct seen look(struct touch_watch *at)
 	return seen;
 }
 
-/* Who has just touched many files is not watched until the kernel's clock ticks again (TOUCH_CHANGES). */
-static void next_tick(void)
-{
-	usleep(25000);
-}
-
 static void read_at(off_t offset, size_t size)
 {
 	static char buf[MIB];
-	next_tick();
 	assert_int_equal(pread(file, buf, size, offset), size);
 }
 
@@ -121,7 +117,6 @@ static void faults_are_seen(void **state)
 	need_watch();
 	volatile char *map = mmap(NULL, SIZE * MIB, PROT_READ, MAP_SHARED, file, 0);
 	assert_ptr_not_equal(map, MAP_FAILED);
-	next_tick();
 	(void)map[3 * MIB];
 	struct seen seen = look(watch);
 	assert_true(seen.blocks[3] & 1);
@@ -174,6 +169,147 @@ static void others_are_not(void **state)
 	waitpid(pid, NULL, 0);
 }
 
+/* --- who keeps it ------------------------------------------------------------------- */
+
+struct keeper {
+	pid_t pid;
+	int gate;
+};
+
+static struct keeper begin_keeping(void)
+{
+	int gate[2];
+	assert_int_equal(pipe(gate), 0);
+	struct keeper keeper = { fork(), gate[1] };
+	if (keeper.pid == 0) {
+		struct pollfd end = { .fd = gate[0] };
+		close(gate[1]);
+		_exit(touch_watch_keep(watch, &end, 1) == 0 ? 0 : 1);
+	}
+	close(gate[0]);
+	/* What keeps our links open is he alone. */
+	touch_watch_look(watch, TOUCH_NOTHING, NULL);
+	return keeper;
+}
+
+static void end_keeping(struct keeper *keeper)
+{
+	int status;
+	close(keeper->gate);
+	assert_int_equal(waitpid(keeper->pid, &status, 0), keeper->pid);
+	assert_int_equal(status, 0);
+}
+
+/* How often the program on reads was called so far. */
+static uint64_t calls(void)
+{
+	int fds[TOUCH_DESCRIPTORS];
+	struct bpf_prog_info info = { 0 };
+	__u32 size = sizeof(info);
+	touch_watch_descriptors(watch, fds);
+	assert_int_equal(bpf_obj_get_info_by_fd(fds[0], &info, &size), 0);
+	return info.run_cnt;
+}
+
+/* Reads of the first 4 KiB, for so many seconds. */
+static uint64_t read_without_pause(double seconds)
+{
+	struct timespec now, begin;
+	uint64_t reads = 0;
+	char page[4096];
+	clock_gettime(CLOCK_MONOTONIC, &begin);
+	do {
+		for (int i = 0; i < 100; i++, reads++)
+			assert_int_equal(pread(file, page, sizeof(page), 0), sizeof(page));
+		clock_gettime(CLOCK_MONOTONIC, &now);
+	} while ((double)(now.tv_sec - begin.tv_sec) + (double)(now.tv_nsec - begin.tv_nsec) / 1e9 < seconds);
+	return reads;
+}
+
+/* A hundred thousand reads a second and more: few of them pay for being watched. A quarter is more than a hundred
+ * times what a quiet machine shows; without a keeper it is all of them. */
+static void much_reading_is_sampled(void **state)
+{
+	(void)state;
+	need_watch();
+	int stats = bpf_enable_stats(BPF_STATS_RUN_TIME);
+	struct keeper keeper = begin_keeping();
+	if (stats < 0) {
+		end_keeping(&keeper);
+		print_message("skipped: the kernel does not count calls\n");
+		skip();
+	}
+	read_without_pause(0.3); /* spends what a quiet past has left */
+	uint64_t before = calls(), reads = read_without_pause(1.0), looked = calls() - before;
+	close(stats);
+	print_message("%lu reads, %lu of them looked at\n", reads, looked);
+	if (reads > 200000)
+		assert_true(looked < reads / 4);
+	assert_true(looked > 0);
+	/* He looks again, once there is less to see: nothing is missed any more. */
+	bool seen = false;
+	for (int i = 0; !seen && i < 100; i++) {
+		usleep(20000);
+		read_at(5 * MIB, 4096);
+		seen = look(watch).blocks[5] & 1;
+	}
+	assert_true(seen);
+	end_keeping(&keeper);
+}
+
+/* --- what it takes ---------------------------------------------------------------------- */
+
+/* Of the table that a descriptor is, by /proc/self/fdinfo; 0: it is none. */
+static long memory_of(int fd)
+{
+	char name[64], line[128];
+	long bytes = 0;
+	bool table = false;
+	snprintf(name, sizeof(name), "/proc/self/fdinfo/%d", fd);
+	FILE *info = fopen(name, "r");
+	while (info && fgets(line, sizeof(line), info)) {
+		table |= strncmp(line, "map_type:", 9) == 0;
+		sscanf(line, "memlock: %ld", &bytes);
+	}
+	if (info)
+		fclose(info);
+	return table ? bytes : 0;
+}
+
+static long memory_of_all(void)
+{
+	long sum = 0;
+	for (int fd = 3; fd < 256; fd++)
+		sum += memory_of(fd);
+	return sum;
+}
+
+static int count(void *arg, const struct touch_key *key, const struct touch_range *range)
+{
+	(void)key, (void)range;
+	++*(unsigned *)arg;
+	return 0;
+}
+
+/* A hole of a TiB, touched in 4096 places: what a watch takes is the same as before. */
+static void memory_is_bounded(void **state)
+{
+	(void)state;
+	need_watch();
+	unsigned ranges = 0;
+	char byte;
+	long before = memory_of_all();
+	assert_int_equal(ftruncate(file, (off_t)MIB * MIB), 0);
+	for (off_t at = 0; at < (off_t)MIB * MIB; at += 256 * MIB)
+		assert_int_equal(pread(file, &byte, 1, at), 1);
+	assert_int_equal(ftruncate(file, SIZE * MIB), 0);
+	assert_int_equal(touch_watch_read(watch, count, &ranges, &err), 0);
+	print_message("%u ranges, %ld bytes\n", ranges, memory_of_all());
+	assert_true(ranges > 4000 && ranges <= TOUCH_RANGES);
+	assert_int_equal(memory_of_all(), before);
+	assert_true(before > 0 && before <= TOUCH_MEMORY);
+}
+
 static void a_pinned_watch_stays(void **state)
 {
 	(void)state;
@@ -188,6 +324,7 @@ static void a_pinned_watch_stays(void **state)
 	}
 	assert_null(touch_watch_open(dir, &err));
 	assert_int_equal(touch_watch_pin(watch, dir, &err), 0);
+	struct keeper keeper = begin_keeping();
 	touch_watch_close(watch);
 	watch = NULL;
 	read_at(7 * MIB, 4096);
@@ -195,6 +332,7 @@ static void a_pinned_watch_stays(void **state)
 	assert_non_null(again);
 	assert_true(look(again).blocks[7] & 1);
 	touch_watch_close(again);
+	end_keeping(&keeper);
 	assert_int_equal(touch_watch_unpin(dir, &err), 0);
 	assert_null(touch_watch_open(dir, &err));
 	umount2(place, MNT_DETACH);
@@ -206,7 +344,8 @@ int main(void)
 #define WATCHED(test) cmocka_unit_test_setup_teardown(test, start_watch, end_watch)
 	const struct CMUnitTest tests[] = {
 		WATCHED(reads_are_seen), WATCHED(its_name_is_known),	WATCHED(faults_are_seen),
-		WATCHED(children_are_watched), WATCHED(others_are_not), WATCHED(a_pinned_watch_stays),
+		WATCHED(children_are_watched), WATCHED(others_are_not), WATCHED(much_reading_is_sampled),
+		WATCHED(memory_is_bounded), WATCHED(a_pinned_watch_stays),
 	};
 	file = mkstemp(path);
 	if (file < 0 || posix_fallocate(file, 0, SIZE * MIB) != 0)

@@ -1,0 +1,45 @@
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "engine/heat/apart.h"
+
+static int by_number(const void *a, const void *b)
+{
+	return *(const int *)a - *(const int *)b;
+}
+
+/* Pipes of the caller, above all, must not be held open by us. */
+static void close_all_but(int *fds, size_t n)
+{
+	unsigned next = 0;
+	qsort(fds, n, sizeof(*fds), by_number);
+	for (size_t i = 0; i < n; i++) {
+		if ((unsigned)fds[i] > next)
+			syscall(SYS_close_range, next, fds[i] - 1, 0);
+		next = (unsigned)fds[i] + 1;
+	}
+	syscall(SYS_close_range, next, ~0u, 0);
+}
+
+int apart_run(void (*work)(void *arg), void *arg, int *fds, size_t n, const char *what, struct fsnap_error *err)
+{
+	/* Its parent is gone at once: nobody has a child that he does not know of. */
+	pid_t pid = fork();
+	if (pid == 0) {
+		if (fork() == 0) {
+			setsid();
+			signal(SIGHUP, SIG_IGN);
+			close_all_but(fds, n);
+			work(arg);
+		}
+		_exit(0);
+	}
+	if (pid < 0)
+		return fail(err, FSNAP_E_SYSTEM, errno, "a process that %s", what);
+	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+		;
+	return 0;
+}
