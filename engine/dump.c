@@ -27,6 +27,7 @@
 #include "engine/seize.h"
 #include "engine/sleeps.h"
 #include "engine/steadfast.h"
+#include "engine/time_left.h"
 #include "engine/trace.h"
 #include "store/scope.h"
 
@@ -70,6 +71,7 @@ static int look_around(struct dump *dump, struct fsnap_error *err)
 	if (!dump->writer)
 		return -1;
 	dump->report->recycled = image_writer_recycled(dump->writer);
+	time_left_watch(dump);
 	return 0;
 }
 
@@ -211,6 +213,7 @@ static void dump_free(struct dump *dump)
 	pages_forget(dump);
 	mapped_free(dump);
 	async_close(dump->async);
+	time_left_free(dump);
 	sem_forget(dump);
 	xdr_free((xdrproc_t)xdr_image_ipc, (char *)&dump->ipc);
 	free(dump->jobs);

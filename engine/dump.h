@@ -113,6 +113,7 @@ struct dump {
 	struct page_run *runs;
 	size_t n_runs;
 	bool sleepers; /* some have wants_block (tree.h) */
+	struct time_left *time_left; /* time_left.c; NULL: nobody waits with a limit */
 	void *frames; /* pages.c: physical frames seen so far */
 	char hold[32]; /* image_tree.hold */
 	pid_t self; /* ours, also in steps that are steadfast */

@@ -15,6 +15,7 @@
 #include "engine/dump.h"
 #include "engine/procfs.h"
 #include "engine/seize.h"
+#include "engine/time_left.h"
 #include "store/scope.h"
 
 /* Namespaces of their own make a container, which is for later; refuse, rather than restore the
@@ -79,6 +80,8 @@ int look_at_process(struct dump *dump, struct process *process, struct fsnap_err
 		return explain_permission(process, err);
 	}
 	process->prepared = process->text.syscall_any || process->text.syscall_ret;
+	if (process->prepared && !dump->still)
+		time_left_look(dump, process);
 	if (process->prepared)
 		return 0;
 	return fail(err, FSNAP_E_UNSUPPORTED, 0, "process %d (%s): no system call instruction in its text",

@@ -13,6 +13,7 @@
 
 #include "engine/procfs.h"
 #include "engine/stop.h"
+#include "engine/time_left.h"
 #include "engine/trace.h"
 #include "store/scope.h"
 
@@ -266,6 +267,7 @@ static void release_task(struct task *task)
 	if (!task->stopped && trace_interrupt(task) == TRACE_OK && stops_soon(task))
 		trace_await_stop(task, NULL);
 	trace_bring_back(task);
+	time_left_set(task);
 	trace_detach(task);
 }
 

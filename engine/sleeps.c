@@ -9,6 +9,7 @@
 #include "bpf/sleep.h"
 #include "engine/compile.h"
 #include "engine/laps.h"
+#include "engine/time_left.h"
 #include "engine/trace.h"
 #include "store/scope.h"
 
@@ -65,6 +66,7 @@ static struct user_regs_struct *image_regs(const image_thread *image)
 void sleeps_note(struct dump *dump, struct task *task)
 {
 	struct user_regs_struct *regs = image_regs(&task->image);
+	time_left_note(dump, task);
 	if (!is_interrupted(regs))
 		return;
 	find_call(task, regs);
@@ -152,9 +154,15 @@ void sleeps_ask(struct dump *dump, uint64_t frozen_at)
 			ask_about(process, reader, frozen_at);
 	}
 	if (dump->sleepers && !reader)
-		dump_note(dump, "how long calls like poll(2) had still to wait cannot be found out here: they will "
-			  "wait for the whole of it again");
+		sleeps_unknown(dump);
 	sleep_close(reader);
+	time_left_tell(dump, frozen_at);
+}
+
+void sleeps_unknown(struct dump *dump)
+{
+	dump_note(dump, "how long calls like poll(2) had still to wait cannot be found out here: they will "
+		  "wait for the whole of it again");
 }
 
 /* --- restore ------------------------------------------------------------------------ */
@@ -208,6 +216,8 @@ int sleeps_begin(struct restore *restore, struct task *task, const image_process
 	uint64_t at = (uintptr_t)plans_data_at(restore->plans, ctl, restore->sleep_data[number]), args[6];
 	uint64_t gadget = model_mm(&restore->model, process->mm)->syscall_gadget;
 	int64_t result = -EINTR;
+	if (image->sleep_left_ns)
+		time_left_shorten(&task->regs, image->sleep_left_ns);
 	if (!is_interrupted(&task->regs))
 		return 0;
 	if (arguments(&task->regs, image->sleep_left_ns, at, args) &&

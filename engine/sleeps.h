@@ -16,6 +16,9 @@ void sleeps_note(struct dump *dump, struct task *task);
  * killed, for it takes 20 ms. Where it cannot be found out they will sleep for the whole time again. */
 void sleeps_ask(struct dump *dump, uint64_t frozen_at);
 
+/* Says that this is such a place. */
+void sleeps_unknown(struct dump *dump);
+
 /* Data for the calls; then the calls, when everything is there: sets task->regs. */
 int sleeps_prepare(struct restore *restore, struct fsnap_error *err);
 int sleeps_begin(struct restore *restore, struct task *task, const image_process *process, u_int thread,

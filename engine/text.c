@@ -40,6 +40,8 @@ void text_cache_free(struct text_cache *cache)
 {
 	if (cache->disassembler)
 		cs_close(&cache->disassembler);
+	if (cache->detailed)
+		cs_close(&cache->detailed);
 	free(cache->buffer);
 	free(cache->known);
 	*cache = (struct text_cache){ 0 };

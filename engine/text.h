@@ -9,6 +9,7 @@
 #ifndef ENGINE_TEXT_H
 #define ENGINE_TEXT_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -33,6 +34,7 @@ struct text_known;
  */
 struct text_cache {
 	size_t disassembler; /* csh; 0: not open yet */
+	size_t detailed;     /* another, that tells which registers are used */
 	uint8_t *buffer;
 	struct text_known *known;
 	size_t n_known;
@@ -57,5 +59,9 @@ bool text_is_there(const struct text_gadgets *text, int mem);
  * Returns its length in bytes; 0, and "(bad)" in buf, where the bytes are no instruction. */
 size_t text_instruction(struct text_cache *cache, const uint8_t *bytes, size_t n,
 			uint64_t address, char *buf, size_t size);
+
+/* text_register.c: does a thread that stands at this address never look at r10 again, before it has another
+ * value? false also where that is not certain. `mem` is the process' /proc/PID/mem. */
+bool text_forgets_r10(struct text_cache *cache, int mem, uint64_t address);
 
 #endif

@@ -1,0 +1,28 @@
+/*
+ * time_left.h - calls that wait with a time limit and keep no note of what remains when they are interrupted:
+ * epoll_wait(2) and its like. Begun anew, as the kernel does, they would wait for the whole of it again. So the limit
+ * is changed to what remains, in the register that holds it, where the code behind the call does not look
+ * at that register any more.
+ */
+#ifndef ENGINE_TIME_LEFT_H
+#define ENGINE_TIME_LEFT_H
+
+#include "engine/dump.h"
+
+/* Before the freeze: is a thread of the process in such a call? */
+void time_left_look(struct dump *dump, const struct process *process);
+/* If so, has until when they sleep noted while they are stopped. */
+void time_left_watch(struct dump *dump);
+
+/* A stopped thread, whose registers are in task->regs: sets task->deadline. */
+void time_left_note(struct dump *dump, struct task *task);
+/* When the tree runs again: what the image says of it. */
+void time_left_tell(struct dump *dump, uint64_t frozen_at);
+void time_left_free(struct dump *dump);
+
+/* A thread that is about to be let go: what remains now; nothing if it has no deadline. */
+void time_left_set(struct task *task);
+/* The registers of a thread that is restored: what remained then, ns. */
+void time_left_shorten(struct user_regs_struct *regs, uint64_t left);
+
+#endif
