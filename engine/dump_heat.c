@@ -8,11 +8,12 @@
 
 #include "engine/dump.h"
 #include "engine/heat/heat.h"
+#include "engine/kinds/locks.h"
 #include "store/scope.h"
 
 static void add(struct heat *heat, const image_identity *identity)
 {
-	struct heat_file *file = heat_add(heat, identity);
+	struct heat_file *file = heat_add(heat, identity, true);
 	if (file)
 		file->image.open = 1;
 }
@@ -21,6 +22,9 @@ static void add_files(struct dump *dump, struct heat *heat)
 {
 	image_file *file;
 	const image_file_regular *regular;
+	for (size_t i = 0; (regular = dump_file_state(dump, "regular", i, &file)); i++)
+		if (locks_write_lease(file))
+			leases_add(&heat->leases, regular->identity.ino);
 	for (size_t i = 0; i < dump->n_mapped; i++)
 		add(heat, &dump->mapped[i].image.identity);
 	for (size_t i = 0; (regular = dump_file_state(dump, "regular", i, &file)); i++)
@@ -67,7 +71,7 @@ static bool is_written(const image_file *file)
 	return (file->flags & O_ACCMODE) != O_RDONLY && !(file->flags & O_PATH);
 }
 
-static int sync_one(struct dump *dump, const struct leases *leases, const image_identity *identity,
+static int sync_one(struct dump *dump, struct leases *leases, const image_identity *identity,
 		    struct fsnap_error *err)
 {
 	struct stat stat;
@@ -81,7 +85,7 @@ static int sync_one(struct dump *dump, const struct leases *leases, const image_
 	return fsync(fd) < 0 ? fail(err, FSNAP_E_SYSTEM, errno, "writing back %s", identity->path) : 0;
 }
 
-static int sync_all(struct dump *dump, const struct leases *leases, struct fsnap_error *err)
+static int sync_all(struct dump *dump, struct leases *leases, struct fsnap_error *err)
 {
 	image_file *file;
 	const image_file_regular *regular;
@@ -100,8 +104,8 @@ int files_sync(struct dump *dump, struct fsnap_error *err)
 {
 	if (!dump->options->sync_files)
 		return 0;
-	struct leases *leases = leases_read();
-	int result = sync_all(dump, leases, err);
-	leases_free(leases);
+	struct leases leases = { 0 };
+	int result = sync_all(dump, &leases, err);
+	leases_free(&leases);
 	return result;
 }

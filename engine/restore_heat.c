@@ -28,8 +28,8 @@ void heat_fetch(struct restore *restore)
 	struct fsnap_error why = { 0 };
 	struct fetch *fetch = &restore->fetch;
 	struct fsnap_restore_report *report = restore->report;
-	if (fetch_plan(fetch, restore->image, restore->options->prefetch, &restore->remap, note_skipped, restore,
-		       &why) < 0) {
+	if (fetch_plan(fetch, restore->image, restore->options->prefetch, &restore->remap, true, note_skipped,
+		       restore, &why) < 0) {
 		restore_note(restore, "nothing is prefetched: %s", why.message);
 		return;
 	}
@@ -94,7 +94,7 @@ static int fetch_image(struct image *image, const struct fsnap_prefetch_options 
 	if (remap_open(&remap, options->map, err) < 0)
 		return -1;
 	snprintf(report->image, sizeof(report->image), "%s", image_name(image));
-	int result = fetch_plan(&fetch, image, options->prefetch, &remap, note_left_out, report, err);
+	int result = fetch_plan(&fetch, image, options->prefetch, &remap, false, note_left_out, report, err);
 	if (result == 0) {
 		struct warm_order order = { .stretches = fetch.stretches, .n = fetch.n, .rate = options->rate,
 					    .ceiling = options->max, .tell = options->progress,

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <linux/futex.h>
 #include <poll.h>
+#include <sched.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -14,6 +15,8 @@
 #include "engine/trace.h"
 
 #define ALL_SIGNALS (~0ull)
+#define SPINS 4000
+#define SPINS_UNTIL_YIELD 400
 #define LOOK_AROUND_MS 50 /* how often a wait checks that the target still lives */
 
 /* Turns a thread to its way home: should we die from here on, it comes back by its frame, which also
@@ -74,9 +77,24 @@ static int still_runs(struct task *task, struct fsnap_error *err)
 	return trace_check(TRACE_DIED, task, err);
 }
 
+/* Agents answer within microseconds: being woken costs more (trace.c says the same of stops). */
+static bool changes_soon(const uint32_t *word, uint32_t unlike)
+{
+	for (int rounds = 1; rounds <= SPINS; rounds++) {
+		if (__atomic_load_n(word, __ATOMIC_ACQUIRE) != unlike)
+			return true;
+		__builtin_ia32_pause();
+		if (rounds % SPINS_UNTIL_YIELD == 0)
+			sched_yield();
+	}
+	return false;
+}
+
 static int await_word(uint32_t *word, uint32_t unlike, struct task *task, struct fsnap_error *err)
 {
 	const struct timespec patience = { .tv_nsec = LOOK_AROUND_MS * 1000000 };
+	if (changes_soon(word, unlike))
+		return 0;
 	for (uint32_t seen; (seen = __atomic_load_n(word, __ATOMIC_ACQUIRE)) == unlike;)
 		if (syscall(SYS_futex, word, FUTEX_WAIT, seen, &patience, NULL, 0) < 0 &&
 		    errno == ETIMEDOUT && still_runs(task, err) < 0)
@@ -124,6 +142,9 @@ int talk_go_on(struct placed *placed, struct fsnap_error *err)
 
 static int await_leader(struct placed *placed, struct fsnap_error *err)
 {
+	const uint32_t *state = &ctl_task(placed_ctl(placed), 0)->state;
+	if (changes_soon(state, TASK_NEW))
+		changes_soon(state, TASK_RUNNING);
 	for (;;) {
 		struct pollfd poller = { .fd = placed->socket, .events = POLLIN };
 		int ready = poll(&poller, 1, LOOK_AROUND_MS);

@@ -43,10 +43,10 @@ static const char *why_not(int fd, const image_identity *then)
 	return NULL;
 }
 
-static int open_file(const image_heat *heat, const struct remap *remap, const struct leases *leases,
+static int open_file(const image_heat *heat, const struct remap *remap, struct leases *leases,
 		     fetch_skipped_fn *skipped, void *arg)
 {
-	if (leases_hold(leases, heat->identity.ino))
+	if (leases && leases_hold(leases, heat->identity.ino))
 		return -1; /* whoever holds it reads it himself */
 	cleanup_free char *moved = remap ? remap_path(remap, heat->identity.path, NULL) : NULL;
 	const char *path = moved ? moved : heat->identity.path;
@@ -114,7 +114,7 @@ static bool is_plausible(const image_heat *heat)
 }
 
 static int add_file(struct fetch *fetch, struct pieces *pieces, const image_heat *heat, unsigned coldest,
-		    const struct remap *remap, const struct leases *leases, fetch_skipped_fn *skipped, void *arg)
+		    const struct remap *remap, struct leases *leases, fetch_skipped_fn *skipped, void *arg)
 {
 	if (heat_pages(heat, coldest) == 0)
 		return 0;
@@ -171,7 +171,7 @@ static unsigned coldest_of(struct image *image, size_t n, int which)
 	return which == FSNAP_PREFETCH_ALL || !(sources & (HEAT_FOLIOS | HEAT_WATCH)) ? 1 : 2;
 }
 
-int fetch_plan(struct fetch *fetch, struct image *image, int which, const struct remap *remap,
+int fetch_plan(struct fetch *fetch, struct image *image, int which, const struct remap *remap, bool opens,
 	       fetch_skipped_fn *skipped, void *arg, struct fsnap_error *err)
 {
 	struct pieces pieces = { 0 };
@@ -182,19 +182,20 @@ int fetch_plan(struct fetch *fetch, struct image *image, int which, const struct
 		return -1;
 	size_t n = image_hint_count(image, IMAGE_HEAT);
 	unsigned coldest = coldest_of(image, n, which);
-	struct leases *leases = leases_read();
+	struct leases leases = { 0 };
 	int result = 0;
 	for (size_t i = 0; result == 0 && i < n; i++) {
 		image_heat heat = { 0 };
 		result = image_hint_get(image, IMAGE_HEAT, i, (xdrproc_t)xdr_image_heat, &heat, err);
-		if (result == 0 && add_file(fetch, &pieces, &heat, coldest, remap, leases, skipped, arg) < 0)
+		if (result == 0 && add_file(fetch, &pieces, &heat, coldest, remap, opens && heat.open ? NULL : &leases,
+					    skipped, arg) < 0)
 			result = fail(err, FSNAP_E_NOMEM, ENOMEM, "what to prefetch");
 		xdr_free((xdrproc_t)xdr_image_heat, (char *)&heat);
 	}
 	if (result == 0 && settle(fetch, &pieces) < 0)
 		result = fail(err, FSNAP_E_NOMEM, ENOMEM, "what to prefetch");
 	free(pieces.piece);
-	leases_free(leases);
+	leases_free(&leases);
 	return result;
 }
 

@@ -21,8 +21,10 @@ struct fetch {
 /* Told of each file that is left out, and why. */
 typedef void fetch_skipped_fn(void *arg, const char *path, const char *why);
 
-/* remap may be NULL. -1: the hints are damaged, or memory is out. */
-int fetch_plan(struct fetch *fetch, struct image *image, int which, const struct remap *remap,
+/* remap may be NULL. `opens`: the caller opens whatever the tree had open, and with that breaks leases of
+ * others on it in any case: they are not asked for, which takes long. -1: the hints are damaged, or memory
+ * is out. */
+int fetch_plan(struct fetch *fetch, struct image *image, int which, const struct remap *remap, bool opens,
 	       fetch_skipped_fn *skipped, void *arg, struct fsnap_error *err);
 void fetch_free(struct fetch *fetch);
 

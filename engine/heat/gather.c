@@ -50,7 +50,7 @@ void heat_free(struct heat *heat)
 	for (size_t i = 0; i < heat->n; i++)
 		free_file(heat->files[i]);
 	free(heat->files);
-	leases_free(heat->leases);
+	leases_free(&heat->leases);
 	*heat = (struct heat){ 0 };
 }
 
@@ -99,14 +99,6 @@ static int open_quietly(int dir, const char *path)
 	return fd >= 0 ? fd : openat(dir, path, flags);
 }
 
-static bool is_leased(struct heat *heat, uint64_t ino)
-{
-	if (!heat->asked_leases)
-		heat->leases = leases_read();
-	heat->asked_leases = true;
-	return leases_hold(heat->leases, ino);
-}
-
 /* Its page cache is all there is of it, and comes from no disk. */
 static bool is_in_memory(int fd)
 {
@@ -119,8 +111,6 @@ static struct heat_file *add_opened(struct heat *heat, int dir, const char *name
 				    uint64_t dev, uint64_t ino)
 {
 	struct stat stat;
-	if (is_leased(heat, ino))
-		return NULL;
 	cleanup_fd int fd = open_quietly(dir, name);
 	if (fd < 0 || fstat(fd, &stat) < 0 || !S_ISREG(stat.st_mode) || stat.st_size == 0 ||
 	    stat.st_dev != dev || stat.st_ino != ino || is_in_memory(fd))
@@ -129,11 +119,13 @@ static struct heat_file *add_opened(struct heat *heat, int dir, const char *name
 	return file ? enter(heat, file) : NULL;
 }
 
-struct heat_file *heat_add(struct heat *heat, const image_identity *identity)
+struct heat_file *heat_add(struct heat *heat, const image_identity *identity, bool open)
 {
 	struct heat_file *known = heat_find(heat, identity->dev, identity->ino);
 	if (known || !S_ISREG(identity->mode) || identity->ghost)
 		return known;
+	if (open ? leases_known(&heat->leases, identity->ino) : leases_hold(&heat->leases, identity->ino))
+		return NULL;
 	return add_opened(heat, AT_FDCWD, identity->path, identity->path, identity->dev, identity->ino);
 }
 
@@ -148,7 +140,7 @@ static void add_link(struct heat *heat, int proc, const char *name)
 		return;
 	path[length] = '\0';
 	struct heat_file *file = heat_find(heat, stat.st_dev, stat.st_ino);
-	if (!file)
+	if (!file && !leases_hold(&heat->leases, stat.st_ino))
 		file = add_opened(heat, proc, name, path, stat.st_dev, stat.st_ino);
 	if (file)
 		file->image.open = 1;

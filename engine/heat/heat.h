@@ -21,7 +21,12 @@
 /* image_heat.source */
 enum { HEAT_MINCORE = 1, HEAT_FOLIOS = 2, HEAT_WATCH = 4 };
 
-struct leases;
+/* Files that somebody holds by a write lease: opening one, whatever for, would take it from him. */
+struct lease;
+struct leases {
+	struct lease *first;
+	bool all; /* those of the whole system have been read */
+};
 
 struct heat_file {
 	image_heat image;
@@ -35,20 +40,20 @@ struct heat {
 	void *by_inode;	  /* the same, as tsearch(3) keeps them */
 	unsigned sources; /* that were there to be asked: HEAT_... */
 	struct fsnap_error lack; /* why one was not, if so */
-	struct leases *leases;
-	bool asked_leases;
+	struct leases leases;
 };
 
-/* Files that somebody holds by a write lease: opening one, whatever for, would take it from him. */
-struct leases *leases_read(void); /* NULL: there are none, or no memory */
-bool leases_hold(const struct leases *leases, uint64_t ino);
+void leases_add(struct leases *leases, uint64_t ino);
+bool leases_known(const struct leases *leases, uint64_t ino); /* by what was added */
+bool leases_hold(struct leases *leases, uint64_t ino);	      /* asks the system first: slow */
 void leases_free(struct leases *leases);
 
 /* --- gather.c -------------------------------------------------------------------- */
 
 /* The file an identity names, if it is still there and the same: regular, readable. Returns it, also when it
- * was added before; NULL: not to be had. */
-struct heat_file *heat_add(struct heat *heat, const image_identity *identity);
+ * was added before; NULL: not to be had. `open`: the tree has it open. Then a write lease on it is the
+ * tree's own (nobody else may have it open with one), which the caller has added to heat->leases. */
+struct heat_file *heat_add(struct heat *heat, const image_identity *identity, bool open);
 
 /* All that the processes of a running tree have open or mapped. */
 int heat_add_tree(struct heat *heat, pid_t root, struct fsnap_error *err);

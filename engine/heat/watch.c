@@ -206,7 +206,7 @@ static struct heat_file *file_of(struct reading *reading, const struct touch_fil
 		return file;
 	const image_identity identity = { .path = path, .dev = stat.st_dev, .ino = stat.st_ino,
 					  .mode = stat.st_mode };
-	return heat_add(reading->heat, &identity);
+	return heat_add(reading->heat, &identity, false);
 }
 
 static int add_range(void *arg, const struct touch_key *key, const struct touch_range *range)

@@ -14,6 +14,9 @@ int locks_save(const struct fd_view *fd, image_file *file, struct fsnap_error *e
 /* Takes them again on the new description; leases are left to locks_settle(). */
 int locks_take(const image_file *file, int fd, struct fsnap_error *err);
 
+/* Does it hold a lease that opening the file would break? */
+bool locks_write_lease(const image_file *file);
+
 /* A lease remembers the number it was taken through and tells it in siginfo (fcntl(2), si_fd), so the
  * process itself must take it. */
 void locks_settle(const image_file *file, struct plans *plans, uint32_t task, int fd);
