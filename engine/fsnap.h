@@ -277,6 +277,41 @@ struct fsnap_core_report {
 int fsnap_core(const struct fsnap_core_options *options, struct fsnap_core_report *report,
 	       struct fsnap_error *err);
 
+/* --- doctor ------------------------------------------------------------------- */
+
+enum fsnap_check_state {
+	FSNAP_CHECK_GOOD = 0,
+	FSNAP_CHECK_PARTLY, /* something of it is there */
+	FSNAP_CHECK_LACKS,  /* fsnap does without, at a price */
+	FSNAP_CHECK_FATAL,  /* nothing can be saved or restored without it */
+};
+
+/* One feature of this machine, for this user. Strings are valid during the call. */
+struct fsnap_check {
+	size_t size;
+	const char *group, *name;
+	int state;	    /* enum fsnap_check_state */
+	const char *found;  /* what was seen */
+	const char *costs;  /* what goes without it; "" where it is good */
+	const char *remedy; /* how to get it; likewise */
+};
+
+struct fsnap_doctor_options {
+	size_t size;
+	const char *store; /* NULL: fsnap_default_store(). Need not exist */
+	void (*told)(void *arg, const struct fsnap_check *check);
+	void *told_arg;
+};
+
+struct fsnap_doctor_report {
+	size_t size;
+	unsigned good, partly, lacks, fatal;
+};
+
+/* Tries every feature of the machine that fsnap uses, on processes of its own, and leaves nothing behind. */
+int fsnap_doctor(const struct fsnap_doctor_options *options, struct fsnap_doctor_report *report,
+		 struct fsnap_error *err);
+
 /* Prints the plans of a restore to `fd` as text; touches no process. */
 int fsnap_explain(const struct fsnap_restore_options *options, int fd, struct fsnap_error *err);
 

@@ -69,6 +69,7 @@ int cli_heat(const struct cli *cli, struct fsnap_error *err);
 int cli_prefetch(const struct cli *cli, struct fsnap_error *err);
 int cli_report(const struct cli *cli, struct fsnap_error *err);
 int cli_core(const struct cli *cli, struct fsnap_error *err);
+int cli_doctor(const struct cli *cli, struct fsnap_error *err);
 int cli_verify(const struct cli *cli, struct fsnap_error *err);
 int cli_rm(const struct cli *cli, struct fsnap_error *err);
 int cli_help(const struct cli *cli, struct fsnap_error *err);

@@ -156,6 +156,16 @@ static const char rm_help[] =
 	"  fsnap rm --trim                      remove none, but give the kept space back\n"
 	"  fsnap rm --all --trim                leave nothing behind\n";
 
+static const char doctor_help[] =
+	"Tries, as this user, everything that fsnap uses of the kernel: `good`, `partly`, `lacks` (fsnap does\n"
+	"without; what that costs, and how to get it, is said) or `fatal`. Nothing is changed by it.\n"
+	"Exit status 1 if something is fatal.\n"
+	"\n"
+	"Examples:\n"
+	"  fsnap doctor\n"
+	"  sudo fsnap doctor                    what root can do here\n"
+	"  fsnap doctor --json | jq -r '.checks[] | select(.state != \"good\") | .name'\n";
+
 static const char help_help[] =
 	"Examples:\n"
 	"  fsnap help                           the commands\n"
@@ -176,6 +186,7 @@ const struct command commands[] = {
 	{ "core", "[IMAGE]", 0, 1, cli_core, "write a process as a core file, for gdb", core_help },
 	{ "verify", "[IMAGE]", 0, 1, cli_verify, "check that an image is undamaged", verify_help },
 	{ "rm", "NAME...", 0, -1, cli_rm, "remove images, give back space", rm_help },
+	{ "doctor", "", 0, 0, cli_doctor, "say what works on this machine, for this user", doctor_help },
 	{ "help", "[COMMAND]", 0, 1, cli_help, "explain a command", help_help },
 	{ 0 },
 };

@@ -75,7 +75,7 @@ static const struct option_row rows[] = {
 	{ 0, "all", 0, NULL, FIELD(all), "verify rm", "every image of the store" },
 	{ 0, "trim", 0, NULL, FIELD(trim), "rm",
 	  "give the space of removed images back to the file system" },
-	{ 's', "store", TAKES_TEXT, "DIR", FIELD(store), "dump restore list inspect heat prefetch report core verify rm",
+	{ 's', "store", TAKES_TEXT, "DIR", FIELD(store), "dump restore list inspect heat prefetch report core verify rm doctor",
 	  "the directory of images (see `fsnap help`)" },
 	{ 'j', "json", 0, NULL, FIELD(json), "", "print one JSON document on stdout" },
 	{ 'q', "quiet", 0, NULL, FIELD(quiet), "", "say only what a script needs, and errors" },
