@@ -94,7 +94,7 @@ static void control_groups(struct finding *finding, const char *store)
 }
 
 const struct check checks_of_restoring[] = {
-	{ GROUP, "choosing process IDs", choose_pid, true, "programs come back under other PIDs, or not at all",
+	{ GROUP, "choosing process IDs", choose_pid, true, "programs come back under other process IDs only (restore --new-pids)",
 	  "run fsnap as root, or give it CAP_CHECKPOINT_RESTORE (Linux 5.9), or work inside `unshare -Urpf --mount-proc`" },
 	{ GROUP, "PID namespaces", pid_namespace, true, "copies cannot each have the PIDs of the original",
 	  "as root: sysctl kernel.unprivileged_userns_clone=1 user.max_pid_namespaces=1024" },
