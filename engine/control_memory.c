@@ -98,7 +98,7 @@ int control_reserve(struct restore *restore, struct fsnap_error *err)
 	struct memory_special *specials = machine_specials(&n_specials, err);
 	restore->source = (struct memory_source){
 		.image = restore->image,
-		.image_fd = restore->image_fd,
+		.image_fds = restore->image_fds,
 		.mapped_fd = restore->mapped_fd,
 		.mapped_write_fd = restore->mapped_write_fd,
 		.ghost_fd = restore->ghost_fd,

@@ -55,7 +55,7 @@ static int open_image(struct restore *restore, struct fsnap_error *err)
 		return -1;
 	snprintf(restore->report->image, sizeof(restore->report->image), "%s", image_name(restore->image));
 	restore->report->old_pid = restore->model.tree.root_pid;
-	restore->report->bytes = image_pages(restore->image) * STORE_PAGE;
+	restore->report->bytes = (image_pages(restore->image) + image_referred(restore->image)) * STORE_PAGE;
 	if (machine_check(&restore->model.machine, err) < 0 ||
 	    machine_redirect(&restore->model, &restore->redirection, &restore->foreign, err) < 0)
 		return -1;
@@ -111,8 +111,7 @@ static int tell_story(struct restore *restore, struct fsnap_error *err)
 static void restore_begin(struct restore *restore, const struct fsnap_restore_options *options,
 			  struct fsnap_restore_report *report)
 {
-	*restore = (struct restore){ .options = options, .report = report, .image_fd = -1,
-				     .stdio = { -1, -1, -1 }, .time_namespace = -1 };
+	*restore = (struct restore){ .options = options, .report = report, .stdio = { -1, -1, -1 }, .time_namespace = -1 };
 }
 
 static void restore_end(struct restore *restore)

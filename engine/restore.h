@@ -94,7 +94,7 @@ struct restore {
 	int *linkable_fd;	     /* the same, if made with O_TMPFILE: what its open() returned */
 	int *cwd_fd, *root_fd;	     /* by process; root: -1 where it is our own */
 	int stdio[3];		     /* what was 0, 1, 2 */
-	int image_fd;
+	int *image_fds;		     /* of its files: image_locate() */
 	void *scratch[32];
 
 	struct shm_made *shms; /* ipc/shm.c: by place in model.ipc.shms */

@@ -80,12 +80,28 @@ static int *descriptors(size_t n)
 static size_t count_fixed(const struct restore *restore)
 {
 	const struct model *model = &restore->model;
-	size_t n = 2 * model->n_mapped;
+	size_t n = 2 * model->n_mapped + image_files(restore->image);
 	for (size_t i = 0; i < model->n_ghosts; i++)
 		n += !is_file_ghost(&model->ghosts[i]);
 	for (size_t i = 0; i < model->n_processes; i++)
 		n += 1 + (strcmp(model->processes[i].root.path, "/") != 0);
 	return n;
+}
+
+/* Its file, and those of the images it builds on. */
+static int bring_image(struct restore *restore, struct fsnap_error *err)
+{
+	unsigned n = image_files(restore->image);
+	restore->image_fds = descriptors(n);
+	if (!restore->image_fds)
+		return fail(err, FSNAP_E_NOMEM, ENOMEM, "descriptors of the image");
+	for (unsigned i = 0; i < n; i++) {
+		int fd = image_descriptor(restore->image, i);
+		restore->image_fds[i] = fcntl(fd, F_DUPFD_CLOEXEC, restore->bench);
+		if (restore->image_fds[i] < 0)
+			return no_room(err);
+	}
+	return 0;
 }
 
 static int make_room(struct restore *restore, struct fsnap_error *err)
@@ -111,8 +127,7 @@ static int make_room(struct restore *restore, struct fsnap_error *err)
 	/* Closed ones stay closed: the tasks get their own choice anyway. */
 	for (int i = 0; i < 3; i++)
 		restore->stdio[i] = fcntl(i, F_DUPFD_CLOEXEC, restore->bench);
-	restore->image_fd = fcntl(image_descriptor(restore->image), F_DUPFD_CLOEXEC, restore->bench);
-	return restore->image_fd < 0 ? no_room(err) : 0;
+	return bring_image(restore, err);
 }
 
 /* Paths in the records; those in the states of files are for their kinds. */
@@ -183,8 +198,7 @@ void workshop_close(struct restore *restore)
 	for (int i = 0; i < 3; i++)
 		if (restore->stdio[i] >= 0)
 			close(restore->stdio[i]);
-	if (restore->image_fd >= 0)
-		close(restore->image_fd);
+	close_all(&restore->image_fds, restore->image_fds ? image_files(restore->image) : 0);
 	if (restore->time_namespace >= 0)
 		close(restore->time_namespace);
 	for (size_t i = 0; i < sizeof(restore->scratch) / sizeof(restore->scratch[0]); i++) {

@@ -119,7 +119,7 @@ int memory_aio(struct plans *plans, uint32_t task, const struct memory_source *s
 		return error_hint(
 			err, "restore on a machine with as many processors as it was saved on");
 	}
-	struct idle idle = idle_requests(plans, source->image_fd);
+	struct idle idle = idle_requests(plans, source->image_fds[0]);
 	make_context(plans, task, source, aio);
 	advance(plans, task, aio, &idle, aio->head, true);
 	advance(plans, task, aio, &idle, aio->events.events_len / EVENT, false);

@@ -59,7 +59,7 @@ static const struct page_run *runs_of(const struct heirlooms *heirlooms, uint32_
 
 static int mark_all(struct sweep *sweep, struct fsnap_error *err)
 {
-	size_t n, words = image_pages(sweep->heirlooms->image) / 64 + 1;
+	size_t n, words = image_page_space(sweep->heirlooms->image) / 64 + 1;
 	cleanup_free uint64_t *once = calloc(words, sizeof(*once));
 	sweep->twice = calloc(words, sizeof(*sweep->twice));
 	if (!once || !sweep->twice)

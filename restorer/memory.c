@@ -139,7 +139,8 @@ static void name_vma(struct plans *plans, uint32_t task, const image_vma *vma)
 struct batch {
 	struct iovec pieces[PIECES];
 	size_t n;
-	uint64_t at;	 /* first image page */
+	struct image_place from; /* first image page */
+	uint64_t at;		 /* its number */
 	uint64_t npages; /* in all */
 };
 
@@ -163,10 +164,9 @@ static void flush(struct plans *plans, uint32_t task, const struct memory_source
 	if (batch->n == 0)
 		return;
 	populate(plans, task, batch);
-	uint64_t offset = image_page_offset(source->image, batch->at);
 	uint32_t pieces = plans_data(plans, batch->pieces, batch->n * sizeof(batch->pieces[0]), 8);
-	plan_call(plans, task, SYS_preadv, IMM(source->image_fd), DATA(pieces), IMM(batch->n), IMM(offset),
-		  IMM(0));
+	plan_call(plans, task, SYS_preadv, IMM(source->image_fds[batch->from.file]), DATA(pieces), IMM(batch->n),
+		  IMM(batch->from.offset), IMM(0));
 	plan_accept_equal(plans, (int64_t)(batch->npages * STORE_PAGE));
 	batch->n = batch->npages = 0;
 }
@@ -175,10 +175,13 @@ static void add_piece(struct plans *plans, uint32_t task, const struct memory_so
 		      struct batch *batch, uint64_t page, uint64_t at, uint64_t npages)
 {
 	if (batch->n && (batch->n == PIECES || batch->at + batch->npages != at ||
+			 batch->npages == batch->from.npages || /* the next page is in another file */
 			 (batch->npages + npages) * STORE_PAGE > READ_MAX))
 		flush(plans, task, source, batch);
-	if (batch->n == 0)
+	if (batch->n == 0) {
 		batch->at = at;
+		batch->from = image_locate(source->image, at);
+	}
 	batch->pieces[batch->n++] = (struct iovec){ (void *)(page * STORE_PAGE), npages * STORE_PAGE };
 	batch->npages += npages;
 }

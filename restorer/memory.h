@@ -32,7 +32,7 @@ struct memory_special {
 /* What the operations may use. Descriptors are those the task has when it runs them. */
 struct memory_source {
 	const struct image *image;
-	int image_fd;
+	const int *image_fds; /* of its files: image_locate() */
 	const int *mapped_fd; /* by image_mapped.id */
 	const int *mapped_write_fd; /* likewise, of those that are mapped for writing */
 	const int *ghost_fd;  /* by image_ghost.id, -1 for other spaces */

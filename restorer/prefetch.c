@@ -37,16 +37,18 @@ static void ask(struct prefetch *prefetch, int fd, uint64_t offset, uint64_t byt
 
 struct prefetch *prefetch_start(const struct image *image)
 {
-	int fd = image_descriptor(image);
-	uint64_t bytes = image_pages(image) * STORE_PAGE;
-	if (bytes < WORTH_IT || in_memory(fd))
+	if (image_page_space(image) * STORE_PAGE < WORTH_IT || in_memory(image_descriptor(image, 0)))
 		return NULL;
 	struct prefetch *prefetch = malloc(sizeof(*prefetch));
 	if (!prefetch || io_uring_queue_init(STRETCHES, &prefetch->ring, 0) < 0) {
 		free(prefetch);
 		return NULL;
 	}
-	ask(prefetch, fd, image_page_offset(image, 0), bytes);
+	for (uint64_t at = 0; at < image_page_space(image);) {
+		struct image_place place = image_locate(image, at);
+		ask(prefetch, image_descriptor(image, place.file), place.offset, place.npages * STORE_PAGE);
+		at += place.npages;
+	}
 	return prefetch;
 }
 

@@ -130,27 +130,19 @@ static bool may_recycle(int fd, struct stat *st)
 	       flock(fd, LOCK_EX | LOCK_NB) == 0;
 }
 
-int store_remove(struct store *store, const char *name, struct fsnap_error *err)
+int store_discard(struct store *store, const char *dir, const struct store_at *at, int fd,
+		  struct fsnap_error *err)
 {
-	if (store_check_name(name, err) < 0)
-		return -1;
-	struct store_at at = store_image_at(name), tmp = store_tmp_at(store_new_id());
-	int flags = O_RDWR | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK;
-	cleanup_fd int fd = openat(store->dir, at.path, flags);
+	struct store_at tmp = store_tmp_at(store_new_id());
 	struct stat st, moved;
-
 	if (!may_recycle(fd, &st) || store->mode != STORE_WRITE)
 		tmp.path[0] = '\0';
-	int r = tmp.path[0] ? renameat(store->dir, at.path, store->dir, tmp.path)
-			    : unlinkat(store->dir, at.path, 0);
-	if (r < 0 && errno == ENOENT) {
-		fail(err, FSNAP_E_IMAGE_MISSING, 0, "image %s: there is none", name);
-		return error_hint(err, "`fsnap list` shows the images of the store");
-	}
+	int r = tmp.path[0] ? renameat(store->dir, at->path, store->dir, tmp.path)
+			    : unlinkat(store->dir, at->path, 0);
 	if (r < 0)
-		return store_fail(err, errno, "image %s: removing it", name);
+		return store_fail(err, errno, "%s: removing it", at->path);
 	/* Durable before its space is written again: the name must never lead to other content. */
-	if (store_sync_dir(store, STORE_IMAGES, err) < 0)
+	if (store_sync_dir(store, dir, err) < 0)
 		return -1;
 	if (!tmp.path[0])
 		return 0;
@@ -162,6 +154,33 @@ int store_remove(struct store *store, const char *name, struct fsnap_error *err)
 	uint64_t length = (uint64_t)st.st_size / LAYOUT_HUGE * LAYOUT_HUGE;
 	prepare_for_pool(store, fd, length);
 	pool_give(store, &tmp, length, NULL); /* failing, it unlinks: the image is gone either way */
+	return 0;
+}
+
+int store_remove_name(struct store *store, const char *name, struct fsnap_error *err)
+{
+	if (store_check_name(name, err) < 0)
+		return -1;
+	struct store_at at = store_image_at(name);
+	int flags = O_RDWR | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK;
+	cleanup_fd int fd = openat(store->dir, at.path, flags);
+	struct stat st;
+	if (fstatat(store->dir, at.path, &st, AT_SYMLINK_NOFOLLOW) < 0 && errno == ENOENT) {
+		fail(err, FSNAP_E_IMAGE_MISSING, 0, "image %s: there is none", name);
+		return error_hint(err, "`fsnap list` shows the images of the store");
+	}
+	if (store_discard(store, STORE_IMAGES, &at, fd, err) < 0)
+		return error_context(err, "image %s", name);
+	return 0;
+}
+
+int store_remove(struct store *store, const char *name, struct fsnap_error *err)
+{
+	if (store_remove_name(store, name, err) < 0)
+		return -1;
+	/* It may be the last that others were kept for; the name is gone, whatever comes of that. */
+	if (store->mode == STORE_WRITE)
+		store_collect(store, NULL);
 	return 0;
 }
 

@@ -27,10 +27,10 @@ static int sort_runs(struct image_writer *writer, struct fsnap_error *err)
 {
 	uint64_t bad;
 	const char *wrong =
-		layout_check_runs(writer->runs, writer->run_count, writer->taken, &bad);
+		layout_check_runs(writer->runs, writer->run_count, writer->space, &bad);
 	if (wrong) { /* most often just the order */
 		qsort(writer->runs, writer->run_count, sizeof(*writer->runs), by_space_and_page);
-		wrong = layout_check_runs(writer->runs, writer->run_count, writer->taken, &bad);
+		wrong = layout_check_runs(writer->runs, writer->run_count, writer->space, &bad);
 	}
 	if (wrong)
 		return fail(err, FSNAP_E_USAGE, 0,
@@ -59,7 +59,7 @@ static uint64_t *block_table(struct image_writer *writer)
 
 /* --- tables ----------------------------------------------------------------------------------- */
 
-#define TABLES 4
+#define TABLES 5
 
 struct table {
 	struct layout_section *section;
@@ -96,6 +96,7 @@ static int write_tables(struct image_writer *writer, struct layout_slot *slot,
 		{&slot->blocks, sums, layout_blocks(writer->taken) * sizeof(*sums)},
 		{&slot->index, writer->runs, writer->run_count * sizeof(*writer->runs)},
 		{&slot->hints, writer->hints.bytes, writer->hints.length},
+		{&slot->lineage, writer->lineage, writer->n_ancestors * sizeof(*writer->lineage)},
 	};
 	uint64_t end = place_tables(table, TABLES, writer->taken);
 	uint64_t start = slot->metadata.offset;
@@ -132,10 +133,15 @@ static int cut_file(struct image_writer *writer, const struct layout_slot *slot,
 static int seal(struct image_writer *writer, struct layout_slot *slot, struct fsnap_error *err)
 {
 	struct medium *medium = writer->medium;
+	if (writer->n_ancestors) {
+		writer->super.required |= LAYOUT_LINEAGE;
+		layout_seal_super(&writer->super);
+		medium_copy(medium, 0, &writer->super, sizeof(writer->super));
+	}
 	if (write_tables(writer, slot, err) < 0 || cut_file(writer, slot, err) < 0)
 		return -1;
 	uint64_t tables = slot->metadata.offset;
-	uint64_t tables_end = slot->hints.offset + slot->hints.length;
+	uint64_t tables_end = slot->lineage.offset + slot->lineage.length;
 	if (medium_persist(medium, 0, sizeof(struct layout_super), err) < 0 ||
 	    medium_persist(medium, tables, tables_end - tables, err) < 0 ||
 	    medium_persist(medium, LAYOUT_PAGES, slot->pages * STORE_PAGE, err) < 0 ||
@@ -152,7 +158,8 @@ static int write_slot(struct image_writer *writer, struct layout_slot *slot,
 	struct timespec now;
 	clock_gettime(CLOCK_REALTIME, &now);
 	slot->generation = 1;
-	slot->created_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+	slot->created_ns = writer->created_ns ? writer->created_ns :
+			   (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 	memcpy(slot->uuid, writer->super.uuid, sizeof(slot->uuid));
 	layout_seal_slot(slot);
 	writer_advance(writer, WRITER_COMMITTED);
@@ -174,11 +181,38 @@ static int take_name(struct image_writer *writer, const struct store_at *at)
 	return unlinkat(dir, from, 0);
 }
 
+/* Step 5, where it takes the place of another: both change places, so that there is one at any time, and ours
+ * becomes the other's to be removed. Where the file system cannot do that, the other's name is just taken. */
+static int take_place(struct image_writer *writer, const struct store_at *at, struct fsnap_error *err)
+{
+	int dir = writer->store->dir, old = image_descriptor(writer->replaces, 0);
+	const char *tmp = writer->claim.at.path;
+	struct stat st, now;
+	if (fstat(old, &st) < 0 || fstatat(dir, at->path, &now, AT_SYMLINK_NOFOLLOW) < 0 ||
+	    st.st_ino != now.st_ino || st.st_dev != now.st_dev)
+		return fail(err, FSNAP_E_IMAGE_MISSING, 0, "image %s: it was removed meanwhile", writer->name);
+	bool exchanged = renameat2(dir, tmp, dir, at->path, RENAME_EXCHANGE) == 0;
+	if (!exchanged && renameat(dir, tmp, dir, at->path) < 0)
+		return store_fail(err, errno, "image %s: naming it", writer->name);
+	if (store_sync_dir(writer->store, STORE_IMAGES, err) < 0) {
+		if (exchanged)
+			renameat2(dir, tmp, dir, at->path, RENAME_EXCHANGE);
+		return -1;
+	}
+	writer_advance(writer, WRITER_NAMED);
+	/* The space of one that others read, or build on, is not to be had. */
+	if (exchanged)
+		unlinkat(dir, tmp, 0);
+	return 0;
+}
+
 /* Step 5. */
 static int publish(struct image_writer *writer, struct fsnap_error *err)
 {
 	struct store *store = writer->store;
 	struct store_at at = store_image_at(writer->name);
+	if (writer->replaces)
+		return take_place(writer, &at, err);
 	while (take_name(writer, &at) < 0) {
 		if (errno != EEXIST)
 			return store_fail(err, errno, "image %s: naming it", writer->name);
@@ -197,7 +231,7 @@ static int publish(struct image_writer *writer, struct fsnap_error *err)
 int image_writer_commit(struct image_writer *writer, uint64_t *file_bytes, struct fsnap_error *err)
 {
 	struct layout_slot slot = {0};
-	if (writer_name_is_free(writer, err) < 0 || sort_runs(writer, err) < 0 ||
+	if (writer_name_is_free(writer, err) < 0 || writer_settle_heritage(writer, err) < 0 || sort_runs(writer, err) < 0 ||
 	    seal(writer, &slot, err) < 0 || write_slot(writer, &slot, err) < 0 ||
 	    publish(writer, err) < 0) {
 		image_writer_abort(writer);

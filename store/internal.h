@@ -13,6 +13,7 @@
 #define STORE_IMAGES "images"
 #define STORE_POOL "pool"
 #define STORE_TMP "tmp"
+#define STORE_ANCESTORS "ancestors"
 #define STORE_SUFFIX ".fsnap"
 
 #define STORE_POOL_FILES 8	   /* most files the pool keeps; the smallest go first */
@@ -32,6 +33,7 @@ struct store {
 
 struct store_at store_image_at(const char *name);
 struct store_at store_tmp_at(uint64_t id);
+struct store_at store_ancestor_at(const uint8_t *uuid);
 uint64_t store_new_id(void);
 
 /* fail() with the code that errno `sys` means for a store, and its hint. */
@@ -105,6 +107,20 @@ int image_read_head(int fd, uint64_t file_size, const char *image, struct layout
 /* Reads [offset, offset + length) of fd into buffer; a short read is an error. */
 int read_exactly(int fd, void *buffer, uint64_t length, uint64_t offset, const char *image,
 		 struct fsnap_error *err);
+
+/* The lineage that a slot says; the caller frees it. NULL with *err set: it cannot be. */
+struct layout_ancestor *lineage_read(int fd, const struct layout_slot *slot, const char *image, unsigned *n,
+				     struct fsnap_error *err);
+
+/* --- ancestors.c --------------------------------------------------------------------- */
+
+/* Gives the file of an open image its place in ancestors/, if it has none. */
+int ancestor_link(struct store *store, int fd, const uint8_t *uuid, struct fsnap_error *err);
+
+/* Removes a name of a file that we have open, be it in images/ or ancestors/; if it was the last one and nobody
+ * has the file open, its space goes to the pool. fd may be -1: only the name goes. */
+int store_discard(struct store *store, const char *dir, const struct store_at *at, int fd,
+		  struct fsnap_error *err);
 
 /* The name of the newest image that can be opened. */
 int store_newest(struct store *store, char *name, size_t size, struct fsnap_error *err);

@@ -137,12 +137,16 @@ static const char *check_bounds(const struct layout_slot *slot)
 		return "the page index has a length of no whole entries";
 	if (slot->metadata.length > UINT32_MAX || slot->records > slot->metadata.length / 16)
 		return "the metadata has an impossible size";
+	if (slot->lineage.length % sizeof(struct layout_ancestor) ||
+	    slot->lineage.length / sizeof(struct layout_ancestor) > LAYOUT_ANCESTORS)
+		return "its lineage has an impossible size";
 	if (slot->hints.length > UINT32_MAX || slot->hint_records > slot->hints.length / 16)
 		return "its hints have an impossible size";
 
 	const struct layout_section *section[] = {&slot->metadata, &slot->blocks, &slot->index,
-						  &slot->hints};
-	for (int i = 0; i < 4; i++) {
+						  &slot->hints, &slot->lineage};
+	int sections = slot->lineage.length ? 5 : 4;
+	for (int i = 0; i < sections; i++) {
 		uint64_t offset = section[i]->offset, length = section[i]->length;
 		if (offset < LAYOUT_HEAD || offset % sizeof(uint64_t) || offset > slot->length ||
 		    length > slot->length - offset)
@@ -168,6 +172,8 @@ int layout_check_head(const struct layout_head *head, uint64_t have, uint64_t fi
 	if (slot->length > file_size)
 		return truncated(err, image, slot->length, file_size);
 	const char *wrong = check_bounds(slot);
+	if (!wrong && slot->lineage.length && !(head->super.required & LAYOUT_LINEAGE))
+		wrong = "it has a lineage, and does not say so";
 	return wrong ? layout_corrupt(err, image, "%s", wrong) : 0;
 }
 

@@ -21,7 +21,8 @@
 
 #define LAYOUT_MAGIC "FSNAP\r\n\x1a" /* 8 bytes; a transfer in text mode breaks it visibly */
 #define LAYOUT_MACHINE 62u	     /* EM_X86_64 of <elf.h> */
-#define LAYOUT_FEATURES 0ull	     /* required features this version knows */
+#define LAYOUT_LINEAGE 1ull	     /* required feature: pages of other images are referred to */
+#define LAYOUT_FEATURES LAYOUT_LINEAGE /* required features this version knows */
 
 #define LAYOUT_HEAD (3u * STORE_PAGE)
 #define LAYOUT_TABLES LAYOUT_HEAD
@@ -64,9 +65,22 @@ struct layout_slot {
 	struct layout_section index;  /* struct page_run, sorted */
 	struct layout_section hints;  /* records that a restore can do without */
 	uint64_t hint_records;
-	uint8_t zero[3920];
+	struct layout_section lineage; /* struct layout_ancestor; length 0: it stands alone */
+	uint8_t zero[3896];
 	uint64_t checksum; /* XXH3-64 of all bytes before */
 };
+
+/* An image whose pages another one refers to. The checksum of its slot is one of all it says, with
+ * the checksums of its pages among it: nothing of it can have changed where this is the same. */
+struct layout_ancestor {
+	uint8_t uuid[16];
+	uint64_t generation;
+	uint64_t checksum; /* of the slot that counts */
+	uint64_t pages;	   /* in its page area */
+	char name[128];	   /* what it was called; zero-padded, ends with a zero */
+};
+
+#define LAYOUT_ANCESTORS 1024u /* most an image may have */
 
 struct layout_head {
 	struct layout_super super;
@@ -77,6 +91,7 @@ static_assert(sizeof(struct layout_super) == STORE_PAGE, "on-disk size");
 static_assert(sizeof(struct layout_slot) == STORE_PAGE, "on-disk size");
 static_assert(sizeof(struct layout_head) == LAYOUT_HEAD, "on-disk size");
 static_assert(sizeof(struct page_run) == 24, "on-disk size");
+static_assert(sizeof(struct layout_ancestor) == 168, "on-disk size");
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the format is little-endian");
 
 /* A record in the metadata section, each part in XDR: kind, flags, name<31>, body<>. */

@@ -178,9 +178,13 @@ static int adopt(void *arg, const char *name, struct fsnap_error *err)
 	snprintf(at.path, sizeof(at.path), STORE_TMP "/%.128s", name);
 	cleanup_fd int fd = openat(store->dir, at.path, O_RDWR | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
 	struct stat st;
-	if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) < 0 || !is_ours(fd, &st))
+	if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) < 0)
 		return 0;
-	if ((uint64_t)st.st_size < STORE_FILE_MIN)
+	/* One with a second name was about to be replaced (commit.c), and others build on it. */
+	bool ours = is_ours(fd, &st), named = !ours && S_ISREG(st.st_mode) && st.st_nlink > 1;
+	if (!ours && !named)
+		return 0;
+	if (named || (uint64_t)st.st_size < STORE_FILE_MIN)
 		unlinkat(store->dir, at.path, 0);
 	else
 		pool_give(store, &at, (uint64_t)st.st_size, NULL);

@@ -106,8 +106,8 @@ static int make_directory(const char *path, struct fsnap_error *err)
 
 static int make_parts(const struct store *store, struct fsnap_error *err)
 {
-	static const char *const parts[] = {STORE_IMAGES, STORE_POOL, STORE_TMP};
-	for (size_t i = 0; i < 3; i++)
+	static const char *const parts[] = {STORE_IMAGES, STORE_POOL, STORE_TMP, STORE_ANCESTORS};
+	for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++)
 		if (mkdirat(store->dir, parts[i], 0700) < 0 && errno != EEXIST)
 			return store_fail(err, errno, "store %s: creating %s", store->path,
 					  parts[i]);

@@ -6,6 +6,7 @@
  * is anything with pages: an address space, shared memory, a deleted file.
  *
  *	DIR/images/NAME.fsnap	committed images
+ *	DIR/ancestors/UUID.fsnap  images that others build on, named or not
  *	DIR/pool/...		space of removed images, kept for the next dump
  *	DIR/tmp/...		images being written; an unlocked one is left-over and goes to the pool
  *
@@ -58,8 +59,17 @@ struct store_entry {
 int store_list(struct store *store, struct store_entry **entries, size_t *count,
 	       struct fsnap_error *err);
 
-/* Removes an image; its space goes to the pool, prepared so that the next dump writes fast. */
+/* Removes an image; its space goes to the pool, prepared so that the next dump writes fast. While others
+ * build on it, only its name goes, and the file with the last of them. */
 int store_remove(struct store *store, const char *name, struct fsnap_error *err);
+/* The same but for the files of nameless images, which are left to the next store_collect(). */
+int store_remove_name(struct store *store, const char *name, struct fsnap_error *err);
+/* Removes the files of nameless images on which none builds any more. */
+int store_collect(struct store *store, struct fsnap_error *err);
+
+/* Makes an image stand alone: pages that it refers to are copied into it. *bytes (may be NULL): copied. Whoever
+ * has it open goes on reading. */
+int store_compact(struct store *store, const char *name, uint64_t *bytes, struct fsnap_error *err);
 
 /* Gives the pool's space back to the file system; returns the bytes freed, or -1. */
 int64_t store_trim(struct store *store, struct fsnap_error *err);
@@ -69,6 +79,7 @@ int store_check_name(const char *name, struct fsnap_error *err);
 
 /* --- writing ---------------------------------------------------------------- */
 
+struct image;
 struct image_writer;
 
 /* Claims space for about `pages` pages (recycled where the pool has it), maps and
@@ -93,6 +104,18 @@ void *image_writer_page(struct image_writer *writer, uint64_t at);
  * threads at once, best right after they were filled. Blocks not done are done at commit. */
 void image_writer_checksum(struct image_writer *writer, uint64_t first_block, uint64_t n);
 
+/* The image will build on `parent`, of the same store, which must stay open until it is committed or given
+ * up. Fails where nothing can (the parent was removed, the file system knows no links): store all, then. */
+int image_writer_inherit(struct image_writer *writer, const struct image *parent, struct fsnap_error *err);
+
+/* In the `at` of a run: what follows is the parent's `at`. */
+#define STORE_REFERRED (1ull << 60)
+
+/* At commit, at most so many pages that only old images have are copied into this one, so that these can go.
+ * Few is enough, if it happens each time. (A lineage that is too long is shortened in any case.) */
+void image_writer_tidy(struct image_writer *writer, uint64_t pages);
+void image_writer_uuid(const struct image_writer *writer, uint8_t *uuid);
+
 /* Adds runs in any order; they are sorted at commit. */
 int image_writer_add_run(struct image_writer *writer, const struct page_run *run,
 			 struct fsnap_error *err);
@@ -114,14 +137,16 @@ void image_writer_abort(struct image_writer *writer);
 
 /* --- reading ---------------------------------------------------------------- */
 
-struct image;
 
 /* Opens by name, by path (anything with a slash), or the newest (NULL). Checks everything but
  * the pages' checksums: after this, offsets, counts and records can be relied upon. */
 struct image *image_open(struct store *store, const char *name, struct fsnap_error *err);
+/* The same, sharing the files of images that both build on with `known`, which may be NULL. */
+struct image *image_open_beside(struct store *store, const char *name, const struct image *known,
+				struct fsnap_error *err);
 void image_close(struct image *image);
 const char *image_name(const struct image *image);
-uint64_t image_pages(const struct image *image);      /* pages in the page area */
+uint64_t image_pages(const struct image *image);      /* pages in its own page area */
 uint64_t image_file_bytes(const struct image *image);
 uint64_t image_created_ns(const struct image *image);
 
@@ -141,13 +166,30 @@ int image_hint_get(const struct image *image, uint32_t kind, size_t index, xdrpr
 /* Runs of one space, sorted by page; NULL and 0 where it has none. */
 const struct page_run *image_runs(const struct image *image, uint32_t space, size_t *count);
 
+/* An image may refer to pages of earlier ones, its ancestors: `at` counts on through their files. No run
+ * reaches from one file into the next, so that its pages lie side by side. File 0 is the image's own. */
+struct image_place {
+	unsigned file;
+	uint64_t offset; /* in it, bytes */
+	uint64_t npages; /* from there on to the end of its pages */
+};
+struct image_place image_locate(const struct image *image, uint64_t at);
+const void *image_page(const struct image *image, uint64_t at); /* mapped, read-only */
+uint64_t image_page_space(const struct image *image); /* `at` is below this */
+unsigned image_files(const struct image *image);
+
 /* Read-only. A mapping made from this very description keeps the file from being recycled, also
  * after image_close(). */
-int image_descriptor(const struct image *image);
-uint64_t image_page_offset(const struct image *image, uint64_t at); /* in the file, bytes */
-const void *image_page(const struct image *image, uint64_t at);     /* mapped, read-only */
+int image_descriptor(const struct image *image, unsigned file);
 
-/* Checks blocks [first, first + n) of the page area; thread-safe. */
+/* What an image is called that this one builds on, and how many pages it has: file 1 is the nearest; NULL: no
+ * such. Pages that are referred to in all of them. */
+const char *image_parent(const struct image *image, unsigned file, uint64_t *pages);
+uint64_t image_referred(const struct image *image);
+void image_uuid(const struct image *image, uint8_t *uuid); /* 16 bytes: which image it is, whatever its name */
+
+/* Checks blocks [first, first + n) of its own page area and, behind them, of its ancestors', of which those
+ * that it does not refer to are left out; thread-safe. */
 uint64_t image_blocks(const struct image *image);
 int image_verify_blocks(const struct image *image, uint64_t first, uint64_t n,
 			struct fsnap_error *err);

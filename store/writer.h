@@ -34,6 +34,15 @@ struct image_writer {
 	struct record_buffer records;
 	struct record_buffer hints;
 	struct layout_super super;
+	const struct image *parent;   /* inherit.c; not ours */
+	const struct image *replaces; /* whose name it takes; not ours */
+	bool alone;		      /* all it refers to is carried */
+	bool apart;		      /* runs are not joined any more: they would reach from file to file */
+	uint64_t tidy;		      /* pages */
+	uint64_t created_ns;	      /* 0: when it is committed */
+	struct layout_ancestor *lineage;
+	unsigned n_ancestors;
+	uint64_t space; /* of pages, ancestors' included, once that is settled */
 };
 
 /* The one place where the state changes: a step may not be left out. */
@@ -44,6 +53,13 @@ int writer_back(struct image_writer *writer, uint64_t offset, uint64_t length,
 		struct fsnap_error *err);
 
 int writer_name_is_free(const struct image_writer *writer, struct fsnap_error *err);
+
+/* image_writer_open() for an image that takes the place of an open one of the store. */
+struct image_writer *writer_replacing(struct store *store, const struct image *image, uint64_t pages,
+				      struct fsnap_error *err);
+
+/* inherit.c: from here on no run is STORE_REFERRED. */
+int writer_settle_heritage(struct image_writer *writer, struct fsnap_error *err);
 
 void writer_free(struct image_writer *writer);
 

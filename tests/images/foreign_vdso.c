@@ -173,7 +173,7 @@ int main(int argc, char **argv)
 	vdso_at = strtoul(argv[5], NULL, 16);
 	struct store *store = store_open(argv[1], STORE_WRITE, &err);
 	image = store ? image_open(store, argv[2], &err) : NULL;
-	uint64_t pages = image ? image_pages(image) : 0;
+	uint64_t pages = image ? image_page_space(image) : 0;
 	writer = image ? image_writer_open(store, argv[3], pages, &err) : NULL;
 	if (!writer)
 		give_up("opening the images");

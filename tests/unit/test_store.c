@@ -276,8 +276,8 @@ static void nothing_in_use_is_recycled(void **state)
 	seed_make(store, "mapped", 2, 300);
 	reader = image_open(store, "mapped", &err);
 	uint8_t page[STORE_PAGE], *map = mmap(NULL, STORE_PAGE, PROT_READ, MAP_PRIVATE,
-					      image_descriptor(reader),
-					      (off_t)image_page_offset(reader, 7));
+					      image_descriptor(reader, 0),
+					      (off_t)image_locate(reader, 7).offset);
 	image_close(reader);
 	assert_int_equal(store_remove(store, "mapped", &err), 0);
 	assert_int_equal(files_in("pool"), 0);
