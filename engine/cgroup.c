@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "engine/kinds/kinds.h"
+#include "engine/mounts.h"
 #include "engine/procfs.h"
 #include "store/scope.h"
 
@@ -42,21 +43,18 @@ static char *controllers_of(char *options)
 	return list;
 }
 
-/* ID parent device root point options [optional...] - type source super-options (proc_pid_mountinfo(5)) */
-static int add_mount(struct cgroup_mounts *mounts, char *line)
+static int add_mount(struct cgroup_mounts *mounts, const struct mounts_line *line)
 {
-	char *right = strstr(line, " - "), root[4096], point[4096], type[64], options[1024];
-	if (!right || sscanf(line, "%*s %*s %*s %4095s %4095s", root, point) != 2 ||
-	    sscanf(right, " - %63s %*s %1023s", type, options) != 2 ||
-	    (strcmp(type, "cgroup") && strcmp(type, "cgroup2")))
+	bool old = strcmp(line->type, "cgroup") == 0;
+	if (!old && strcmp(line->type, "cgroup2"))
 		return 0;
 	struct cgroup_mount *more = reallocarray(mounts->mounts, mounts->n + 1, sizeof(*more));
 	if (!more)
 		return -1;
 	mounts->mounts = more;
-	more[mounts->n] = (struct cgroup_mount){ .controllers = strcmp(type, "cgroup") ? strdup("") :
-								controllers_of(options),
-						 .root = strdup(root), .point = strdup(point) };
+	cleanup_free char *options = strdup(line->super_options);
+	more[mounts->n] = (struct cgroup_mount){ .controllers = !old ? strdup("") : options ? controllers_of(options) : NULL,
+						 .root = strdup(line->root), .point = strdup(line->point) };
 	struct cgroup_mount *added = &more[mounts->n++];
 	return added->controllers && added->root && added->point ? 0 : -1;
 }
@@ -64,12 +62,12 @@ static int add_mount(struct cgroup_mounts *mounts, char *line)
 int cgroup_mounts_read(struct cgroup_mounts *mounts, struct fsnap_error *err)
 {
 	*mounts = (struct cgroup_mounts){ 0 };
-	cleanup_free char *text = procfs_read(AT_FDCWD, "/proc/self/mountinfo", NULL, err);
-	char *cursor = text;
+	cleanup_free char *text = mounts_read(err);
+	struct mounts_line line;
 	if (!text)
 		return -1;
-	for (char *line; (line = strsep(&cursor, "\n"));)
-		if (add_mount(mounts, line) < 0)
+	for (char *cursor = text; mounts_next(&cursor, &line);)
+		if (add_mount(mounts, &line) < 0)
 			return fail(err, FSNAP_E_NOMEM, ENOMEM, "control groups");
 	return 0;
 }

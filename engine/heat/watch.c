@@ -18,6 +18,7 @@
 #include "bpf/touch.h"
 #include "engine/heat/apart.h"
 #include "engine/heat/heat.h"
+#include "engine/mounts.h"
 #include "engine/procfs.h"
 #include "store/scope.h"
 
@@ -165,31 +166,45 @@ int heat_watch_end(pid_t root, struct fsnap_error *err)
 
 /* --- where files are -------------------------------------------------------------------- */
 
-/* A file system is mounted at `point`, from its directory `top` on: first of those that show `path`. */
-static bool find_below_mount(const char *mounts, unsigned major, unsigned minor, const char *path, char *found,
-			     size_t size)
+/* A file as one mount shows it, if it does. */
+static bool find_below_mount(const struct mounts_line *mount, const char *path, char *found, size_t size)
 {
-	for (const char *line = mounts; line && *line; line = strchr(line, '\n')) {
-		char top[4096], point[4096];
-		unsigned its_major, its_minor;
-		line += *line == '\n';
-		if (sscanf(line, "%*d %*d %u:%u %4095s %4095s", &its_major, &its_minor, top, point) != 4 ||
-		    its_major != major || its_minor != minor)
-			continue;
-		size_t skip = strcmp(top, "/") == 0 ? 0 : strlen(top);
-		if (strncmp(path, top, skip) != 0 || path[skip] != '/')
-			continue;
-		snprintf(found, size, "%s%s", strcmp(point, "/") == 0 ? "" : point, path + skip);
-		if (access(found, R_OK) == 0)
+	size_t skip = strcmp(mount->root, "/") == 0 ? 0 : strlen(mount->root);
+	if (strncmp(path, mount->root, skip) != 0 || path[skip] != '/')
+		return false;
+	snprintf(found, size, "%s%s", strcmp(mount->point, "/") == 0 ? "" : mount->point, path + skip);
+	return access(found, R_OK) == 0;
+}
+
+static bool find_file(const struct mounts_line *mounts, size_t n, uint64_t device, const char *path, char *found,
+		      size_t size)
+{
+	for (size_t i = 0; i < n; i++)
+		if (mounts_device(&mounts[i]) == device && find_below_mount(&mounts[i], path, found, size))
 			return true;
-	}
 	return false;
+}
+
+/* Of /proc/self/mountinfo, malloc'ed; they point into the text. */
+static struct mounts_line *all_mounts(char *text, size_t *n)
+{
+	struct mounts_line *mounts = NULL, line;
+	*n = 0;
+	for (char *cursor = text; mounts_next(&cursor, &line);) {
+		struct mounts_line *more = realloc(mounts, (*n + 1) * sizeof(*mounts));
+		if (!more)
+			break;
+		mounts = more;
+		mounts[(*n)++] = line;
+	}
+	return mounts;
 }
 
 struct reading {
 	struct heat *heat;
 	struct touch_watch *watch;
-	char *mounts;
+	const struct mounts_line *mounts;
+	size_t n_mounts;
 	uint32_t now; /* seconds of CLOCK_MONOTONIC */
 	bool no_memory;
 };
@@ -201,7 +216,7 @@ static struct heat_file *file_of(struct reading *reading, const struct touch_fil
 	char told[TOUCH_PATH + 2], path[8192];
 	struct stat stat;
 	if (file || touch_watch_path(reading->watch, touched, told, sizeof(told)) < 0 ||
-	    !find_below_mount(reading->mounts, major, minor, told, path, sizeof(path)) ||
+	    !find_file(reading->mounts, reading->n_mounts, touched->dev, told, path, sizeof(path)) ||
 	    lstat(path, &stat) < 0 || stat.st_ino != touched->ino)
 		return file;
 	const image_identity identity = { .path = path, .dev = stat.st_dev, .ino = stat.st_ino,
@@ -252,10 +267,11 @@ int heat_watch_add(struct heat *heat, pid_t root, struct fsnap_error *err)
 	if (!watch)
 		return errno == ENOENT ? 0 : -1;
 	clock_gettime(CLOCK_MONOTONIC, &now);
-	cleanup_fd int self = procfs_open(getpid(), err);
-	cleanup_free char *mounts = self >= 0 ? procfs_read(self, "mountinfo", NULL, err) : NULL;
-	struct reading reading = { heat, watch, mounts, (uint32_t)now.tv_sec, false };
-	int result = mounts ? touch_watch_read(watch, add_range, &reading, err) : -1;
+	size_t n_mounts;
+	cleanup_free char *text = mounts_read(err);
+	cleanup_free struct mounts_line *mounts = all_mounts(text, &n_mounts);
+	struct reading reading = { heat, watch, mounts, n_mounts, (uint32_t)now.tv_sec, false };
+	int result = text ? touch_watch_read(watch, add_range, &reading, err) : -1;
 	touch_watch_close(watch);
 	heat->sources |= HEAT_WATCH;
 	return reading.no_memory ? fail(err, FSNAP_E_NOMEM, ENOMEM, "what a watch has seen") : result;

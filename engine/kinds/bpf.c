@@ -19,7 +19,7 @@
 
 #include "engine/kinds/table.h"
 #include "engine/kinds/values.h"
-#include "engine/kinds/watched.h"
+#include "engine/mounts.h"
 #include "store/scope.h"
 
 enum { BPF_KIND_MAP = 1, BPF_KIND_PROGRAM = 2, DEPTH = 8 };
@@ -98,15 +98,11 @@ static bool find_pin_below(const char *directory, const image_file_bpf *state, i
 
 static bool find_pin(const image_file_bpf *state, char found[4096])
 {
-	cleanup_file FILE *mounts = fopen("/proc/self/mounts", "re");
-	char line[8192], path[4096], type[64];
-	while (mounts && fgets(line, sizeof(line), mounts)) {
-		if (sscanf(line, "%*s %4095s %63s", path, type) != 2 || strcmp(type, "bpf"))
-			continue;
-		watched_unescape(path);
-		if (find_pin_below(path, state, DEPTH, found))
+	cleanup_free char *text = mounts_read(NULL);
+	struct mounts_line mount;
+	for (char *cursor = text; mounts_next(&cursor, &mount);)
+		if (!strcmp(mount.type, "bpf") && find_pin_below(mount.point, state, DEPTH, found))
 			return true;
-	}
 	return false;
 }
 

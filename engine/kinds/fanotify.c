@@ -17,6 +17,7 @@
 #include "engine/kinds/table.h"
 #include "engine/kinds/values.h"
 #include "engine/kinds/watched.h"
+#include "engine/mounts.h"
 #include "store/scope.h"
 
 enum { ON_INODE = 1, ON_MOUNT = 2, ON_FILE_SYSTEM = 3 };
@@ -46,15 +47,11 @@ static bool owes_answers(const struct fd_view *fd)
 /* The mount point of a mount, by its number, or of any mount of a file system; a descriptor. */
 static int open_mount(uint64_t id, uint64_t sdev)
 {
-	cleanup_file FILE *mounts = fopen("/proc/self/mountinfo", "re");
-	char line[8192], path[4096];
-	unsigned number, major, minor;
-	while (mounts && fgets(line, sizeof(line), mounts))
-		if (sscanf(line, "%u %*u %u:%u %*s %4095s", &number, &major, &minor, path) == 4 &&
-		    (id ? number == id : ((uint64_t)major << 20 | minor) == sdev)) {
-			watched_unescape(path);
-			return open(path, O_PATH | O_CLOEXEC);
-		}
+	cleanup_free char *text = mounts_read(NULL);
+	struct mounts_line mount;
+	for (char *cursor = text; mounts_next(&cursor, &mount);)
+		if (id ? mount.id == id : mounts_device(&mount) == sdev)
+			return open(mount.point, O_PATH | O_CLOEXEC);
 	return -1;
 }
 

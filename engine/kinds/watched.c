@@ -10,6 +10,7 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "engine/mounts.h"
 #include "store/scope.h"
 
 /* linux/kdev_t.h: MAJOR() and MINOR() inside the kernel. */
@@ -125,22 +126,6 @@ static bool wanted(const struct watched *watched, size_t n, uint64_t sdev)
 	return false;
 }
 
-/* A mount point as mountinfo writes it: blanks and such are \ooo. */
-void watched_unescape(char *path)
-{
-	char *to = path;
-	for (const char *from = path; *from; to++) {
-		unsigned code;
-		if (*from == '\\' && sscanf(from + 1, "%3o", &code) == 1) {
-			*to = (char)code;
-			from += 4;
-		} else {
-			*to = *from++;
-		}
-	}
-	*to = '\0';
-}
-
 static bool is_it(const struct watched *watched, const struct stat *stat)
 {
 	return stat->st_ino == watched->ino && major(stat->st_dev) == kernel_major(watched->sdev) &&
@@ -160,18 +145,14 @@ static void try_path(const char *path, struct watched *watched, size_t n)
 
 void watched_open(struct watched *watched, size_t n)
 {
-	cleanup_file FILE *mounts = fopen("/proc/self/mountinfo", "re");
-	char line[8192], root[4096], path[4096];
-	unsigned major, minor;
-	while (mounts && fgets(line, sizeof(line), mounts)) {
-		if (sscanf(line, "%*d %*d %u:%u %4095s %4095s", &major, &minor, root, path) != 4)
-			continue;
-		uint64_t sdev = (uint64_t)major << 20 | minor;
-		watched_unescape(path);
+	cleanup_free char *text = mounts_read(NULL);
+	struct mounts_line mount;
+	for (char *cursor = text; mounts_next(&cursor, &mount);) {
+		uint64_t sdev = mounts_device(&mount);
 		if (!wanted(watched, n, sdev))
 			continue;
-		try_path(path, watched, n);
-		struct search search = {path, watched, n, sdev};
+		try_path(mount.point, watched, n);
+		struct search search = {mount.point, watched, n, sdev};
 		search_mount(&search);
 		drop_nameless(&search);
 	}

@@ -21,9 +21,6 @@ struct watched { /* one mark, as fdinfo says */
 /* Reads "ino:... sdev:... f_handle:..." out of a line. */
 bool watched_parse(const char *line, struct watched *watched);
 
-/* A path as mountinfo writes it, with \ooo for blanks. */
-void watched_unescape(char *path);
-
 /* Opens all of them. Nothing that is watched is opened for reading: that would be seen. */
 void watched_open(struct watched *watched, size_t n);
 void watched_close(struct watched *watched, size_t n);
