@@ -171,6 +171,27 @@ struct fsnap_restore_options {
 	int clocks;		/* enum fsnap_clocks */
 	int cgroup;		/* enum fsnap_cgroup */
 	int pids;		/* enum fsnap_pids */
+	/* "OLD=NEW", NULL or NULL-ended: what listens at port OLD listens at NEW; 0: at any port that is free
+	 * (report.listen tells which). */
+	const char *const *listen;
+	const char *cwd;	/* NULL, or where the root, and who was in the same directory, works now */
+	/* NULL, or descriptors of the caller's that become 0, 1 and 2 of the root, and all that were the same open
+	 * file; -1: stays what it was. */
+	const int *stdio;
+	/* "NAME=VALUE", NULL or NULL-ended: variables of the root's environment. Where the program has called
+	 * fsnap_checkpoint() it finds them with fsnap_copy_variable(); in any case those that it was started with,
+	 * and whose value is not longer now, are replaced in its memory. Others are an error. */
+	const char *const *env;
+	/* For fsnap_checkpoint() in the copy, and its number among copies; 0: none was given. */
+	const void *message;
+	size_t message_length;
+	unsigned copy;
+	/* The copy gets namespaces of its own, in which its numbers, ports and names are nobody else's. With one of
+	 * PIDs an init process, the caller's child, waits for its processes and ends as the root does. */
+	int pid_ns, net_ns, ipc_ns;
+	/* These as an ordinary user may have them: inside a user namespace, in which that user is root. */
+	int user_ns;
+	int pidfd;		/* report.pidfd is wanted */
 };
 
 struct fsnap_restore_report {
@@ -192,7 +213,23 @@ struct fsnap_restore_report {
 	unsigned prefetch_files;  /* whose pages are being brought into the page cache */
 	uint64_t prefetch_bytes;  /* of them, those there already included */
 	struct fsnap_prefetching *prefetching; /* NULL, or the caller's, to be freed */
+	char listen[512];	/* lines "OLD=NEW": options.listen, with the ports that were found */
+	pid_t root;		/* as pid; with a PID namespace pid is that of its init, and this the root's here */
+	int pidfd;		/* of process `pid`, the caller's to close; -1: not asked for */
+	unsigned copy;		/* options.copy */
 };
+
+/* Restores one copy, with numbers of its own if options do not say another thing. Returns a pidfd of the process
+ * that the caller waits for (P_PIDFD), close-on-exec; -1 with *err. image: as options.image, which is ignored;
+ * options, report and err may be NULL. */
+int fsnap_spawn(const char *image, const struct fsnap_restore_options *options,
+		struct fsnap_restore_report *report, struct fsnap_error *err);
+
+/* Restores `n` copies side by side, numbered from options.copy, or 1; all or none. "{n}" in options.map, .listen,
+ * .cwd, .env stands for the number. Limits (processes, memory, descriptors) are checked before the first is made.
+ * reports: NULL, or n of them; the size of the first counts for all. */
+int fsnap_clones(const struct fsnap_restore_options *options, unsigned n, struct fsnap_restore_report *reports,
+		 struct fsnap_error *err);
 
 /* Gives up the TCP connections that an image keeps: their packets are not held back any more, and find
  * nobody. Restoring it later lets them come back as reset. Does nothing where nothing is held. */

@@ -80,11 +80,25 @@ static size_t count(const char *const *words)
 	return n;
 }
 
-int handed_open(struct handed *handed, const char *const *fds, const char *const *externals,
-		struct fsnap_error *err)
+/* options.stdio says it without words. */
+static int take_stdio(struct handed *handed, const int *stdio, struct fsnap_error *err)
 {
+	for (int i = 0; i < 3; i++) {
+		if (stdio[i] < 0)
+			continue;
+		struct hand *hand = &handed->list[handed->n++];
+		*hand = (struct hand){ .kept = -1, .word = "(stdio)", .fd = i, .source = stdio[i] };
+		if (check_open(hand, err) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+int handed_open(struct handed *handed, const struct fsnap_restore_options *options, struct fsnap_error *err)
+{
+	const char *const *fds = options->fd, *const *externals = options->external;
 	size_t n_fds = count(fds), n = n_fds + count(externals);
-	handed->list = calloc(n + 1, sizeof(*handed->list));
+	handed->list = calloc(n + 3 + 1, sizeof(*handed->list));
 	if (!handed->list)
 		return fail(err, FSNAP_E_NOMEM, ENOMEM, "--fd");
 	for (; handed->n < n; handed->n++) {
@@ -95,7 +109,7 @@ int handed_open(struct handed *handed, const char *const *fds, const char *const
 		if ((by_number ? parse_fd(hand, err) : parse_external(hand, err)) < 0)
 			return -1;
 	}
-	return 0;
+	return options->stdio ? take_stdio(handed, options->stdio, err) : 0;
 }
 
 void handed_close(struct handed *handed)

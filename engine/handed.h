@@ -14,6 +14,7 @@
 #include "store/error.h"
 
 struct restore;
+struct fsnap_restore_options;
 
 struct hand {
 	const char *word; /* as given, for messages */
@@ -32,8 +33,7 @@ struct handed {
 };
 
 /* Understands the options and checks that the descriptors are open. */
-int handed_open(struct handed *handed, const char *const *fds, const char *const *externals,
-		struct fsnap_error *err);
+int handed_open(struct handed *handed, const struct fsnap_restore_options *options, struct fsnap_error *err);
 void handed_close(struct handed *handed);
 
 /* When the image's files are decoded: puts them on the bench, and each into the place of its file. */

@@ -1,9 +1,10 @@
 #include "engine/renumber.h"
 
-#include <ctype.h>
+#include <fcntl.h>
 #include <linux/futex.h>
 #include <linux/sched.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -40,6 +41,20 @@ static bool runs_still(const struct model *model)
 	return comm && strncmp(comm, model->tree.comm, length) == 0 && comm[length] == '\n';
 }
 
+/* The first process of a namespace: what it starts as helpers gets numbers behind those of the image, which are low
+ * ones where the tree came from such a namespace, too. */
+static void leave_numbers_free(const struct model *model)
+{
+	int highest = 0;
+	for (size_t i = 0; i < model->n_processes; i++)
+		for (u_int j = 0; j < model->processes[i].threads.threads_len; j++)
+			if (model->processes[i].threads.threads_val[j].tid > highest)
+				highest = model->processes[i].threads.threads_val[j].tid;
+	cleanup_fd int fd = open("/proc/sys/kernel/ns_last_pid", O_WRONLY | O_CLOEXEC);
+	if (fd >= 0)
+		dprintf(fd, "%d", highest);
+}
+
 int renumber_decide(struct restore *restore, struct fsnap_error *err)
 {
 	int pids = restore->options->pids;
@@ -48,6 +63,8 @@ int renumber_decide(struct restore *restore, struct fsnap_error *err)
 	restore->renumber.wanted = pids == FSNAP_PIDS_NEW || (pids == FSNAP_PIDS_DEFAULT && !may_choose_numbers());
 	if (restore->renumber.wanted && pids == FSNAP_PIDS_DEFAULT)
 		restore_note(restore, "this user may not choose process numbers: the tree has new ones");
+	if (getpid() == 1)
+		leave_numbers_free(&restore->model);
 	restore->renumber.beside = restore->renumber.wanted && runs_still(&restore->model);
 	return 0;
 }

@@ -15,12 +15,14 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "engine/hugepages.h"
 #include "engine/laps.h"
 #include "engine/machine.h"
+#include "engine/namespaces.h"
 #include "engine/restore.h"
 #include "engine/takeback.h"
 #include "restorer/prefetch.h"
@@ -37,9 +39,9 @@ static int understand(struct restore *restore, struct fsnap_error *err)
 		return fail(err, FSNAP_E_USAGE, 0, "%d says nothing about clocks", options->clocks);
 	if (options->changed < FSNAP_CHANGED_DEFAULT || options->changed > FSNAP_CHANGED_ACCEPT)
 		return fail(err, FSNAP_E_USAGE, 0, "%d says nothing about changed files", options->changed);
-	if (remap_open(&restore->remap, options->map, err) < 0)
+	if (remap_open(&restore->remap, options->map, err) < 0 || ports_open(&restore->ports, options->listen, err) < 0)
 		return -1;
-	return handed_open(&restore->handed, options->fd, options->external, err);
+	return handed_open(&restore->handed, options, err);
 }
 
 static int open_image(struct restore *restore, struct fsnap_error *err)
@@ -123,6 +125,7 @@ static void restore_end(struct restore *restore)
 	handed_close(&restore->handed);
 	fetch_free(&restore->fetch);
 	remap_close(&restore->remap);
+	ports_close(&restore->ports);
 	control_free(restore);
 	tree_free(&restore->tracees);
 	plans_free(restore->plans);
@@ -147,17 +150,30 @@ static void known_options(const struct fsnap_restore_options *given, struct fsna
 	memcpy(known, given, given->size < sizeof(*known) ? given->size : sizeof(*known));
 }
 
+static int restore_here(const struct fsnap_restore_options *options, struct fsnap_restore_report *report,
+			struct fsnap_error *err)
+{
+	struct restore restore;
+	restore_begin(&restore, options, report);
+	int result = tell_story(&restore, err);
+	ports_tell(&restore.ports, report->listen, sizeof(report->listen));
+	report->root = report->pid;
+	report->copy = options->copy;
+	restore_end(&restore);
+	return result;
+}
+
 int fsnap_restore(const struct fsnap_restore_options *options, struct fsnap_restore_report *report,
 		  struct fsnap_error *err)
 {
 	struct fsnap_error ignored = { 0 };
 	struct fsnap_restore_options known;
 	struct fsnap_restore_report own = { 0 };
-	struct restore restore;
 	known_options(options, &known);
-	restore_begin(&restore, &known, &own);
-	int result = tell_story(&restore, err ? err : &ignored);
-	restore_end(&restore);
+	bool apart = known.pid_ns || known.net_ns || known.ipc_ns || known.user_ns;
+	int result = apart ? namespaces_restore(&known, restore_here, &own, err ? err : &ignored) :
+			     restore_here(&known, &own, err ? err : &ignored);
+	own.pidfd = result == 0 && known.pidfd ? (int)syscall(SYS_pidfd_open, own.pid, 0) : -1;
 	if (result == 0 && report) {
 		size_t size = report->size;
 		memcpy(report, &own, size < sizeof(own) ? size : sizeof(own));

@@ -27,6 +27,7 @@
 #include "engine/kinds/kinds.h"
 #include "engine/model.h"
 #include "engine/heat/fetch.h"
+#include "engine/ports.h"
 #include "engine/remap.h"
 #include "engine/renumber.h"
 #include "engine/shelves.h"
@@ -79,6 +80,7 @@ struct restore {
 	struct remap remap;
 	struct fetch fetch;
 	struct handed handed;
+	struct ports ports;
 	struct shelves shelves;
 
 	/* The workshop: descriptors of this process from number `bench` on, above all that the
@@ -170,6 +172,9 @@ void settle_files(struct restore *restore, const image_process *process, uint32_
 void settle_task_files(struct restore *restore, const image_process *process, pid_t tid, uint32_t task);
 void arrive_files(struct restore *restore, const image_process *process, uint32_t task, uint32_t barrier);
 void arm_files(struct restore *restore, const image_process *process, uint32_t task);
+
+/* environment.c: options.env, when everybody is traced and memory is what it was. */
+int environment_change(struct restore *restore, struct fsnap_error *err);
 
 /* cpus.c: affinities that this machine can satisfy, a note for each that it cannot. */
 void fit_affinities(struct restore *restore);

@@ -163,7 +163,7 @@ int files_make(struct restore *restore, struct fsnap_error *err)
 	for (size_t i = 0; i < n; i++)
 		if (decode_state(restore, i, err) < 0)
 			return -1;
-	if (index_files(restore, err) < 0 || handed_place(restore, err) < 0)
+	if (ports_check(&restore->ports, err) < 0 || index_files(restore, err) < 0 || handed_place(restore, err) < 0)
 		return -1;
 	for (size_t i = 0; i < n; i++)
 		if (make_file(restore, i, err) < 0)

@@ -12,6 +12,7 @@
 #include "engine/clocks.h"
 #include "engine/machine.h"
 #include "engine/restore.h"
+#include "store/scope.h"
 
 /* --- the bench ------------------------------------------------------------------ */
 
@@ -147,9 +148,35 @@ static int remap_records(struct restore *restore, struct fsnap_error *err)
 	return 0;
 }
 
+/* The root's, and that of all who were where it was. */
+static int move_directory(struct restore *restore, struct fsnap_error *err)
+{
+	struct model *model = &restore->model;
+	image_identity was = model->processes[0].cwd;
+	cleanup_free char *path = restore->options->cwd ? strdup(was.path) : NULL;
+	if (!restore->options->cwd)
+		return 0;
+	if (restore->options->cwd[0] != '/') {
+		fail(err, FSNAP_E_USAGE, 0, "--cwd %s: not an absolute path", restore->options->cwd);
+		return error_hint(err, "say where the root shall work from / on");
+	}
+	for (size_t i = 0; i < model->n_processes; i++) {
+		image_identity *cwd = &model->processes[i].cwd;
+		if (!path || strcmp(cwd->path, path) != 0)
+			continue;
+		free(cwd->path);
+		cwd->path = strdup(restore->options->cwd);
+		cwd->ghost = 0;
+		cwd->handle.handle_len = 0;
+		if (!cwd->path)
+			break;
+	}
+	return model->processes[0].cwd.path ? 0 : fail(err, FSNAP_E_NOMEM, ENOMEM, "--cwd");
+}
+
 int workshop_open(struct restore *restore, struct fsnap_error *err)
 {
-	if (remap_records(restore, err) < 0 || make_room(restore, err) < 0 || clocks_prepare(restore, err) < 0 ||
+	if (remap_records(restore, err) < 0 || move_directory(restore, err) < 0 || make_room(restore, err) < 0 || clocks_prepare(restore, err) < 0 ||
 	    cgroups_prepare(restore, err) < 0)
 		return -1;
 	for (size_t i = 0; i < restore->model.n_ghosts; i++)

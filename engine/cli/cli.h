@@ -43,7 +43,10 @@ struct cli {
 	pid_t pid; /* 0: not given */
 	pid_t process; /* --pid; 0: not given */
 	bool json, quiet, kill, detach, explain, threads, stacks, all, trim, help, version;
-	bool watch, unwatch, sync_files, no_prefetch, new_pids;
+	bool watch, unwatch, sync_files, no_prefetch;
+	bool new_pids, pid_ns, net_ns, ipc_ns, user_ns;
+	const char *clones, *cwd, *message;
+	const char **listens, **envs; /* as maps */
 	char **words; /* what follows the command's name, NULL-ended */
 	int n_words;
 };
@@ -63,6 +66,7 @@ const struct command *command_find(const char *name);
 
 int cli_dump(const struct cli *cli, struct fsnap_error *err);
 int cli_restore(const struct cli *cli, struct fsnap_error *err);
+int cli_clones(const struct cli *cli, const struct fsnap_restore_options *options, struct fsnap_error *err);
 int cli_list(const struct cli *cli, struct fsnap_error *err);
 int cli_inspect(const struct cli *cli, struct fsnap_error *err);
 int cli_heat(const struct cli *cli, struct fsnap_error *err);

@@ -34,7 +34,8 @@ static const struct field restore_fields[] = {
 	F(total_us, NUMBER64),	F(first_instruction_us, NUMBER64),
 	F(open_us, NUMBER64),	F(prepare_us, NUMBER64), F(build_us, NUMBER64),
 	F(release_us, NUMBER64), F(terminal, FLAG),	F(prefetch_files, NUMBER32),
-	F(prefetch_bytes, NUMBER64), F(notes, LINES), { 0 },
+	F(prefetch_bytes, NUMBER64), F(listen, LINES),	F(root, NUMBER32),	F(copy, NUMBER32),
+	F(notes, LINES), { 0 },
 #undef F
 };
 
@@ -82,14 +83,19 @@ static void print_field(struct json *json, const struct field *field, const void
 	}
 }
 
+static void print_object(struct json *json, const struct field *fields, const void *report)
+{
+	json_object(json);
+	for (; fields->name; fields++)
+		print_field(json, fields, (const char *)report + fields->offset);
+	json_close(json);
+}
+
 static void print_report(const struct field *fields, const void *report)
 {
 	struct json json = output_json();
 
-	json_object(&json);
-	for (; fields->name; fields++)
-		print_field(&json, fields, (const char *)report + fields->offset);
-	json_close(&json);
+	print_object(&json, fields, report);
 	json_finish(&json);
 }
 
@@ -120,4 +126,19 @@ void report_prefetch_json(const struct fsnap_prefetch_report *report)
 void report_restore_json(const struct fsnap_restore_report *report)
 {
 	print_report(restore_fields, report);
+}
+
+void report_clones_json(const struct fsnap_restore_report *reports, unsigned n, uint64_t total_us)
+{
+	struct json json = output_json();
+
+	json_object(&json);
+	json_string(json_key(&json, "image"), reports[0].image);
+	json_u64(json_key(&json, "total_us"), total_us);
+	json_array(json_key(&json, "clones"));
+	for (unsigned i = 0; i < n; i++)
+		print_object(&json, restore_fields, &reports[i]);
+	json_close(&json);
+	json_close(&json);
+	json_finish(&json);
 }

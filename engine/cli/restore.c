@@ -23,6 +23,10 @@ static void print(const struct cli *cli, const struct fsnap_restore_report *repo
 	fflush(stdout);
 	if (!cli->json)
 		output_notes(cli, report->notes);
+	for (const char *line = report->listen; !cli->json && !cli->quiet && *line; line += *line == '\n') {
+		fprintf(stderr, "  listens: %.*s\n", (int)strcspn(line, "\n"), line);
+		line += strcspn(line, "\n");
+	}
 }
 
 static int parse_changed(const char *mode, int *changed, struct fsnap_error *err)
@@ -71,6 +75,40 @@ static int parse_cgroup(const char *mode, int *cgroup, struct fsnap_error *err)
 	return error_hint(err, "say --cgroup leave, rejoin or create; without it, the tree is left in fsnap's groups");
 }
 
+/* TEXT or @FILE; malloc'ed. */
+static int read_message(const char *text, struct fsnap_restore_options *options, char **bytes, struct fsnap_error *err)
+{
+	*bytes = NULL;
+	if (!text)
+		return 0;
+	if (*text != '@') {
+		options->message = text;
+		options->message_length = strlen(text);
+		return 0;
+	}
+	FILE *file = fopen(text + 1, "re"), *out = open_memstream(bytes, &options->message_length);
+	for (int c; file && out && (c = getc(file)) != EOF;)
+		putc(c, out);
+	if (!file || !out || ferror(file))
+		fail(err, FSNAP_E_FILE_MISSING, errno, "--message %s", text);
+	if (out)
+		fclose(out);
+	options->message = *bytes;
+	return file ? fclose(file) : -1;
+}
+
+static void choose_copy(const struct cli *cli, struct fsnap_restore_options *options)
+{
+	options->pids = cli->new_pids ? FSNAP_PIDS_NEW : FSNAP_PIDS_DEFAULT;
+	options->pid_ns = cli->pid_ns || cli->user_ns;
+	options->net_ns = cli->net_ns;
+	options->ipc_ns = cli->ipc_ns;
+	options->user_ns = cli->user_ns;
+	options->listen = cli->listens;
+	options->env = cli->envs;
+	options->cwd = cli->cwd;
+}
+
 int cli_restore(const struct cli *cli, struct fsnap_error *err)
 {
 	struct progress progress = { 0 };
@@ -83,21 +121,24 @@ int cli_restore(const struct cli *cli, struct fsnap_error *err)
 		.fd = cli->fds,
 		.external = cli->externals,
 		.tcp = cli->tcp,
-		.pids = cli->new_pids ? FSNAP_PIDS_NEW : FSNAP_PIDS_DEFAULT,
 		.progress = progress_update,
 		.progress_arg = &progress,
 	};
 	struct fsnap_restore_report report = { .size = sizeof(report) };
 
 	struct prefetch_choice choice;
-	if (parse_changed(cli->changed, &options.changed, err) < 0 ||
-	    parse_clocks(cli->clocks, &options.clocks, err) < 0 ||
-	    parse_cgroup(cli->cgroup, &options.cgroup, err) < 0 || prefetch_choose(cli, &choice, err) < 0)
+	char *message;
+	choose_copy(cli, &options);
+	if (read_message(cli->message, &options, &message, err) < 0 ||
+	    parse_changed(cli->changed, &options.changed, err) < 0 ||
+	    parse_clocks(cli->clocks, &options.clocks, err) < 0 || parse_cgroup(cli->cgroup, &options.cgroup, err) < 0 || prefetch_choose(cli, &choice, err) < 0)
 		return -1;
 	options.prefetch = choice.which;
 	options.prefetch_rate = choice.rate;
 	options.prefetch_max = choice.max;
 	options.prefetch_stats = cli->stats != NULL;
+	if (cli->clones && !cli->explain)
+		return cli_clones(cli, &options, err);
 	if (cli->explain)
 		return fsnap_explain(&options, STDOUT_FILENO, err) ? -1 : EXIT_SUCCESS;
 

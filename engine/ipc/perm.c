@@ -147,7 +147,7 @@ int ipc_not_made(const char *what, const image_ipc_perm *perm, int sys, struct f
 	if (sys == EEXIST)
 		return error_hint(
 			err, "another one has its key or its number: remove it (ipcs, ipcrm), or "
-			     "restore in an IPC namespace of its own (unshare --ipc)");
+			     "restore in an IPC namespace of its own (fsnap restore --ipc-ns)");
 	if (sys == ENOSPC || sys == EINVAL)
 		return error_hint(err, "raise the limits that `ipcs -l` shows (sysctl kernel.shm*, "
 				       "kernel.sem, kernel.msg*)");

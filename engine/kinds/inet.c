@@ -198,6 +198,15 @@ static int inet_make(struct restore *restore, const image_file *file, const void
 	return steal_fd(&fd);
 }
 
+static int inet_remap(struct restore *restore, void *in, struct fsnap_error *err)
+{
+	(void)err;
+	image_file_inet *state = in;
+	if (state->type == SOCK_DGRAM)
+		restore_move_port(restore, state->local.local_val, state->local.local_len);
+	return 0;
+}
+
 const struct file_kind kind_inet = {
 	.name = "inet",
 	.keeps = "UDP, UDP-Lite, ICMP echo and raw sockets: addresses, options, filters, multicast groups; "
@@ -208,6 +217,7 @@ const struct file_kind kind_inet = {
 	.matches = inet_matches,
 	.save = inet_save,
 	.save_links = inet_save_links,
+	.remap = inet_remap,
 	.make = inet_make,
 	.dump_end = inet_dump_end,
 };

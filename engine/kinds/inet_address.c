@@ -55,7 +55,8 @@ int inet_refused_bind(const char *what, const union inet_address *address, int s
 	case EADDRINUSE:
 		fail(err, FSNAP_E_ADDRESS_TAKEN, 0, "the address %s is in use", name);
 		return error_hint(err, "Perhaps the process that was saved still runs; `ss -ap` shows "
-				       "who has it.");
+				       "who has it. A copy beside it can have another port (--listen %u=0) or a "
+				       "network of its own (--net-ns).", ntohs(inet_port(address)));
 	case EADDRNOTAVAIL:
 		fail(err, FSNAP_E_RESTORE_STEP, sys, "bind to %s", name);
 		return error_hint(err, "This machine has no such address: add it to an interface.");

@@ -288,6 +288,9 @@ int restore_ghost(struct restore *restore, unsigned ghost_id, unsigned flags,
 /* Replaces a path of a state, which is malloc'ed, by where --map says it is now. */
 int restore_remap(struct restore *restore, char **path, struct fsnap_error *err);
 
+/* Replaces the port of an address (IPv4 or IPv6) by the one that --listen says it is now. */
+void restore_move_port(struct restore *restore, char *address, unsigned length);
+
 /* A slot for a kind's own memory during a restore, freed with free() at its end (e.g. pairs made
  * so far). *slot is NULL at first. */
 void **restore_scratch(struct restore *restore, const struct file_kind *kind);

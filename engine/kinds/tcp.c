@@ -330,6 +330,18 @@ static int tcp_connect(struct restore *restore, const image_file *file, const vo
 	return tcp_made_connect(restore, file, state, fd, err);
 }
 
+/* Of a connection to somebody outside, neither end can have another port. */
+static int tcp_remap(struct restore *restore, void *in, struct fsnap_error *err)
+{
+	(void)err;
+	image_file_tcp *state = in;
+	if (state->state != TCP_IS_CONNECTION || state->kept != TCP_OUTSIDE)
+		restore_move_port(restore, state->local.local_val, state->local.local_len);
+	if (state->state == TCP_IS_CONNECTION && state->kept == TCP_INSIDE)
+		restore_move_port(restore, state->remote.remote_val, state->remote.remote_len);
+	return 0;
+}
+
 const struct file_kind kind_tcp = {
 	.name = "tcp",
 	.keeps = "listeners, bound sockets; connections within the tree with all that is under way, "
@@ -342,6 +354,7 @@ const struct file_kind kind_tcp = {
 	.matches = tcp_matches,
 	.save = tcp_save,
 	.save_links = tcp_save_links,
+	.remap = tcp_remap,
 	.make = tcp_make,
 	.connect = tcp_connect,
 	.silence = tcp_silence,

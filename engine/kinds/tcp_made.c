@@ -123,7 +123,8 @@ static int cannot(const image_file_tcp *state, const char *what, struct fsnap_er
 	if (sys == EADDRINUSE || (sys == EADDRNOTAVAIL && strcmp(what, "connect") == 0)) {
 		fail(err, FSNAP_E_ADDRESS_TAKEN, 0, "the connection %s %s is in use", local, remote);
 		return error_hint(err, "Perhaps the process that was saved still runs; `ss -tap` shows who has "
-				       "it. --tcp reset restores without connections to the outside.");
+				       "it. --tcp reset restores without connections to the outside; a copy can "
+				       "have its own ports (--listen) or a network of its own (--net-ns).");
 	}
 	fail(err, FSNAP_E_RESTORE_STEP, sys, "%s %s: %s", local, remote, what);
 	if (sys == EADDRNOTAVAIL)

@@ -326,8 +326,9 @@ int unix_bind(struct unix_shadow *shadow, const image_file *file, const image_fi
 	fail(err, sys == EADDRINUSE ? FSNAP_E_ADDRESS_TAKEN : FSNAP_E_RESTORE_STEP, sys,
 	     "file %u: bind Unix socket to %s", file->id, name);
 	if (sys == EADDRINUSE)
-		error_hint(err, "Perhaps the process that was saved still runs; `ss -xp` shows who has "
-				"it.");
+		error_hint(err, "Perhaps the process that was saved still runs; `ss -xp` shows who has it. %s",
+			   path ? "A copy beside it can have its files elsewhere: --map" :
+				  "A copy beside it can have a network of its own: --net-ns");
 	if (sys == ENOENT)
 		error_hint(err, "Its directory is not there: make it again.");
 	return -1;

@@ -1,0 +1,200 @@
+#!/usr/bin/python3
+"""Copies of one image side by side, beside the original: with numbers of their own, or each in a PID namespace
+with those it had; ports that are moved, networks of their own; what a copy cannot have is said with the option
+that helps; limits are looked at before the first copy is made, and all come or none. Without root, too."""
+
+import os
+import resource
+import signal
+import socket
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+import children  # noqa: E402
+import sandbox  # noqa: E402
+import trial  # noqa: E402
+
+PORT = 7654
+# A child, two threads, a listener. Whoever connects is told who it is, and whether all of it is at work.
+PROGRAM = """
+import os, socket, sys, threading, time
+counts = [0, 0]
+def count(i):
+    while True:
+        counts[i] += 1
+        time.sleep(0.002)
+ours, theirs = socket.socketpair()
+if os.fork() == 0:
+    while theirs.recv(1):
+        theirs.send(b"%d %d" % (os.getpid(), os.getppid()))
+    os._exit(0)
+for i in range(2):
+    threading.Thread(target=count, args=(i,), daemon=True).start()
+listener = socket.socket()
+listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+listener.bind(("127.0.0.1", int(sys.argv[1])))
+listener.listen()
+while min(counts) < 5:
+    time.sleep(0.01)
+secret = os.urandom(8).hex()
+open("ready", "w").close()
+while True:
+    client, _ = listener.accept()
+    before = list(counts)
+    time.sleep(0.02)
+    ours.send(b"?")
+    child, parent = ours.recv(100).split()
+    works = all(a < b for a, b in zip(before, counts)) and int(parent) == os.getpid()
+    client.sendall(("%d %d %s %s %s" % (os.getpid(), int(child), secret, works, os.getcwd())).encode())
+    client.close()
+"""
+
+
+def ask(port):
+    with socket.create_connection(("127.0.0.1", port), 5) as s:
+        pid, child, secret, works, cwd = s.makefile().read().split()
+    return int(pid), int(child), secret, works == "True", cwd
+
+
+def in_namespaces_of(pid, function, *args):
+    """What function(*args) returns in the network of that process."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            fd = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY)
+            sandbox.check(sandbox.libc.setns(fd, 0), "setns")
+            os.write(writer, repr(function(*args)).encode())
+        except BaseException as e:
+            os.write(writer, repr(e).encode())
+        os._exit(0)
+    os.close(writer)
+    with open(reader) as f:
+        text = f.read()
+    children.wait(child, 10)
+    try:
+        return eval(text, {})
+    except NameError:
+        return text
+
+
+def port_of(copy):
+    return int(copy["listen"][0].split("=")[1])
+
+
+def end(copies):
+    for copy in copies:
+        for pid in children.tree(copy["pid"]):
+            os.kill(pid, signal.SIGKILL)
+    children.wait_gone([x["pid"] for x in copies], 5)
+
+
+def clones(t, image, n, *more, **how):
+    result = t.fsnap.run("restore", image, "--clones", n, "--json", *more, **how)
+    if not t.expect(f"{n} copies {more}: status", 0, result.status):
+        t.note(str(result))
+        return []
+    return result.json["clones"]
+
+
+def beside(t, image, original, secret):
+    t.expect_error(t.fsnap.run("restore", image, "-d", "--json"), 1, "PID_TAKEN")
+    t.expect_error(t.fsnap.run("restore", image, "-d", "--json", "--new-pids"), 1, "ADDRESS_TAKEN", str(PORT))
+    copies = clones(t, image, 10, "--listen", f"{PORT}=0")
+    pids = [x["pid"] for x in copies]
+    t.expect("how many", 10, len(set(pids) - {original}))
+    t.expect("their numbers", list(range(1, 11)), [x["copy"] for x in copies])
+    for copy in copies:
+        pid, child, its, works, _ = ask(port_of(copy))
+        t.expect("who answers", copy["pid"], pid)
+        t.expect("it is the same program", secret, its)
+        t.expect_true("with threads and child at work", works and child in children.tree(pid))
+    t.expect("the original", (original, secret, True), tuple(ask(PORT)[i] for i in (0, 2, 3)))
+    end(copies)
+
+
+def in_pid_namespaces(t, image, original, secret, uid=None):
+    more = ["--user-ns"] if uid else ["--pid-ns"]
+    copies = clones(t, image, 2, *more, "--net-ns", "--cwd", "/", uid=uid)
+    for copy in copies:
+        t.expect_true("the root is another than its init", copy["root"] != copy["pid"])
+        if uid:  # who is root here may not enter it: it shows as being alive
+            t.expect_true("it runs", os.path.exists(f"/proc/{copy['root']}"))
+            continue
+        pid, child, its, works, cwd = in_namespaces_of(copy["root"], ask, PORT)
+        t.expect("its number", original, pid)
+        t.expect("its secret", secret, its)
+        t.expect("its directory", "/", cwd)
+        t.expect_true("all at work", works)
+    for copy in copies:
+        os.kill(copy["root"], signal.SIGTERM)
+        t.until("with the root its namespace ends", lambda: not os.path.exists(f"/proc/{copy['pid']}"))
+    end(copies)
+
+
+def all_or_none(t, image):
+    before = set(children.tree(os.getpid()))
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 7103))
+        s.listen()
+        result = t.fsnap.run("restore", image, "--clones", 5, "--json", "--listen", f"{PORT}=710{{n}}")
+    t.expect_error(result, 1, "ADDRESS_TAKEN", "7103", "copy 3")
+    t.expect("left of those before", set(), set(children.tree(os.getpid())) - before)
+    t.expect_error(t.fsnap.run("restore", image, "--clones", 900000, "--json", "--net-ns"), 1, "SYSTEM", "900000")
+    t.expect_error(t.fsnap.run("restore", image, "--clones", "x", "--json"), 2, "USAGE")
+    t.expect_error(t.fsnap.run("restore", image, "-d", "--json", "--new-pids", "--listen", "5=6"), 2, "USAGE", "port 5")
+    t.expect_error(t.fsnap.run("restore", image, "-d", "--json", "--net-ns", "--new-pids", "--env", "PATH2=x"), 2,
+                   "USAGE", "PATH2")
+    copies = clones(t, image, 2, "--listen", f"{PORT}=720{{n}}", "--env", "HOME={n}")
+    t.expect("ports by number", [7201, 7202], [port_of(x) for x in copies])
+    for n, copy in enumerate(copies, 1):
+        with open(f"/proc/{copy['pid']}/environ", "rb") as f:
+            t.expect("a variable", True, f"HOME={n}".encode() in f.read().split(b"\0"))
+    end(copies)
+
+
+def without_root(t):
+    os.mkdir(t.path("mine"))
+    os.chown(t.path("mine"), 1000, 1000)
+    store = t.path("mine/store")
+    pid = children.spawn(["/usr/bin/python3", "-c", PROGRAM, "7655"], cwd=t.path("mine"), uid=1000, session=True,
+                         env=trial.ENVIRONMENT, out="/dev/null")
+    children.wait_file(t.path("mine/ready"), pid, 20)
+    secret = ask(7655)[2]
+    result = t.fsnap.run("--store", store, "dump", "-t", pid, "--json", "--name", "mine", uid=1000)
+    if not t.expect("an ordinary user's dump", 0, result.status):
+        t.note(str(result))
+        return
+    t.fsnap.store = store
+    copies = clones(t, "mine", 2, "--listen", "7655=0", uid=1000)
+    for copy in copies:
+        t.expect("an ordinary user's copy", (copy["pid"], secret, True),
+                 tuple(ask(port_of(copy))[i] for i in (0, 2, 3)))
+    end(copies)
+    probe = children.spawn(["/usr/bin/unshare", "-U", "true"], uid=1000, out="/dev/null")
+    if children.wait(probe, 10) == 0:
+        in_pid_namespaces(t, "mine", pid, secret, uid=1000)
+
+    def few():
+        resource.setrlimit(resource.RLIMIT_NPROC, (20, 20))
+
+    result = t.fsnap.run("restore", "mine", "--clones", 9, "--json", "--listen", "7655=0", uid=1000, before=few)
+    t.expect_error(result, 1, "SYSTEM", "limit on processes", "9 copies")
+
+
+def body(t):
+    pid = t.start(["/usr/bin/python3", "-c", PROGRAM, str(PORT)], ready="ready")
+    if t.control:
+        t.expect("control", pid, ask(PORT)[0])
+        return
+    secret = ask(PORT)[2]
+    image = t.dump(pid)["image"]
+    beside(t, image, pid, secret)
+    in_pid_namespaces(t, image, pid, secret)
+    all_or_none(t, image)
+    for each in children.tree(pid):
+        os.kill(each, signal.SIGKILL)
+    without_root(t)
+
+
+trial.main(body)
