@@ -154,8 +154,10 @@ static int open_place(struct restore *restore, u_int number, struct fsnap_error 
 			continue;
 		if (place->n == CGROUP_HIERARCHIES)
 			return fail(err, FSNAP_E_IMAGE_CORRUPT, 0, "too many hierarchies of control groups");
-		int fd = open_group(restore, controllers, path, "cgroup.procs", err);
-		if (fd < 0 || (fd = workshop_bench(restore, fd, err)) < 0)
+		bool unmade = restore->explaining && restore->options->cgroup == FSNAP_CGROUP_CREATE;
+		int fd = unmade ? workshop_pretend(restore) :
+				  open_group(restore, controllers, path, "cgroup.procs", err);
+		if (fd < 0 || (!unmade && (fd = workshop_bench(restore, fd, err)) < 0))
 			return -1;
 		place->path[place->n] = strdup(path);
 		place->fds[place->n++] = fd;
@@ -186,7 +188,7 @@ int cgroups_prepare(struct restore *restore, struct fsnap_error *err)
 	all->places = calloc(image->places.places_len + 1, sizeof(*all->places));
 	if (!all->own || !all->places)
 		return error_is_set(err) ? -1 : fail(err, FSNAP_E_NOMEM, ENOMEM, "control groups");
-	for (u_int i = 0; mode == FSNAP_CGROUP_CREATE && i < image->groups.groups_len; i++)
+	for (u_int i = 0; mode == FSNAP_CGROUP_CREATE && !restore->explaining && i < image->groups.groups_len; i++)
 		if (make(restore, &image->groups.groups_val[i], err) < 0)
 			return -1;
 	for (u_int i = 0; i < image->places.places_len; i++)
@@ -264,7 +266,8 @@ void cgroups_end(struct restore *restore)
 	struct cgroup_restore *all = &restore->cgroups;
 	for (u_int i = 0; all->places && i < all->image.places.places_len; i++)
 		for (u_int j = 0; j < all->places[i].n; j++) {
-			close(all->places[i].fds[j]);
+			if (!restore->explaining)
+				close(all->places[i].fds[j]);
 			free(all->places[i].path[j]);
 		}
 	for (size_t i = 0; i < all->n_made; i++)

@@ -65,7 +65,8 @@ static int list_rings(struct restore *restore, struct fsnap_error *err)
 	for (size_t i = 0; i < n; i++) {
 		if (strcmp(restore->model.files[i].kind, "io_uring") != 0)
 			continue;
-		int fd = fcntl(restore_fd(restore, (unsigned)i + 1), F_DUPFD_CLOEXEC, restore->bench);
+		int fd = restore->explaining ? workshop_pretend(restore) :
+			 fcntl(restore_fd(restore, (unsigned)i + 1), F_DUPFD_CLOEXEC, restore->bench);
 		if (fd < 0)
 			return fail(err, FSNAP_E_SYSTEM, errno, "an io_uring");
 		restore->ring_fd[i + 1] = fd;
@@ -140,7 +141,7 @@ void control_free(struct restore *restore)
 	if (restore->control)
 		munmap(restore->control, restore->control_size);
 	for (size_t i = 0; restore->ring_fd && i <= restore->model.n_files; i++)
-		if (restore->ring_fd[i] >= 0)
+		if (restore->ring_fd[i] >= 0 && !restore->explaining)
 			close(restore->ring_fd[i]);
 	free(restore->ring_fd);
 }

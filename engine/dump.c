@@ -59,6 +59,8 @@ static int look_around(struct dump *dump, struct fsnap_error *err)
 		     pid, root->comm);
 		return -1;
 	}
+	if (seize_refuse_kernel(root, err) < 0)
+		return -1;
 	machine_raise_files(); /* every process of the tree takes some */
 	dump->store = store_open(dir ? dir : store_dir, STORE_WRITE, err);
 	if (!dump->store || look_at_tree(dump, err) < 0)

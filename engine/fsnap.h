@@ -349,7 +349,8 @@ struct fsnap_doctor_report {
 int fsnap_doctor(const struct fsnap_doctor_options *options, struct fsnap_doctor_report *report,
 		 struct fsnap_error *err);
 
-/* Prints the plans of a restore to `fd` as text; touches no process. */
+/* Prints the plans of a restore to `fd` as text. Nothing is made or filled meanwhile: files that lie there are looked
+ * at, and their changes refused as a restore would; what else could be in its way is not found out. */
 int fsnap_explain(const struct fsnap_restore_options *options, int fd, struct fsnap_error *err);
 
 #ifdef __cplusplus

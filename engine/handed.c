@@ -189,12 +189,14 @@ static int place(struct restore *restore, struct hand *hand, struct fsnap_error 
 		return fail(err, FSNAP_E_SYSTEM, errno, "descriptor %d", hand->source);
 	const image_file *file = &restore->model.files[hand->file - 1];
 	struct workshop_file *made = &restore->files[hand->file - 1];
-	keep_nonblock(file, hand->kept);
+	if (!restore->explaining)
+		keep_nonblock(file, hand->kept);
 	if (made->fd >= 0 || strcmp(file->kind, "stdio") == 0)
 		return 0;
 	made->handed = true;
 	restore->shelves.loose++;
-	made->fd = fcntl(hand->kept, F_DUPFD_CLOEXEC, restore->bench);
+	made->fd = restore->explaining ? workshop_pretend(restore) :
+					 fcntl(hand->kept, F_DUPFD_CLOEXEC, restore->bench);
 	return made->fd < 0 ? fail(err, FSNAP_E_SYSTEM, errno, "descriptor %d", hand->source) : 0;
 }
 

@@ -28,6 +28,7 @@ pid_t procfs_parent(pid_t pid);
 struct procfs_stat {
 	char comm[32];
 	char state;
+	unsigned long flags; /* PF_* of the kernel */
 	pid_t ppid, pgid, sid;
 	int exit_signal;
 	int exit_code; /* as wait(2) reports it: of a zombie; of a stopped process the signal, until it has */

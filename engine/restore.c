@@ -24,6 +24,7 @@
 #include "engine/machine.h"
 #include "engine/namespaces.h"
 #include "engine/restore.h"
+#include "engine/sole.h"
 #include "engine/takeback.h"
 #include "restorer/prefetch.h"
 #include "store/scope.h"
@@ -88,7 +89,8 @@ static int tell_story(struct restore *restore, struct fsnap_error *err)
 	struct prefetch *prefetch = prefetch_start(restore->image);
 	heat_fetch(restore);
 	/* First of all: where the original runs, files that the workshop opens are its, and so are the queues. */
-	int result = launch_check_numbers(restore, err) < 0 ? -1 : prepare(restore, err);
+	int result = sole_begin(restore, err) < 0 || launch_check_numbers(restore, err) < 0 ?
+			     -1 : prepare(restore, err);
 	report->prepare_us = lap(&mark);
 	if (result == 0)
 		result = launch(restore, err);
@@ -113,11 +115,13 @@ static int tell_story(struct restore *restore, struct fsnap_error *err)
 static void restore_begin(struct restore *restore, const struct fsnap_restore_options *options,
 			  struct fsnap_restore_report *report)
 {
-	*restore = (struct restore){ .options = options, .report = report, .stdio = { -1, -1, -1 }, .time_namespace = -1 };
+	*restore = (struct restore){ .options = options, .report = report, .stdio = { -1, -1, -1 },
+				     .time_namespace = -1, .sole = -1 };
 }
 
 static void restore_end(struct restore *restore)
 {
+	sole_end(restore);
 	cgroups_end(restore);
 	ipc_free(restore);
 	takeback_forget(restore);
@@ -202,13 +206,12 @@ int fsnap_explain(const struct fsnap_restore_options *options, int fd, struct fs
 	struct restore restore;
 	known_options(options, &known);
 	restore_begin(&restore, &known, &own);
+	restore.explaining = true;
 	int result = open_image(&restore, err) < 0 || prepare(&restore, err) < 0 ? -1 : 0;
 	if (result == 0)
 		result = print_plans(restore.plans, fd, err);
 	else if (restore.image)
 		error_context(err, "image %s", image_name(restore.image));
-	cgroups_unmake(&restore);
-	takeback(&restore);
 	restore_end(&restore);
 	return result;
 }

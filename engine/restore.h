@@ -127,6 +127,9 @@ struct restore {
 	int time_namespace; /* that the tree lives in; -1: ours */
 	struct tree tracees; /* what was made, once it is traced */
 	pid_t root;	     /* 0: nothing was made yet */
+	int sole;	     /* sole.h; -1: not held */
+	bool explaining;     /* plans are only to be shown: nothing is made, descriptors are numbers (workshop.c) */
+	int pretended;	     /* of these, so far */
 };
 
 /* workshop.c */
@@ -138,6 +141,8 @@ void workshop_close(struct restore *restore);
 int workshop_keep(struct restore *restore, int fd, struct fsnap_error *err);
 /* The same, whatever there is. */
 int workshop_bench(struct restore *restore, int fd, struct fsnap_error *err);
+/* restore->explaining: a number for a descriptor that is not there. */
+int workshop_pretend(struct restore *restore);
 
 /* restore_files.c: parts of workshop_open(), as the next two are. */
 int files_make(struct restore *restore, struct fsnap_error *err);

@@ -3,12 +3,14 @@
  * connected. What a kind does is its own (kinds.h); here is what they have in common.
  */
 #include <fcntl.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "engine/file_keys.h"
 #include "engine/kinds/locks.h"
 #include "engine/restore.h"
+#include "store/scope.h"
 
 static bool is_made(const struct workshop_file *file)
 {
@@ -156,6 +158,33 @@ static int connect_files(struct restore *restore, int rank, struct fsnap_error *
 	return 0;
 }
 
+/* What lies there is looked at, without opening it: is it what it was? */
+static int pretend_file(struct restore *restore, size_t index, struct fsnap_error *err)
+{
+	const image_file *file = &restore->model.files[index];
+	struct workshop_file *made = &restore->files[index];
+	const image_identity *identity =
+		strcmp(file->kind, "regular") == 0 ? &made->state.regular.identity : NULL;
+	if (made->handed)
+		return 0;
+	if (identity && !identity->ghost) {
+		cleanup_fd int fd = restore_open(restore, identity,
+						 O_PATH | (S_ISLNK(identity->mode) ? O_NOFOLLOW : 0), err);
+		if (fd < 0)
+			return whose(restore, index, err);
+	}
+	made->fd = workshop_pretend(restore);
+	return 0;
+}
+
+static int files_pretend(struct restore *restore, struct fsnap_error *err)
+{
+	for (size_t i = 0; i < restore->model.n_files; i++)
+		if (pretend_file(restore, i, err) < 0)
+			return -1;
+	return 0;
+}
+
 int files_make(struct restore *restore, struct fsnap_error *err)
 {
 	size_t n = restore->model.n_files;
@@ -165,6 +194,8 @@ int files_make(struct restore *restore, struct fsnap_error *err)
 			return -1;
 	if (ports_check(&restore->ports, err) < 0 || index_files(restore, err) < 0 || handed_place(restore, err) < 0)
 		return -1;
+	if (restore->explaining)
+		return files_pretend(restore, err);
 	for (size_t i = 0; i < n; i++)
 		if (make_file(restore, i, err) < 0)
 			return -1;

@@ -171,6 +171,10 @@ int ghost_make(struct restore *restore, unsigned id, struct fsnap_error *err)
 		return fail(err, FSNAP_E_IMAGE_CORRUPT, 0, "the image lacks the content of deleted file %u", id);
 	if (restore->ghost_fd[id] >= 0 || restore->ghost_place[id].shelf)
 		return 0;
+	if (restore->explaining) {
+		restore->ghost_fd[id] = workshop_pretend(restore);
+		return 0;
+	}
 	cleanup_fd int fd = make(restore, ghost);
 	if (fd < 0)
 		return fail(err, FSNAP_E_SYSTEM, errno, "%s: cannot be made anew", ghost->name);

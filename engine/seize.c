@@ -33,6 +33,17 @@ int seize_refuse_self(pid_t pid, struct fsnap_error *err)
 	return 0;
 }
 
+#define PF_KTHREAD 0x00200000 /* include/linux/sched.h: proc(5) shows the flags */
+
+int seize_refuse_kernel(const struct process *process, struct fsnap_error *err)
+{
+	struct procfs_stat stat;
+	if (procfs_stat(process->proc, "stat", &stat, NULL) < 0 || !(stat.flags & PF_KTHREAD))
+		return 0;
+	fail(err, FSNAP_E_UNSUPPORTED, 0, "process %d (%s) is a kernel thread", process->pid, process->comm);
+	return error_hint(err, "only programs can be saved: kernel threads have neither memory nor descriptors");
+}
+
 static void note_stat(struct process *process, const struct procfs_stat *stat)
 {
 	memcpy(process->comm, stat->comm, sizeof(process->comm));

@@ -8,6 +8,8 @@
 
 /* SELF where `pid` is this process or one of its parents. */
 int seize_refuse_self(pid_t pid, struct fsnap_error *err);
+/* The kernel's own threads look like processes, and are none. */
+int seize_refuse_kernel(const struct process *process, struct fsnap_error *err);
 
 /* Finds the process and opens what a dump needs of it; stops nothing. */
 struct process *seize_prepare(struct tree *tree, pid_t pid, pid_t ppid, struct fsnap_error *err);

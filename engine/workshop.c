@@ -1,6 +1,9 @@
 /*
  * workshop.c - room for all that the tasks inherit, and the order in which it is made.
  *
+ * Where plans are only to be shown, nothing is made: files that lie there are looked at, and everything else is a number
+ * that stands for a descriptor.
+ *
  * The bench begins above the highest descriptor of the tree: what lies there is in nobody's way when the tasks
  * move theirs to their numbers.
  */
@@ -14,6 +17,8 @@
 #include "engine/restore.h"
 #include "store/scope.h"
 
+#define PRETENDED 16 /* behind those that are open all the same */
+
 /* --- the bench ------------------------------------------------------------------ */
 
 static int no_room(struct fsnap_error *err)
@@ -24,11 +29,20 @@ static int no_room(struct fsnap_error *err)
 
 int workshop_keep(struct restore *restore, int fd, struct fsnap_error *err)
 {
-	return restore->shelves.needed ? fd : workshop_bench(restore, fd, err);
+	return restore->shelves.needed && !restore->explaining ? fd : workshop_bench(restore, fd, err);
+}
+
+int workshop_pretend(struct restore *restore)
+{
+	return restore->bench + PRETENDED + restore->pretended++;
 }
 
 int workshop_bench(struct restore *restore, int fd, struct fsnap_error *err)
 {
+	if (restore->explaining && fd >= 0) {
+		close(fd);
+		return workshop_pretend(restore);
+	}
 	if (fd < 0 || fd >= restore->bench)
 		return fd;
 	int kept = fcntl(fd, F_DUPFD_CLOEXEC, restore->bench);
@@ -125,6 +139,8 @@ static int make_room(struct restore *restore, struct fsnap_error *err)
 		restore->files[i].fd = -1;
 	if (shelves_plan(restore, count_fixed(restore), err) < 0)
 		return -1;
+	if (restore->explaining)
+		restore->shelves.needed = false;
 	/* Closed ones stay closed: the tasks get their own choice anyway. */
 	for (int i = 0; i < 3; i++)
 		restore->stdio[i] = fcntl(i, F_DUPFD_CLOEXEC, restore->bench);
@@ -188,14 +204,15 @@ int workshop_open(struct restore *restore, struct fsnap_error *err)
 			return -1;
 	if (files_make(restore, err) < 0 || directories_open(restore, err) < 0)
 		return -1;
-	drop_file_ghosts(restore);
+	if (!restore->explaining)
+		drop_file_ghosts(restore);
 	return 0;
 }
 
-static void close_all(int **fds, size_t n)
+static void close_all(const struct restore *restore, int **fds, size_t n)
 {
 	for (size_t i = 0; *fds && i <= n; i++)
-		if ((*fds)[i] >= 0)
+		if ((*fds)[i] >= 0 && !restore->explaining)
 			close((*fds)[i]);
 	free(*fds);
 	*fds = NULL;
@@ -206,7 +223,7 @@ void workshop_close(struct restore *restore)
 	const struct model *model = &restore->model;
 	for (size_t i = 0; restore->files && i < model->n_files; i++) {
 		const struct file_kind *kind = file_kind_find(model->files[i].kind);
-		if (restore->files[i].fd >= 0)
+		if (restore->files[i].fd >= 0 && !restore->explaining)
 			close(restore->files[i].fd);
 		if (kind && kind->xdr)
 			xdr_free(kind->xdr, (char *)&restore->files[i].state);
@@ -216,17 +233,17 @@ void workshop_close(struct restore *restore)
 	free(restore->ghost_place);
 	shelves_close(restore);
 	file_keys_free(&restore->file_keys);
-	close_all(&restore->mapped_fd, model->n_mapped);
-	close_all(&restore->mapped_write_fd, model->n_mapped);
-	close_all(&restore->ghost_fd, model->max_space);
-	close_all(&restore->linkable_fd, model->max_space);
-	close_all(&restore->cwd_fd, model->n_processes);
-	close_all(&restore->root_fd, model->n_processes);
+	close_all(restore, &restore->mapped_fd, model->n_mapped);
+	close_all(restore, &restore->mapped_write_fd, model->n_mapped);
+	close_all(restore, &restore->ghost_fd, model->max_space);
+	close_all(restore, &restore->linkable_fd, model->max_space);
+	close_all(restore, &restore->cwd_fd, model->n_processes);
+	close_all(restore, &restore->root_fd, model->n_processes);
 	for (int i = 0; i < 3; i++)
 		if (restore->stdio[i] >= 0)
 			close(restore->stdio[i]);
-	close_all(&restore->image_fds, restore->image_fds ? image_files(restore->image) : 0);
-	if (restore->time_namespace >= 0)
+	close_all(restore, &restore->image_fds, restore->image_fds ? image_files(restore->image) : 0);
+	if (restore->time_namespace >= 0 && !restore->explaining)
 		close(restore->time_namespace);
 	for (size_t i = 0; i < sizeof(restore->scratch) / sizeof(restore->scratch[0]); i++) {
 		if (restore->scratch[i] && file_kinds[i]->restore_end)
