@@ -209,10 +209,10 @@ int workshop_open(struct restore *restore, struct fsnap_error *err)
 	return 0;
 }
 
-static void close_all(const struct restore *restore, int **fds, size_t n)
+static void close_all(bool open, int **fds, size_t n)
 {
 	for (size_t i = 0; *fds && i <= n; i++)
-		if ((*fds)[i] >= 0 && !restore->explaining)
+		if (open && (*fds)[i] >= 0)
 			close((*fds)[i]);
 	free(*fds);
 	*fds = NULL;
@@ -221,9 +221,10 @@ static void close_all(const struct restore *restore, int **fds, size_t n)
 void workshop_close(struct restore *restore)
 {
 	const struct model *model = &restore->model;
+	bool open = !restore->explaining;
 	for (size_t i = 0; restore->files && i < model->n_files; i++) {
 		const struct file_kind *kind = file_kind_find(model->files[i].kind);
-		if (restore->files[i].fd >= 0 && !restore->explaining)
+		if (open && restore->files[i].fd >= 0)
 			close(restore->files[i].fd);
 		if (kind && kind->xdr)
 			xdr_free(kind->xdr, (char *)&restore->files[i].state);
@@ -233,17 +234,17 @@ void workshop_close(struct restore *restore)
 	free(restore->ghost_place);
 	shelves_close(restore);
 	file_keys_free(&restore->file_keys);
-	close_all(restore, &restore->mapped_fd, model->n_mapped);
-	close_all(restore, &restore->mapped_write_fd, model->n_mapped);
-	close_all(restore, &restore->ghost_fd, model->max_space);
-	close_all(restore, &restore->linkable_fd, model->max_space);
-	close_all(restore, &restore->cwd_fd, model->n_processes);
-	close_all(restore, &restore->root_fd, model->n_processes);
+	close_all(open, &restore->mapped_fd, model->n_mapped);
+	close_all(open, &restore->mapped_write_fd, model->n_mapped);
+	close_all(open, &restore->ghost_fd, model->max_space);
+	close_all(open, &restore->linkable_fd, model->max_space);
+	close_all(open, &restore->cwd_fd, model->n_processes);
+	close_all(open, &restore->root_fd, model->n_processes);
 	for (int i = 0; i < 3; i++)
 		if (restore->stdio[i] >= 0)
 			close(restore->stdio[i]);
-	close_all(restore, &restore->image_fds, restore->image_fds ? image_files(restore->image) : 0);
-	if (restore->time_namespace >= 0 && !restore->explaining)
+	close_all(true, &restore->image_fds, restore->image_fds ? image_files(restore->image) : 0);
+	if (open && restore->time_namespace >= 0)
 		close(restore->time_namespace);
 	for (size_t i = 0; i < sizeof(restore->scratch) / sizeof(restore->scratch[0]); i++) {
 		if (restore->scratch[i] && file_kinds[i]->restore_end)
