@@ -97,11 +97,11 @@ static void own(const image_ghost *ghost, int fd)
 		fchmod(fd, ghost->mode & 07777);
 }
 
-static int cannot_size(const image_ghost *ghost, struct fsnap_error *err)
+static int cannot_fill(const image_ghost *ghost, const char *what, struct fsnap_error *err)
 {
 	int sys = errno;
-	fail(err, FSNAP_E_SYSTEM, sys, "%s: its size", ghost->name);
-	return sys == EFBIG ? error_hint(err, "Raise the limit on files: ulimit -f.") : -1;
+	fail(err, FSNAP_E_SYSTEM, sys, "%s: %s", ghost->name, what);
+	return sys == EFBIG ? error_hint(err, "raise the limit on the size of files: ulimit -f") : -1;
 }
 
 static int fill(struct restore *restore, const image_ghost *ghost, int fd, struct fsnap_error *err)
@@ -115,14 +115,13 @@ static int fill(struct restore *restore, const image_ghost *ghost, int fd, struc
 			ssize_t now = pwrite(fd, from + done, size - done,
 					     (off_t)(runs[i].page * STORE_PAGE + done));
 			if (now < 0)
-				return fail(err, FSNAP_E_SYSTEM, errno, "%s: putting its content back",
-					    ghost->name);
+				return cannot_fill(ghost, "putting its content back", err);
 			done += (size_t)now;
 		}
 	}
 	/* The last page is stored whole; a shared mapping is not resizable and already right. */
 	if (ftruncate(fd, (off_t)ghost->size) < 0)
-		return cannot_size(ghost, err);
+		return cannot_fill(ghost, "its size", err);
 	return 0;
 }
 

@@ -4,6 +4,7 @@
  * A small tree is saved in less than three milliseconds, so starting up counts:
  * no locale, no buffers, no file is touched before it is needed.
  */
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -29,6 +30,7 @@ int main(int argc, char **argv)
 	struct cli cli = { 0 };
 	struct fsnap_error err = { 0 };
 
+	signal(SIGXFSZ, SIG_IGN); /* a limit on file sizes (ulimit -f) is an error to be told, not our death */
 	int status = options_parse(argc, argv, &cli, &err) ? -1 : run(&cli, &err);
 
 	if (status < 0 && err.code == FSNAP_E_USAGE && !err.hint[0])

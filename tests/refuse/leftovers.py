@@ -196,6 +196,7 @@ OBSTACLES = {
     "no leases": (setting("/proc/sys/fs/leases-enable", 0), GENERAL, ["lease"]),
     "no aio": (setting("/proc/sys/fs/aio-max-nr", 0), GENERAL, ["asynchronous"]),
     "few descriptors": (limit(resource.RLIMIT_NOFILE, 30), GENERAL, []),
+    "small files": (limit(resource.RLIMIT_FSIZE, 4096), GENERAL, []),
     "little memory": (limit(resource.RLIMIT_AS, 60 << 20), GENERAL, []),
 }
 

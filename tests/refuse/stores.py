@@ -3,6 +3,7 @@
 Whatever happens, the target goes on and the images that were there stay good."""
 
 import os
+import resource
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
@@ -80,6 +81,16 @@ def full(t, pid):
         t.expect("images in it", [], t.fsnap.run("list", "--json").json["images"])
 
 
+def limited(t, pid):
+    """ulimit -f: a dump that would exceed it says so, and does not die of SIGXFSZ."""
+    for most in (4096, 3 << 20):
+        result = t.fsnap.run("dump", "-t", pid, "--json",
+                             before=lambda most=most: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most)))
+        t.expect_error(result, EXIT_STORE, "STORE_FULL", "File too large")
+        t.expect_true("the hint names the limit", "ulimit -f" in result.hint)
+        holder.expect_well(t, pid, "a dump under ulimit -f")
+
+
 def names(t, pid):
     for name in ("", ".hidden", "-dash", "a/b", "..", "with space", "x" * 128, "new\nline"):
         result = t.fsnap.run("dump", "-t", pid, f"--name={name}", "--json")
@@ -104,6 +115,7 @@ def body(t):
     missing(t, pid)
     readonly(t, pid)
     full(t, pid)
+    limited(t, pid)
     names(t, pid)
     t.expect_unharmed(pid, before, "all of this")
     holder.stop(pid)
