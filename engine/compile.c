@@ -289,6 +289,7 @@ static int compile_process(struct restore *restore, const image_process *process
 	family_await_zombies(restore, process);
 	jobs_stop_once(restore, process);
 	jobs_continue_children(restore, process);
+	helpers_turn_to(restore, process);
 	if (heirlooms_settle(restore->heirlooms, plans, &restore->source, index, &part, err) < 0 ||
 	    memory_specials(plans, task, &restore->source, mm, err) < 0 ||
 	    memory_build(plans, task, &restore->source, mm, &part, err) < 0)
@@ -419,6 +420,7 @@ int compile(struct restore *restore, struct fsnap_error *err)
 	if (family_prepare(restore, err) < 0 || number_tasks(restore, err) < 0 || find_heirlooms(restore, err) < 0)
 		return -1;
 	clocks_enter(restore, first_born(restore));
+	helpers_prepare(restore);
 	family_helpers(restore);
 	if (sleeps_prepare(restore, err) < 0)
 		return -1;

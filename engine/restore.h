@@ -10,6 +10,7 @@
  *	restore_ghost.c  content without a name, made anew
  *	restore_memfd.c  memfds and their seals; content in huge pages
  *	compile*.c       image -> one plan per task
+ *	helpers.c        threads that help to fill large memory
  *	settle_files.c   what must be done to a descriptor in a process that has it
  *	control_memory.c where plans, agent and answers lie
  *	launch.c         plans -> tasks: spawn, await, take hold
@@ -180,6 +181,11 @@ void arm_files(struct restore *restore, const image_process *process, uint32_t t
 
 /* environment.c: options.env, when everybody is traced and memory is what it was. */
 int environment_change(struct restore *restore, struct fsnap_error *err);
+
+/* helpers.c: how many threads may help to fill the memory of each process that has much; which numbers they
+ * get in the one whose plan is written next. */
+void helpers_prepare(struct restore *restore);
+void helpers_turn_to(struct restore *restore, const image_process *process);
 
 /* cpus.c: affinities that this machine can satisfy, a note for each that it cannot. */
 void fit_affinities(struct restore *restore);

@@ -224,6 +224,8 @@ static int64_t clone_once(struct ctl *ctl, uint32_t number, uint64_t flags, uint
 		.exit_signal = exit_signal,
 		.stack = (uintptr_t)ctl + task->stack - AGENT_STACK,
 		.stack_size = AGENT_STACK,
+		.parent_tid = (uintptr_t)&ctl_task(ctl, number)->alive, /* where the flags ask for it */
+		.child_tid = (uintptr_t)&ctl_task(ctl, number)->alive,
 		.set_tid = tid ? (uintptr_t)&tid : 0,
 		.set_tid_size = tid ? 1 : 0,
 	};
@@ -262,6 +264,19 @@ static int64_t clone_task(struct ctl *ctl, uint32_t number, uint64_t flags, uint
 #define THREAD_FLAGS                                                                             \
 	(CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM)
 
+/* Set before anybody can look, cleared when not one instruction more of the thread will run. */
+#define HELPER_FLAGS (THREAD_FLAGS | CLONE_PARENT_SETTID | CLONE_CHILD_CLEARTID)
+
+static int64_t join(const struct run *run, uint32_t *alive)
+{
+	for (uint32_t seen; (seen = load(alive)) != 0;) {
+		if (load(&run->ctl->failed))
+			return -ECANCELED;
+		doze(run, alive, seen, &run->ctl->failed);
+	}
+	return 0;
+}
+
 static void copy(uint64_t to, uint64_t from, uint64_t bytes)
 {
 	__asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(bytes) : : "memory");
@@ -288,16 +303,57 @@ static uint64_t resolve(struct ctl *ctl, uint8_t kind, uint64_t arg)
 	return arg;
 }
 
+static void resolve_all(struct ctl *ctl, const struct plan_op *op, uint64_t arg[6])
+{
+	for (int i = 0; i < 6; i++)
+		arg[i] = resolve(ctl, op->arg_kind[i], op->arg[i]);
+}
+
+static bool accepted(struct ctl *ctl, const struct plan_op *op, int64_t result);
+static void report_failed(const struct run *run);
+
+/* What fails is a step of the shared plan, and that is what is blamed. */
+static int64_t perform_shared(const struct run *run, const struct plan_op *op, uint32_t pc, struct ctl_task *shared)
+{
+	uint64_t arg[6];
+	resolve_all(run->ctl, op, arg);
+	int64_t result = syscall6(op->nr, arg[0], arg[1], arg[2], arg[3], arg[4], arg[5]);
+	if (accepted(run->ctl, op, result))
+		return 0;
+	shared->pc = pc;
+	shared->result = result;
+	struct run blamed = {.ctl = run->ctl, .task = shared, .watch = -1};
+	report_failed(&blamed);
+	return -ECANCELED;
+}
+
+static int64_t share(const struct run *run, struct ctl_task *shared, struct plan_stretches *stretches)
+{
+	int64_t result = 0;
+	for (uint32_t i; !result && (i = __atomic_fetch_add(&stretches->next, 1, __ATOMIC_ACQ_REL)) < stretches->n;) {
+		if (load(&run->ctl->failed))
+			return -ECANCELED;
+		for (uint32_t pc = stretches->first[i]; !result && pc < stretches->first[i + 1]; pc++)
+			result = perform_shared(run, ctl_op(run->ctl, shared->first_op + pc), pc, shared);
+	}
+	return result;
+}
+
 static int64_t perform(const struct run *run, const struct plan_op *op)
 {
 	struct ctl *ctl = run->ctl;
 	uint64_t arg[6];
-	for (int i = 0; i < 6; i++)
-		arg[i] = resolve(ctl, op->arg_kind[i], op->arg[i]);
+	resolve_all(ctl, op, arg);
 
 	switch (op->kind) {
 	case PLAN_SYSCALL:
 		return syscall6(op->nr, arg[0], arg[1], arg[2], arg[3], arg[4], arg[5]);
+	case PLAN_HELPER:
+		return clone_task(ctl, (uint32_t)arg[0], HELPER_FLAGS, 0);
+	case PLAN_JOIN:
+		return join(run, &ctl_task(ctl, (uint32_t)arg[0])->alive);
+	case PLAN_SHARE:
+		return share(run, ctl_task(ctl, (uint32_t)arg[0]), (struct plan_stretches *)arg[1]);
 	case PLAN_COPY:
 		copy(arg[0], arg[1], arg[2]);
 		return 0;

@@ -35,6 +35,11 @@ enum plan_kind {
 	PLAN_THREAD,	  /* a sibling thread on task arg[0]'s plan */
 	PLAN_PARK,	  /* report TASK_PARKED; go on when ctl.release >= arg[0] */
 	PLAN_DECIMAL,	  /* write arg[1] in decimal, and a NUL, to arg[0] */
+	PLAN_HELPER,	  /* as PLAN_THREAD: one that PLAN_JOIN can wait for */
+	PLAN_JOIN,	  /* until the thread on task arg[0]'s plan is gone, if it ever was */
+	PLAN_SHARE,	  /* the system calls of task arg[0]'s plan, which nobody runs as his own, stretch by stretch:
+			     of those in the struct plan_stretches at arg[1] the next that nobody took yet, until
+			     there is none. Whoever likes may do so at the same time */
 };
 
 /* What an argument's 64 bits are. */
@@ -64,6 +69,12 @@ struct plan_op {		/* all written by the engine */
 	uint32_t reserved;
 };
 
+struct plan_stretches {
+	uint32_t next;	  /* agents: the next to be taken */
+	uint32_t n;	  /* engine */
+	uint32_t first[]; /* engine: operation with which each begins, from 0 in the plan; at last the plan's end */
+};
+
 /* --- tasks ------------------------------------------------------------ */
 
 enum task_state {
@@ -85,7 +96,8 @@ struct ctl_task {
 	uint32_t state;		/* agent: enum task_state; futex word, wakes on every change */
 	uint32_t pc;		/* agent: operation being run, from 0 in this task's plan */
 	int64_t result;		/* agent: what the last system call returned */
-	uint64_t reserved;
+	uint32_t alive;		/* kernel, of a PLAN_HELPER: its TID; 0: it is not there (any more). Futex word */
+	uint32_t reserved;
 };
 
 #define CTL_BARRIERS 16

@@ -175,6 +175,15 @@ static void say_op(struct text *text, const struct plans *plans, struct ctl *ctl
 	case PLAN_THREAD:
 		say(text, "start %s", who_is(plans, op->arg[0]));
 		break;
+	case PLAN_HELPER:
+		say(text, "start %s", who_is(plans, op->arg[0]));
+		break;
+	case PLAN_JOIN:
+		say(text, "wait for the end of %s", who_is(plans, op->arg[0]));
+		break;
+	case PLAN_SHARE:
+		say(text, "take part: %s", who_is(plans, op->arg[0]));
+		break;
 	case PLAN_PARK:
 		say(text, "park until release %" PRIu64, op->arg[0]);
 		break;

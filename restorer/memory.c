@@ -142,6 +142,8 @@ struct batch {
 	struct image_place from; /* first image page */
 	uint64_t at;		 /* its number */
 	uint64_t npages; /* in all */
+	struct memory_stretches *stretches; /* to be noted; NULL: nobody asks */
+	bool exhausted;
 };
 
 /* Page faults one by one cost more than the copy: long pieces are populated by one call each, right before
@@ -158,11 +160,29 @@ static void populate(struct plans *plans, uint32_t task, const struct batch *bat
 	}
 }
 
+static void note_stretch(const struct plans *plans, uint32_t task, struct batch *batch)
+{
+	struct memory_stretches *list = batch->stretches;
+	if (!list)
+		return;
+	if (list->n == list->room) {
+		size_t room = list->room ? 2 * list->room : 256;
+		uint32_t *first = realloc(list->first, room * sizeof(*first));
+		batch->exhausted = batch->exhausted || !first;
+		if (!first)
+			return;
+		list->first = first;
+		list->room = room;
+	}
+	list->first[list->n++] = plans_operations(plans, task);
+}
+
 static void flush(struct plans *plans, uint32_t task, const struct memory_source *source,
 		  struct batch *batch)
 {
 	if (batch->n == 0)
 		return;
+	note_stretch(plans, task, batch);
 	populate(plans, task, batch);
 	uint32_t pieces = plans_data(plans, batch->pieces, batch->n * sizeof(batch->pieces[0]), 8);
 	plan_call(plans, task, SYS_preadv, IMM(source->image_fds[batch->from.file]), DATA(pieces), IMM(batch->n),
@@ -189,9 +209,17 @@ static void add_piece(struct plans *plans, uint32_t task, const struct memory_so
 int memory_fill(struct plans *plans, uint32_t task, const struct memory_source *source,
 		const struct page_run *runs, size_t n, struct fsnap_error *err)
 {
+	return memory_fill_noting(plans, task, source, runs, n, NULL, err);
+}
+
+int memory_fill_noting(struct plans *plans, uint32_t task, const struct memory_source *source,
+		       const struct page_run *runs, size_t n, struct memory_stretches *stretches,
+		       struct fsnap_error *err)
+{
 	cleanup_free struct batch *batch = calloc(1, sizeof(*batch));
 	if (!batch)
 		return fail(err, FSNAP_E_NOMEM, ENOMEM, "plan of a restore");
+	batch->stretches = stretches;
 	for (size_t i = 0; i < n; i++)
 		for (uint64_t done = 0; done < runs[i].npages;) {
 			uint64_t left = runs[i].npages - done, most = READ_MAX / STORE_PAGE;
@@ -200,7 +228,7 @@ int memory_fill(struct plans *plans, uint32_t task, const struct memory_source *
 			done += now;
 		}
 	flush(plans, task, source, batch);
-	return 0;
+	return batch->exhausted ? fail(err, FSNAP_E_NOMEM, ENOMEM, "plan of a restore") : 0;
 }
 
 /* Small pages first, in memory that is not to have huge ones yet, whatever the system's setting: the first
@@ -212,15 +240,17 @@ static int fill_in_order(struct plans *plans, uint32_t task, const struct memory
 	struct memory_division division;
 	if (memory_divide(mm, runs, n, &division, err) < 0)
 		return -1;
+	/* Right after its end a thread's number is not yet free for the next. */
+	int first = source->helper_number, second = first ? first + (int)source->helpers : 0;
 	plan_note(plans, "no huge pages yet");
 	plan_call(plans, task, SYS_prctl, IMM(PR_SET_THP_DISABLE), IMM(1));
 	memory_expect_small(plans, task, mm);
-	int result = memory_fill(plans, task, source, division.small, division.n_small, err);
+	int result = memory_fill_by_crew(plans, task, source, first, division.small, division.n_small, err);
 	plan_note(plans, "huge pages now");
 	plan_call(plans, task, SYS_prctl, IMM(PR_SET_THP_DISABLE), IMM(0));
 	memory_expect_huge(plans, task, mm);
 	if (result == 0)
-		result = memory_fill(plans, task, source, division.huge, division.n_huge, err);
+		result = memory_fill_by_crew(plans, task, source, second, division.huge, division.n_huge, err);
 	memory_division_free(&division);
 	return result;
 }

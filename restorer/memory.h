@@ -42,6 +42,8 @@ struct memory_source {
 	struct memory_range parked;  /* right behind it: where the vDSO group waits, then room for attach.c, aio.c */
 	struct memory_special *specials; /* where the kernel put the vDSO group in the restoring process */
 	size_t n_specials;
+	unsigned helpers;    /* crew.c: threads that a process with much memory may take beside its own */
+	int helper_number;   /* the first of twice as many numbers for them that nobody has; 0: any will do */
 	const struct vdso_redirection *redirection; /* the image is of another kernel build; NULL: of this one */
 	bool exe_stays;	     /* what /proc/PID/exe tells cannot be set: it is the restoring program */
 	uint32_t patched;    /* specials.c: data of the old vDSO as laid last, */
@@ -73,6 +75,23 @@ void memory_fields(struct plans *plans, uint32_t task, const struct memory_sourc
 void memory_map(struct plans *plans, uint32_t task, const struct memory_source *source, const image_vma *vma);
 int memory_fill(struct plans *plans, uint32_t task, const struct memory_source *source,
 		const struct page_run *runs, size_t n, struct fsnap_error *err);
+
+/* Where in a plan stretches of work begin that anybody may do. */
+struct memory_stretches {
+	uint32_t *first;
+	size_t n, room;
+};
+
+/* The same; notes where each read begins. */
+int memory_fill_noting(struct plans *plans, uint32_t task, const struct memory_source *source,
+		       const struct page_run *runs, size_t n, struct memory_stretches *stretches,
+		       struct fsnap_error *err);
+
+/* crew.c: the same, by several threads where there is much to do (so many pages), whose numbers begin with
+ * `number`. */
+#define MEMORY_MUCH 8192u
+int memory_fill_by_crew(struct plans *plans, uint32_t task, const struct memory_source *source, int number,
+			const struct page_run *runs, size_t n, struct fsnap_error *err);
 
 /* aio.c: the context whose ring is this mapping, with the events that wait in it. */
 int memory_aio(struct plans *plans, uint32_t task, const struct memory_source *source, const image_mm *mm,

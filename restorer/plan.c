@@ -250,6 +250,38 @@ void plan_thread(struct plans *plans, uint32_t task, uint32_t thread_task)
 	APPEND(plans, task, PLAN_THREAD, IMM(thread_task));
 }
 
+void plan_helper(struct plans *plans, uint32_t task, uint32_t helper_task)
+{
+	APPEND(plans, task, PLAN_HELPER, IMM(helper_task));
+	plan_accept_any(plans);
+}
+
+void plan_join(struct plans *plans, uint32_t task, uint32_t helper_task)
+{
+	APPEND(plans, task, PLAN_JOIN, IMM(helper_task));
+}
+
+uint32_t plans_operations(const struct plans *plans, uint32_t task)
+{
+	return plans && !plans->exhausted ? (uint32_t)plan_task_at(plans, task)->ops.used : 0;
+}
+
+uint32_t plans_stretches(struct plans *plans, uint32_t shared, const uint32_t *first, uint32_t n)
+{
+	const struct plan_stretches head = { .n = n };
+	uint32_t end = plans_operations(plans, shared), all = n * (uint32_t)sizeof(*first);
+	uint32_t where = plans_data(plans, NULL, sizeof(head) + all + sizeof(end), 8);
+	plans_set(plans, where, &head, sizeof(head));
+	plans_set(plans, where + (uint32_t)sizeof(head), first, all);
+	plans_set(plans, where + (uint32_t)sizeof(head) + all, &end, sizeof(end));
+	return where;
+}
+
+void plan_share(struct plans *plans, uint32_t task, uint32_t shared, uint32_t stretches)
+{
+	APPEND(plans, task, PLAN_SHARE, IMM(shared), DATA(stretches));
+}
+
 void plan_park(struct plans *plans, uint32_t task, uint32_t until_release)
 {
 	APPEND(plans, task, PLAN_PARK, IMM(until_release));

@@ -77,6 +77,18 @@ void plan_wait(struct plans *plans, uint32_t task, uint32_t barrier, uint32_t at
 void plan_fork(struct plans *plans, uint32_t task, uint32_t child_task, int exit_signal);
 void plan_fork_flags(struct plans *plans, uint64_t flags); /* of the fork appended last: CLONE_* */
 void plan_thread(struct plans *plans, uint32_t task, uint32_t thread_task);
+/* A thread that takes part in the work and ends; where it cannot be had, the others do it. plan_join() waits
+ * until it is gone. */
+void plan_helper(struct plans *plans, uint32_t task, uint32_t helper_task);
+void plan_join(struct plans *plans, uint32_t task, uint32_t helper_task);
+
+/* Takes part in the plan of `shared`, which is nobody's own and consists of system calls: in stretches that
+ * begin at first[0..n), its operations counted from 0 (plans_operations()); the last ends with the plan.
+ * plans_stretches() makes the list of them, once, when that plan is complete. */
+uint32_t plans_operations(const struct plans *plans, uint32_t task);
+uint32_t plans_stretches(struct plans *plans, uint32_t shared, const uint32_t *first, uint32_t n);
+void plan_share(struct plans *plans, uint32_t task, uint32_t shared, uint32_t stretches);
+
 void plan_park(struct plans *plans, uint32_t task, uint32_t until_release);
 
 /* Accepts only what another operation, made before it, had as its result; or as plan_accept_equal(). */

@@ -1,7 +1,8 @@
 /*
  * A large region (64 MiB, and a sparse gigabyte with a page here and there)
  * comes back complete, and the sparse one does not become dense: memory that
- * was never touched costs nothing after a restore either.
+ * was never touched costs nothing after a restore either.  Whoever helped to
+ * fill it is gone.
  */
 #include "specimen.h"
 
@@ -27,9 +28,11 @@ int main(void)
 	for (size_t at = 0; at < sparse_size; at += stride)
 		pattern_fill(sparse + at, PAGE, at);
 	long before = resident_kib();
+	char text[64];
 
 	while (specimen_round()) {
 		specimen_ready();
+		expect_between("threads", 1, 1, atol(proc_field("/proc/self/status", "Threads", text, sizeof(text))));
 		expect_pattern("dense region", dense, dense_size, 1);
 		expect_between("resident memory (KiB)", before - 1024, before + 4096,
 			       resident_kib());

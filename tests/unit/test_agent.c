@@ -168,6 +168,75 @@ static void thread_shares_and_gets_its_tid(void **state)
 	assert_true(proc_has("/proc/%d/task/%d", parent, wanted));
 }
 
+/* Task 3 is nobody: each byte of its first `n` stretches is written once, whoever takes it. */
+static void lay_shared_plan(uint32_t n)
+{
+	struct plan_stretches *stretches = (void *)data(512);
+	plan_of(3);
+	strcpy(data(0), "shared");
+	stretches->n = n;
+	for (uint32_t i = 0; i < n; i++) {
+		stretches->first[i] = 2 * i;
+		CALL(SYS_sched_yield);
+		CALL(SYS_pwrite64, SLOT(0), DATA(0), IMM(6), IMM(6 * i));
+	}
+	stretches->first[n] = 2 * n;
+}
+
+static void shared_work_is_done_once_and_its_helpers_are_gone(void **state)
+{
+	(void)state;
+	char seen[6 * 12 + 1] = "";
+	CALL_TO(0, SYS_memfd_create, DATA(0), IMM(0));
+	OP(PLAN_HELPER, IMM(1))->result = 2;
+	OP(PLAN_HELPER, IMM(2))->result = 3;
+	OP(PLAN_SHARE, IMM(3), DATA(512));
+	OP(PLAN_JOIN, IMM(1));
+	OP(PLAN_JOIN, IMM(2));
+	OP(PLAN_JOIN, IMM(4)); /* who was never there need not be waited for */
+	CALL(SYS_fstat, SLOT(0), DATA(1024));
+	CALL(SYS_pread64, SLOT(0), DATA(2048), IMM(100), IMM(0))->result = 5;
+	for (uint32_t helper = 1; helper <= 2; helper++) {
+		plan_of(helper);
+		OP(PLAN_SHARE, IMM(3), DATA(512));
+		CALL(SYS_exit, IMM(0));
+	}
+	lay_shared_plan(12);
+	pid_t pid = spawn(0);
+	assert_state(0, TASK_PARKED);
+	for (int i = 0; i < 12; i++)
+		strcat(seen, "shared");
+	assert_int_equal(slot(4), strlen(seen));
+	assert_string_equal(data(2048), seen);
+	assert_in_range(((struct plan_stretches *)data(512))->next, 12, 15);
+	for (uint32_t helper = 1; helper <= 2; helper++) {
+		assert_int_equal(ctl_task(ctl, helper)->alive, 0);
+		assert_int_not_equal(slot(helper), pid);
+		/* The kernel clears the word when it is done with its memory, and then with the rest of it. */
+		for (int ms = 0; proc_has("/proc/%d/task/%ld", pid, slot(helper)) && ms < PATIENCE_MS; ms++)
+			usleep(1000);
+		assert_false(proc_has("/proc/%d/task/%ld", pid, slot(helper)));
+	}
+}
+
+static void step_of_shared_work_is_what_failed(void **state)
+{
+	(void)state;
+	OP(PLAN_HELPER, IMM(1));
+	OP(PLAN_SHARE, IMM(3), DATA(512));
+	OP(PLAN_JOIN, IMM(1));
+	plan_of(1);
+	OP(PLAN_SHARE, IMM(3), DATA(512));
+	CALL(SYS_exit, IMM(0));
+	*ctl_slot(ctl, 0) = -1; /* no descriptor */
+	lay_shared_plan(4);
+	assert_true(spawn(0) > 0);
+	assert_state(3, TASK_FAILED);
+	assert_int_equal(ctl->failed, 4);
+	assert_int_equal(ctl_task(ctl, 3)->pc % 2, 1);
+	assert_int_equal(ctl_task(ctl, 3)->result, -EBADF);
+}
+
 static void spawn_gives_the_kernels_refusal(void **state)
 {
 	(void)state;
@@ -249,6 +318,8 @@ int main(void)
 		TEST(forked_tasks_meet_at_barriers),
 		TEST(fork_gets_the_pid_it_asks_for),
 		TEST(thread_shares_and_gets_its_tid),
+		TEST(shared_work_is_done_once_and_its_helpers_are_gone),
+		TEST(step_of_shared_work_is_what_failed),
 		TEST(spawn_gives_the_kernels_refusal),
 		TEST(parked_task_goes_on_at_its_release),
 		TEST(waiting_works_without_futex_waitv),
