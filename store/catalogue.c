@@ -9,6 +9,7 @@
 
 struct listing {
 	struct store *store;
+	struct trust trust;
 	struct store_entry *entries;
 	size_t count;
 	size_t room;
@@ -26,14 +27,14 @@ static bool image_of_file(const char *file, char *name, size_t size)
 	return store_check_name(name, NULL) == 0;
 }
 
-static void describe(const struct store *store, struct store_entry *entry)
+static void describe(const struct store *store, const struct trust *trust, struct store_entry *entry)
 {
 	struct store_at at = store_image_at(entry->name);
 	struct layout_slot slot;
 	struct stat st = {0};
 	cleanup_fd int fd = image_open_file(store->dir, at.path, entry->name, &st, &entry->damage);
 	if (fd >= 0 &&
-	    image_read_head(fd, (uint64_t)st.st_size, entry->name, &slot, &entry->damage) == 0) {
+	    image_read_trusted_head(fd, (uint64_t)st.st_size, entry->name, trust, &slot, &entry->damage) == 0) {
 		entry->created_ns = slot.created_ns;
 		entry->file_bytes = slot.length;
 		entry->page_bytes = slot.pages * STORE_PAGE;
@@ -52,7 +53,7 @@ static int list_one(void *arg, const char *file, struct fsnap_error *err)
 	struct store_entry entry = {.created_ns = 0};
 	if (!image_of_file(file, entry.name, sizeof(entry.name)))
 		return 0;
-	describe(list->store, &entry);
+	describe(list->store, &list->trust, &entry);
 	if (entry.damage.code == FSNAP_E_IMAGE_MISSING)
 		return 0; /* removed while we looked */
 	if (list->count == list->room) {
@@ -79,7 +80,9 @@ int store_list(struct store *store, struct store_entry **entries, size_t *count,
 	       struct fsnap_error *err)
 {
 	struct listing list = {.store = store};
-	if (store_each(store, STORE_IMAGES, list_one, &list, err) < 0) {
+	int result = trust_load(&list.trust, err) < 0 ? -1 : store_each(store, STORE_IMAGES, list_one, &list, err);
+	trust_free(&list.trust);
+	if (result < 0) {
 		free(list.entries);
 		return -1;
 	}

@@ -68,6 +68,8 @@ int error_context(struct fsnap_error *err, const char *format, ...)
 	va_end(args);
 	if (used < 0 || (size_t)used >= sizeof(joined))
 		used = (int)strlen(joined);
+	if (strncmp(err->message, joined, (size_t)used) == 0 && err->message[used] == ':')
+		return -1; /* it says so already */
 	snprintf(joined + used, sizeof(joined) - (size_t)used, ": %.*s",
 		 (int)(sizeof(err->message) - 3), err->message);
 	memcpy(err->message, joined, sizeof(joined));

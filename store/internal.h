@@ -8,6 +8,7 @@
 
 #include "store/layout.h"
 #include "store/medium.h"
+#include "store/signature.h"
 #include "store/store.h"
 
 #define STORE_IMAGES "images"
@@ -103,6 +104,10 @@ int image_open_file(int dir, const char *path, const char *image, struct stat *s
 		    struct fsnap_error *err);
 int image_read_head(int fd, uint64_t file_size, const char *image, struct layout_slot *slot,
 		    struct fsnap_error *err);
+
+/* The same, of one that must be signed if anybody is trusted in particular. */
+int image_read_trusted_head(int fd, uint64_t file_size, const char *image, const struct trust *trust,
+			    struct layout_slot *slot, struct fsnap_error *err);
 
 /* Reads [offset, offset + length) of fd into buffer; a short read is an error. */
 int read_exactly(int fd, void *buffer, uint64_t length, uint64_t offset, const char *image,

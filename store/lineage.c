@@ -91,7 +91,7 @@ static struct page_file *open_ancestor(const struct image *image, struct store *
 		missing(image, ancestor, err);
 		return NULL;
 	}
-	struct page_file *file = fd < 0 ? NULL : page_file_open(fd, (uint64_t)st.st_size, label, &why);
+	struct page_file *file = fd < 0 ? NULL : page_file_open(fd, (uint64_t)st.st_size, label, &image->trust, &why);
 	if (!file && err && !error_is_set(err))
 		*err = why;
 	if (file && !is_it(file, ancestor)) {
@@ -288,7 +288,10 @@ static int verify_block(const struct image *image, unsigned file, uint64_t block
 	if (file && !(image->used[file][block / 64] >> block % 64 & 1))
 		return 0; /* nothing of it is ours */
 	uint64_t pages = layout_block_pages(block, of->slot.pages);
-	const void *bytes = medium_at(of->medium, of->slot.pages_offset + block * LAYOUT_BLOCK);
+	uint64_t offset = of->slot.pages_offset + block * LAYOUT_BLOCK;
+	const void *bytes = medium_at(of->medium, offset);
+	if (signature_check(of->signature, offset, pages * STORE_PAGE, err) < 0)
+		return -1;
 	if (layout_checksum(bytes, pages * STORE_PAGE) == of->sums[block])
 		return 0;
 	uint64_t first = block * STORE_BLOCK_PAGES;

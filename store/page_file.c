@@ -122,10 +122,35 @@ void *read_section(int fd, const struct layout_section *section, const char *ima
 	return steal(&bytes);
 }
 
-static int open_pages(struct page_file *file, uint64_t file_size, const char *image, struct fsnap_error *err)
+/* Where images must be signed, everything but the pages is held against the signature before it is looked at. */
+static int read_signed_head(int fd, uint64_t file_size, const char *image, const struct trust *trust,
+			    struct layout_slot *slot, struct signature **signature, struct fsnap_error *err)
+{
+	if (signature_open(signature, fd, file_size, image, trust, err) < 0 ||
+	    signature_check(*signature, 0, LAYOUT_HEAD, err) < 0 ||
+	    image_read_head(fd, file_size, image, slot, err) < 0)
+		return -1;
+	uint64_t behind = slot->pages_offset + slot->pages * STORE_PAGE;
+	uint64_t before = slot->pages_offset < slot->length ? slot->pages_offset : slot->length;
+	if (signature_check(*signature, 0, before, err) < 0)
+		return -1;
+	return behind < slot->length ? signature_check(*signature, behind, slot->length - behind, err) : 0;
+}
+
+int image_read_trusted_head(int fd, uint64_t file_size, const char *image, const struct trust *trust,
+			    struct layout_slot *slot, struct fsnap_error *err)
+{
+	struct signature *signature = NULL;
+	int result = read_signed_head(fd, file_size, image, trust, slot, &signature, err);
+	signature_close(signature);
+	return result;
+}
+
+static int open_pages(struct page_file *file, uint64_t file_size, const char *image, const struct trust *trust,
+		      struct fsnap_error *err)
 {
 	struct layout_slot *slot = &file->slot;
-	if (image_read_head(file->fd, file_size, image, slot, err) < 0)
+	if (read_signed_head(file->fd, file_size, image, trust, slot, &file->signature, err) < 0)
 		return -1;
 	file->sums = read_section(file->fd, &slot->blocks, image, "block checksums", err);
 	if (!file->sums || slot->pages == 0)
@@ -134,7 +159,8 @@ static int open_pages(struct page_file *file, uint64_t file_size, const char *im
 	return file->medium ? 0 : -1;
 }
 
-struct page_file *page_file_open(int fd, uint64_t file_size, const char *image, struct fsnap_error *err)
+struct page_file *page_file_open(int fd, uint64_t file_size, const char *image, const struct trust *trust,
+				 struct fsnap_error *err)
 {
 	struct page_file *file = calloc(1, sizeof(*file));
 	if (!file) {
@@ -144,7 +170,7 @@ struct page_file *page_file_open(int fd, uint64_t file_size, const char *image, 
 	}
 	file->users = 1;
 	file->fd = fd;
-	if (open_pages(file, file_size, image, err) < 0) {
+	if (open_pages(file, file_size, image, trust, err) < 0) {
 		page_file_close(file);
 		return NULL;
 	}
@@ -162,6 +188,7 @@ void page_file_close(struct page_file *file)
 	if (!file || __atomic_sub_fetch(&file->users, 1, __ATOMIC_ACQ_REL))
 		return;
 	medium_close(file->medium);
+	signature_close(file->signature);
 	scope_close(&file->fd);
 	free(file->sums);
 	free(file);

@@ -56,20 +56,15 @@ static int read_all(struct image *image, struct store *store, const char *path, 
 	int fd = image_open_file(path ? AT_FDCWD : store->dir, path ? path : at.path, image->name, &st, err);
 	if (fd < 0)
 		return -1;
-	image->own = page_file_open(fd, (uint64_t)st.st_size, image->name, err);
+	image->own = page_file_open(fd, (uint64_t)st.st_size, image->name, &image->trust, err);
 	if (!image->own || read_tables(image, err) < 0 || read_records(image, err) < 0 ||
 	    lineage_open(image, store, path, known, err) < 0)
 		return -1;
 	return check_runs(image, err);
 }
 
-struct image *image_open(struct store *store, const char *name, struct fsnap_error *err)
-{
-	return image_open_beside(store, name, NULL, err);
-}
-
-struct image *image_open_beside(struct store *store, const char *name, const struct image *known,
-				struct fsnap_error *err)
+static struct image *open_trusting(struct store *store, const char *name, const struct image *known,
+				   const struct trust *trust, struct fsnap_error *err)
 {
 	char newest[128];
 	if (!name) {
@@ -89,7 +84,8 @@ struct image *image_open_beside(struct store *store, const char *name, const str
 		fail(err, FSNAP_E_NOMEM, ENOMEM, "image %s", name);
 		return NULL;
 	}
-	if (read_all(image, store, is_path ? name : NULL, known, err) < 0) {
+	if ((trust ? trust_copy(&image->trust, trust, err) : trust_load(&image->trust, err)) < 0 ||
+	    read_all(image, store, is_path ? name : NULL, known, err) < 0) {
 		image_close(image);
 		return NULL;
 	}
@@ -106,8 +102,26 @@ void image_close(struct image *image)
 	free(image->hint_bytes);
 	free(image->runs);
 	free(image->metadata);
+	trust_free(&image->trust);
 	free(image->name);
 	free(image);
+}
+
+struct image *image_open(struct store *store, const char *name, struct fsnap_error *err)
+{
+	return open_trusting(store, name, NULL, NULL, err);
+}
+
+struct image *image_open_beside(struct store *store, const char *name, const struct image *known,
+				struct fsnap_error *err)
+{
+	return open_trusting(store, name, known, NULL, err);
+}
+
+struct image *image_open_signed(struct store *store, const char *name, const struct trust *trust,
+				struct fsnap_error *err)
+{
+	return open_trusting(store, name, NULL, trust, err);
 }
 
 /* --- what it says ----------------------------------------------------------------------------- */

@@ -20,12 +20,14 @@ struct page_file {
 	unsigned users;
 	int fd;
 	struct layout_slot slot;
+	struct signature *signature; /* NULL: none is needed here */
 	uint64_t *sums; /* per block */
 	struct medium *medium; /* NULL where there are no pages */
 };
 
 struct image {
 	char *name;
+	struct trust trust; /* who may have made it and its ancestors */
 	struct page_file *own; /* files[0] */
 	struct page_file **files;
 	uint64_t *base; /* of each file: its first `at`; behind the last: their sum */
@@ -47,7 +49,8 @@ struct image {
 void *read_section(int fd, const struct layout_section *section, const char *image, const char *what,
 		   struct fsnap_error *err);
 /* Takes over fd. */
-struct page_file *page_file_open(int fd, uint64_t file_size, const char *image, struct fsnap_error *err);
+struct page_file *page_file_open(int fd, uint64_t file_size, const char *image, const struct trust *trust,
+				 struct fsnap_error *err);
 struct page_file *page_file_share(struct page_file *file);
 void page_file_close(struct page_file *file);
 

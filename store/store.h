@@ -144,6 +144,10 @@ struct image *image_open(struct store *store, const char *name, struct fsnap_err
 /* The same, sharing the files of images that both build on with `known`, which may be NULL. */
 struct image *image_open_beside(struct store *store, const char *name, const struct image *known,
 				struct fsnap_error *err);
+/* The same, for one signed by those; `trust` without any keys: by nobody in particular. */
+struct trust;
+struct image *image_open_signed(struct store *store, const char *name, const struct trust *trust,
+				struct fsnap_error *err);
 void image_close(struct image *image);
 const char *image_name(const struct image *image);
 uint64_t image_pages(const struct image *image);      /* pages in its own page area */
@@ -191,6 +195,8 @@ void image_uuid(const struct image *image, uint8_t *uuid); /* 16 bytes: which im
 /* Checks blocks [first, first + n) of its own page area and, behind them, of its ancestors', of which those
  * that it does not refer to are left out; thread-safe. */
 uint64_t image_blocks(const struct image *image);
+/* Signs the files of an image, when all of them have been found whole. secret: signature.h. */
+int image_sign(struct image *image, const uint8_t *secret, struct fsnap_error *err);
 int image_verify_blocks(const struct image *image, uint64_t first, uint64_t n,
 			struct fsnap_error *err);
 

@@ -39,6 +39,7 @@ struct cli {
 	const char *prefetch, *rate, *max;
 	const char *output, *timeline;
 	const char *stats;
+	const char *key;
 	int tcp;   /* enum fsnap_tcp */
 	pid_t pid; /* 0: not given */
 	pid_t process; /* --pid; 0: not given */
@@ -75,6 +76,8 @@ int cli_report(const struct cli *cli, struct fsnap_error *err);
 int cli_core(const struct cli *cli, struct fsnap_error *err);
 int cli_doctor(const struct cli *cli, struct fsnap_error *err);
 int cli_verify(const struct cli *cli, struct fsnap_error *err);
+int cli_keygen(const struct cli *cli, struct fsnap_error *err);
+int cli_sign(const struct cli *cli, struct fsnap_error *err);
 int cli_rm(const struct cli *cli, struct fsnap_error *err);
 int cli_help(const struct cli *cli, struct fsnap_error *err);
 

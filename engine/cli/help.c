@@ -169,6 +169,24 @@ static const char rm_help[] =
 	"  fsnap rm --trim                      remove none, but give the kept space back\n"
 	"  fsnap rm --all --trim                leave nothing behind\n";
 
+static const char keygen_help[] =
+	"Makes FILE, which signs and which only you may read, and FILE.pub. Where FILE.pub lies in\n"
+	"/etc/fsnap/trusted, or in the directory $FSNAP_TRUSTED, images are opened only if they are\n"
+	"signed with FILE, or with another key that is trusted there.\n"
+	"\n"
+	"Examples:\n"
+	"  fsnap keygen ~/fsnap.key\n"
+	"  sudo install -D -m 644 ~/fsnap.key.pub /etc/fsnap/trusted/me.pub\n";
+
+static const char sign_help[] =
+	"Puts a signature (Ed25519) behind the image in its file, once every checksum of it has been\n"
+	"found right. It covers every byte; a changed image must be signed anew. Of an image that builds on\n"
+	"others, those are signed, too.\n"
+	"\n"
+	"Examples:\n"
+	"  fsnap sign --key ~/fsnap.key warm\n"
+	"  fsnap verify --key ~/fsnap.key.pub warm\n";
+
 static const char doctor_help[] =
 	"Tries, as this user, everything that fsnap uses of the kernel: `good`, `partly`, `lacks` (fsnap does\n"
 	"without; what that costs, and how to get it, is said) or `fatal`. Nothing is changed by it.\n"
@@ -198,6 +216,8 @@ const struct command commands[] = {
 	{ "report", "[IMAGE]", 0, 1, cli_report, "write a page about an image", report_help },
 	{ "core", "[IMAGE]", 0, 1, cli_core, "write a process as a core file, for gdb", core_help },
 	{ "verify", "[IMAGE]", 0, 1, cli_verify, "check that an image is undamaged", verify_help },
+	{ "keygen", "FILE", 1, 1, cli_keygen, "make a key to sign images with", keygen_help },
+	{ "sign", "IMAGE...", 1, -1, cli_sign, "sign images", sign_help },
 	{ "rm", "NAME...", 0, -1, cli_rm, "remove images, give back space", rm_help },
 	{ "doctor", "", 0, 0, cli_doctor, "say what works on this machine, for this user", doctor_help },
 	{ "help", "[COMMAND]", 0, 1, cli_help, "explain a command", help_help },

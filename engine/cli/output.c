@@ -31,6 +31,7 @@ static int status_of_class(int code)
 	case FSNAP_E_STORE_IO:
 		return EXIT_STORE;
 	case FSNAP_E_IMAGE_MISSING ... FSNAP_E_BAD_NAME:
+	case FSNAP_E_IMAGE_SIGNATURE:
 		return EXIT_IMAGE;
 	default:
 		return EXIT_GENERAL;

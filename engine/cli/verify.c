@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "engine/cli/catalogue.h"
+#include "store/signature.h"
 
 #define STEP 16u /* blocks between two looks at the clock */
 
@@ -30,10 +31,12 @@ static int check_pages(struct image *image, struct progress *progress, struct fs
 	return 0;
 }
 
-static void check(struct catalogue *catalogue, const char *name, struct verdict *verdict)
+static void check(struct catalogue *catalogue, const char *name, const struct trust *trust,
+		  struct verdict *verdict)
 {
 	struct progress progress = { 0 };
-	struct image *image = image_open(catalogue->store, name, &verdict->err);
+	struct image *image = trust->n ? image_open_signed(catalogue->store, name, trust, &verdict->err) :
+					 image_open(catalogue->store, name, &verdict->err);
 
 	snprintf(verdict->name, sizeof(verdict->name), "%s", name ? name : "");
 	if (!image)
@@ -67,7 +70,7 @@ static void print(const struct cli *cli, const struct verdict *verdict)
 		       text_bytes(verdict->pages * STORE_PAGE).s);
 }
 
-static int verify_all(const struct cli *cli, struct catalogue *catalogue)
+static int verify_all(const struct cli *cli, struct catalogue *catalogue, const struct trust *trust)
 {
 	int status = EXIT_SUCCESS;
 	struct json json;
@@ -80,7 +83,7 @@ static int verify_all(const struct cli *cli, struct catalogue *catalogue)
 	for (size_t i = 0; i < catalogue->count; i++) {
 		struct verdict verdict = { 0 };
 
-		check(catalogue, catalogue->entries[i].name, &verdict);
+		check(catalogue, catalogue->entries[i].name, trust, &verdict);
 		if (cli->json)
 			print_json(&json, &verdict);
 		else
@@ -101,18 +104,22 @@ int cli_verify(const struct cli *cli, struct fsnap_error *err)
 	cleanup_catalogue struct catalogue catalogue = { 0 };
 	const char *name = cli->n_words ? cli->words[0] : NULL;
 	struct verdict verdict = { 0 };
+	uint8_t key[1][KEY_PUBLIC];
+	struct trust trust = { key, cli->key != NULL };
 
+	if (cli->key && key_read_public(cli->key, key[0], err))
+		return -1;
 	if (cli->all && name)
 		return fail(err, FSNAP_E_USAGE, 0, "fsnap verify takes an image or --all, not both");
 	if (cli->all ? catalogue_open(&catalogue, cli, STORE_READ, err) :
 		       catalogue_open_store(&catalogue, cli, STORE_READ, err))
 		return -1;
 	if (cli->all)
-		return verify_all(cli, &catalogue);
+		return verify_all(cli, &catalogue, &trust);
 	if (!catalogue.store && !(name && strchr(name, '/')))
 		return catalogue_missing(&catalogue, name, err);
 
-	check(&catalogue, name, &verdict);
+	check(&catalogue, name, &trust, &verdict);
 	if (verdict.err.code) {
 		*err = verdict.err;
 		return -1;
