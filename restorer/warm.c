@@ -3,22 +3,21 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <liburing.h>
+#include <linux/ioprio.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
-#define PAGE 4096u
+#include "restorer/warm_pace.h"
+
+#define PAGE WARM_PAGE
 #define CHUNK (256u << 10) /* bytes read at a time */
 #define SLOTS 8u	   /* at most on their way at once: enough for one disk or network connection */
 #define HUGE (2u << 20)	   /* bytes that become one folio of the page cache */
 #define HUGE_SLOTS 2u	   /* ... on their way at once */
 #define LOOK_US 20000	   /* between two looks at what the tree does */
-#define QUIET_US 300000	   /* so long without a byte from the disk, and the tree reads no more: the disk may be slow */
-#define FAIR_SHARE 12	   /* less than a tenth, for what is on its way before the first look */
 #define SCARCE_SHARE 10	   /* of all memory, available */
-#define MIB (1ull << 20)
 
 struct slot {
 	char *buffer; /* of HUGE bytes: where it cannot be mapped */
@@ -36,15 +35,7 @@ struct warm {
 	size_t stretch; /* next to be read, and from where in it */
 	uint64_t at;
 	uint64_t began_us, looked_us;
-
-	/* What the tree does. */
-	uint64_t tree_read;	/* bytes it had from the disk when we looked last */
-	uint64_t tree_before;	/* ... and when we first saw it */
-	uint64_t tree_since_us; /* when that was; 0: not yet */
-	uint64_t tree_read_us;	/* when it last had some */
-	bool tree_reads;
-	double expected, seen;	/* pages of ours that it would have read, were all it reads on our list; that it has */
-	uint64_t allowed_us;	/* nothing more is begun before */
+	struct warm_pace pace;
 };
 
 static uint64_t now_us(void)
@@ -54,144 +45,35 @@ static uint64_t now_us(void)
 	return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
 }
 
-/* --- small files of /proc -------------------------------------------------------- */
-
-/* The number behind `key` in a file, -1 where there is none. */
-static int64_t number_in(const char *path, const char *key)
-{
-	char text[2048];
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	ssize_t length = fd >= 0 ? read(fd, text, sizeof(text) - 1) : -1;
-	if (fd >= 0)
-		close(fd);
-	if (length < 0)
-		return -1;
-	text[length] = '\0';
-	const char *at = strstr(text, key);
-	if (!at)
-		return -1;
-	at += strlen(key);
-	while (*at == ' ')
-		at++;
-	int64_t number = 0;
-	for (; *at >= '0' && *at <= '9'; at++)
-		number = 10 * number + *at - '0';
-	return number;
-}
-
-static void io_path(char *path, pid_t pid)
-{
-	char digits[12];
-	int n = 0;
-	for (unsigned left = (unsigned)pid; left || n == 0; left /= 10)
-		digits[n++] = (char)('0' + left % 10);
-	path = stpcpy(path, "/proc/");
-	while (n)
-		*path++ = digits[--n];
-	stpcpy(path, "/io");
-}
-
-/* Bytes the tree has had from the disk; -1: it has ended, or may not be asked. */
-static int64_t tree_bytes(const struct warm_order *order)
-{
-	int64_t sum = -1;
-	for (size_t i = 0; i < order->n_tree; i++) {
-		char path[32];
-		io_path(path, order->tree[i]);
-		int64_t bytes = number_in(path, "\nread_bytes:");
-		if (bytes >= 0)
-			sum = (sum < 0 ? 0 : sum) + bytes;
-	}
-	return sum;
-}
-
 static bool memory_scarce(void)
 {
-	int64_t total = number_in("/proc/meminfo", "MemTotal:");
-	int64_t available = number_in("/proc/meminfo", "MemAvailable:");
+	int64_t total = warm_number_in("/proc/meminfo", "MemTotal:");
+	int64_t available = warm_number_in("/proc/meminfo", "MemAvailable:");
 	return available >= 0 && available < total / SCARCE_SHARE;
 }
 
 /* --- what is there already ------------------------------------------------------------ */
 
-/* cachestat(2), Linux 6.5: pages of a range that are in the page cache. */
-static uint64_t pages_present(int fd, uint64_t offset, uint64_t bytes)
-{
-	struct {
-		uint64_t offset, length;
-	} range = { offset, bytes };
-	struct {
-		uint64_t cached, dirty, writeback, evicted, recently_evicted;
-	} stat;
-	return syscall(451, fd, &range, &stat, 0) == 0 ? stat.cached : 0;
-}
-
 bool warm_present(const struct warm_stretch *stretch)
 {
-	return pages_present(stretch->fd, stretch->offset, stretch->bytes) >= stretch->bytes / PAGE;
+	return warm_pages_present(stretch->fd, stretch->offset, stretch->bytes) >= stretch->bytes / PAGE;
 }
 
-/* Pages of ours that are there before we came, somebody else has read: most likely the tree. Were everything
- * it reads on our list, it would have read of each part of it about the same share. What is there as a whole
- * tells nothing: a prefetch before us may have brought it. */
-static void compare(struct warm *warm, uint64_t pages, uint64_t present)
-{
-	if (present >= pages)
-		return;
-	double share = (double)(warm->tree_read - warm->tree_before) / (double)(warm->progress->total + 1);
-	warm->expected += (double)pages * (share < 1 ? share : 1);
-	warm->seen += (double)present;
-}
-
-static bool reads_our_list(const struct warm *warm)
-{
-	return warm->seen >= warm->expected / 2;
-}
-
-/* --- pace ------------------------------------------------------------------------------ */
+/* --- now and then ---------------------------------------------------------------------- */
 
 static void look(struct warm *warm, uint64_t now)
 {
 	struct warm_progress *progress = warm->progress;
-	int64_t bytes = tree_bytes(warm->order);
-	if (warm->order->n_tree && bytes < 0 && warm->tree_since_us)
-		progress->stop = 1; /* it has ended */
-	if (bytes >= 0) {
-		if (!warm->tree_since_us) {
-			warm->tree_before = warm->tree_read = (uint64_t)bytes;
-			warm->tree_since_us = now;
-		}
-		if ((uint64_t)bytes > warm->tree_read)
-			warm->tree_read_us = now;
-		warm->tree_read = (uint64_t)bytes;
-	}
-	warm->tree_reads = warm->tree_read_us && now - warm->tree_read_us < QUIET_US;
+	warm_pace_look(&warm->pace, now);
 	warm->looked_us = now;
 	if (warm->order->tell)
 		warm->order->tell(warm->order->tell_arg, "prefetching",
 				  progress->read + progress->present + progress->failed, progress->total);
 	progress->us = now - warm->began_us;
+	if (warm->pace.ended)
+		progress->stop = 1;
 	if (memory_scarce() || (warm->order->ceiling && progress->read >= warm->order->ceiling))
 		progress->stop = progress->scarce = 1;
-}
-
-static bool must_yield(const struct warm *warm)
-{
-	return warm->tree_reads && !reads_our_list(warm);
-}
-
-/* When the next chunk may begin, this one having been so large. */
-static void pace(struct warm *warm, uint64_t now, uint64_t bytes)
-{
-	uint64_t rate = warm->order->rate;
-	if (!rate && must_yield(warm)) {
-		uint64_t elapsed = now - warm->tree_since_us + 1;
-		uint64_t theirs = (warm->tree_read - warm->tree_before) * 1000000 / elapsed;
-		rate = theirs / FAIR_SHARE + MIB;
-		warm->progress->yielded++;
-	}
-	uint64_t from = warm->allowed_us > now ? warm->allowed_us : now;
-	warm->allowed_us = rate ? from + bytes * 1000000 / rate : now;
 }
 
 /* --- reading ------------------------------------------------------------------------------- */
@@ -201,13 +83,14 @@ static void pace(struct warm *warm, uint64_t now, uint64_t bytes)
  * speed. A fault in a mapping with MADV_HUGEPAGE makes one large folio where the file system can, and reads
  * exactly its 2 MiB if there is MADV_RANDOM, too (mm/filemap.c, do_sync_mmap_readahead()).
  */
-static bool goes_huge(const struct warm *warm, const struct warm_stretch *rest)
+static bool goes_huge(const struct warm *warm, const struct warm_stretch *rest, uint64_t now)
 {
-	return rest->offset % HUGE == 0 && rest->bytes >= HUGE && !warm->order->rate && !must_yield(warm) &&
-	       pages_present(rest->fd, rest->offset, HUGE) == 0;
+	return rest->offset % HUGE == 0 && rest->bytes >= HUGE && !warm->order->rate && !warm_pace_slow(&warm->pace, now) &&
+	       warm_pages_present(rest->fd, rest->offset, HUGE) == 0;
 }
 
-static bool next_chunk(struct warm *warm, struct warm_stretch *chunk)
+/* *pages: those of it that are not there yet. */
+static bool next_chunk(struct warm *warm, struct warm_stretch *chunk, uint64_t *pages, uint64_t now)
 {
 	while (warm->stretch < warm->order->n) {
 		const struct warm_stretch *stretch = &warm->order->stretches[warm->stretch];
@@ -219,14 +102,14 @@ static bool next_chunk(struct warm *warm, struct warm_stretch *chunk)
 		*chunk = (struct warm_stretch){ stretch->fd, stretch->offset + warm->at,
 						stretch->bytes - warm->at };
 		uint64_t to_huge = HUGE - chunk->offset % HUGE;
-		uint64_t most = goes_huge(warm, chunk) ? HUGE : to_huge < CHUNK ? to_huge : CHUNK;
+		uint64_t most = goes_huge(warm, chunk, now) ? HUGE : to_huge < CHUNK ? to_huge : CHUNK;
 		if (chunk->bytes > most)
 			chunk->bytes = most;
 		warm->at += chunk->bytes;
-		uint64_t pages = (chunk->bytes + PAGE - 1) / PAGE;
-		uint64_t present = pages_present(chunk->fd, chunk->offset, chunk->bytes);
-		compare(warm, pages, present);
-		if (present < pages)
+		uint64_t all = (chunk->bytes + PAGE - 1) / PAGE;
+		uint64_t present = warm_pages_present(chunk->fd, chunk->offset, chunk->bytes);
+		*pages = all - present;
+		if (present < all)
 			return true;
 		warm->progress->present += chunk->bytes;
 	}
@@ -242,7 +125,7 @@ static struct slot *free_slot(struct warm *warm)
 }
 
 /* Populating is done by a worker of the ring; a file that has been cut meanwhile gives EFAULT, no signal. */
-static void prepare_read(struct slot *slot, struct io_uring_sqe *sqe, const struct warm_stretch *chunk)
+static void prepare_read(struct slot *slot, struct io_uring_sqe *sqe, const struct warm_stretch *chunk, bool yields)
 {
 	slot->map = NULL;
 	if (chunk->bytes == HUGE) {
@@ -257,22 +140,28 @@ static void prepare_read(struct slot *slot, struct io_uring_sqe *sqe, const stru
 			munmap(map, HUGE);
 	}
 	io_uring_prep_read(sqe, chunk->fd, slot->buffer, (unsigned)chunk->bytes, chunk->offset);
+	/* Schedulers that know it (bfq, mq-deadline) let everybody else go first. */
+	if (yields)
+		sqe->ioprio = IOPRIO_PRIO_VALUE(IOPRIO_CLASS_IDLE, 0);
 }
 
 static bool begin(struct warm *warm, uint64_t now)
 {
 	struct warm_stretch chunk;
-	if (!next_chunk(warm, &chunk))
+	uint64_t pages;
+	if (!next_chunk(warm, &chunk, &pages, now))
 		return false;
 	struct slot *slot = free_slot(warm);
 	struct io_uring_sqe *sqe = io_uring_get_sqe(&warm->ring);
 	slot->bytes = chunk.bytes;
 	warm->busy++;
 	warm->huge += chunk.bytes == HUGE;
-	prepare_read(slot, sqe, &chunk);
+	prepare_read(slot, sqe, &chunk, warm->pace.yields);
 	io_uring_sqe_set_data(sqe, slot);
+	warm->progress->yielded += warm->pace.yields;
+	/* Before it is submitted: then its pages are in the cache, and ours. */
+	warm_pace_next(&warm->pace, now, pages, chunk.bytes);
 	io_uring_submit(&warm->ring);
-	pace(warm, now, chunk.bytes);
 	return true;
 }
 
@@ -294,7 +183,7 @@ static void await(struct warm *warm, uint64_t now)
 {
 	struct io_uring_cqe *cqe;
 	if (!warm->busy) {
-		uint64_t us = warm->allowed_us > now ? warm->allowed_us - now : 1;
+		uint64_t us = warm->pace.allowed_us > now ? warm->pace.allowed_us - now : 1;
 		struct timespec pause = { .tv_nsec = (long)(us < LOOK_US ? us : LOOK_US) * 1000 };
 		nanosleep(&pause, NULL);
 		return;
@@ -308,10 +197,9 @@ static void await(struct warm *warm, uint64_t now)
 	} while (io_uring_peek_cqe(&warm->ring, &cqe) == 0);
 }
 
-/* Held back for somebody, one at a time: what is queued cannot be called back. */
 static unsigned most(const struct warm *warm, uint64_t now)
 {
-	return warm->allowed_us > now || must_yield(warm) ? 1 : warm->huge ? HUGE_SLOTS : SLOTS;
+	return warm_pace_slow(&warm->pace, now) ? 1 : warm->huge ? HUGE_SLOTS : SLOTS;
 }
 
 static void read_all(struct warm *warm)
@@ -321,7 +209,7 @@ static void read_all(struct warm *warm)
 		uint64_t now = now_us();
 		if (now - warm->looked_us >= LOOK_US)
 			look(warm, now);
-		while (more && !warm->progress->stop && warm->busy < most(warm, now) && warm->allowed_us <= now)
+		while (more && !warm->progress->stop && warm->busy < most(warm, now) && warm->pace.allowed_us <= now)
 			more = begin(warm, now);
 		if (more || warm->busy)
 			await(warm, now);
@@ -338,6 +226,7 @@ void warm_run(const struct warm_order *order, struct warm_progress *progress)
 	if (warm.buffers != MAP_FAILED && io_uring_queue_init(2 * SLOTS, &warm.ring, 0) == 0) {
 		for (unsigned i = 0; i < SLOTS; i++)
 			warm.slots[i].buffer = warm.buffers + i * HUGE;
+		warm_pace_begin(&warm.pace, order, warm.began_us);
 		look(&warm, now_us());
 		read_all(&warm);
 		io_uring_queue_exit(&warm.ring);

@@ -2,8 +2,8 @@
  * warm.h - brings stretches of files into the page cache, without taking the disk away from others.
  *
  * Reads go through one io_uring, in the order given, some at a time. Whoever wants pages now comes first:
- * as long as the tree reads from the disk what is not on our list, we take at most a tenth of what it
- * takes. If it reads what is on the list, we are its read-ahead, and go as fast as the disk does.
+ * as long as the tree reads from the disk what is not on our list, we take a thirtieth of what it takes
+ * (warm_pace.h). If it reads what is on the list, we are its read-ahead, and go as fast as the disk does.
  */
 #ifndef RESTORER_WARM_H
 #define RESTORER_WARM_H
