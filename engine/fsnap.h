@@ -83,6 +83,16 @@ struct fsnap_dump_options {
 	int tcp;	 /* enum fsnap_tcp */
 };
 
+/* Pages of content, by what they are. A frame that several processes have counts for each of them. */
+struct fsnap_page_kinds {
+	uint64_t anonymous;	/* private memory without a file */
+	uint64_t private_file;	/* of private mappings of files: those that differ from the file */
+	uint64_t shared_memory; /* of memory that is shared, memfds, segments, and of files without a name */
+	uint64_t hugetlb;	/* in huge pages of the system's pool; in none of the above */
+	uint64_t huge;		/* of the anonymous ones: in transparent huge pages */
+	uint64_t swapped;	/* of all these: had to be got from swap; 0 for a restore */
+};
+
 struct fsnap_dump_report {
 	size_t size;
 	char image[FSNAP_NAME_MAX + 1];
@@ -107,6 +117,7 @@ struct fsnap_dump_report {
 	uint64_t heat_bytes;	  /* in the page cache, of these files */
 	uint64_t hot_bytes;	  /* of them in use, as far as the sources can tell */
 	uint64_t heat_us;	  /* finding that out, while the tree runs */
+	struct fsnap_page_kinds kinds;
 };
 
 int fsnap_dump(const struct fsnap_dump_options *options, struct fsnap_dump_report *report,
@@ -217,6 +228,7 @@ struct fsnap_restore_report {
 	pid_t root;		/* as pid; with a PID namespace pid is that of its init, and this the root's here */
 	int pidfd;		/* of process `pid`, the caller's to close; -1: not asked for */
 	unsigned copy;		/* options.copy */
+	struct fsnap_page_kinds kinds;
 };
 
 /* Restores one copy, with numbers of its own if options do not say another thing. Returns a pidfd of the process

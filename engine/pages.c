@@ -38,12 +38,13 @@ static enum swapped what_is_swapped(uint64_t entry)
 	return marker & MARKER_GUARD ? SWAPPED_GUARD : marker & MARKER_POISON ? SWAPPED_POISON : SWAPPED_NOTHING;
 }
 
-/* Pages that are all of one sort. */
+/* Pages that are all of one sort; so many of them are in swap. */
 static int take_swapped(struct dump *dump, struct process *process, int pagemap, enum swapped what,
-			uint64_t start, uint64_t end, struct fsnap_error *err)
+			uint64_t swapped, uint64_t start, uint64_t end, struct fsnap_error *err)
 {
 	switch (what) {
 	case SWAPPED_PAGE:
+		dump->report->kinds.swapped += swapped;
 		return pages_store(dump, process, pagemap, start, end, err);
 	case SWAPPED_GUARD:
 		return pages_add_span(&process->mm.guards.guards_len, &process->mm.guards.guards_val, start, end, err);
@@ -66,11 +67,11 @@ static int sort_swapped(struct dump *dump, struct process *process, int pagemap,
 		if (pread(pagemap, entries, n * 8, (off_t)(start / STORE_PAGE * 8)) != (ssize_t)(n * 8))
 			return fail(err, FSNAP_E_SYSTEM, errno, "process %d (%s): pagemap", process->pid,
 				    process->comm);
-		for (uint64_t i = 0, first; i < n;) {
+		for (uint64_t i = 0, first, swapped; i < n;) {
 			enum swapped what = what_is_swapped(entries[first = i]);
-			while (i < n && what_is_swapped(entries[i]) == what)
-				i++;
-			if (take_swapped(dump, process, pagemap, what, start + first * STORE_PAGE,
+			for (swapped = 0; i < n && what_is_swapped(entries[i]) == what; i++)
+				swapped += (entries[i] & ENTRY_SWAPPED) != 0;
+			if (take_swapped(dump, process, pagemap, what, swapped, start + first * STORE_PAGE,
 					 start + i * STORE_PAGE, err) < 0)
 				return -1;
 		}

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "engine/dump.h"
+#include "engine/page_kinds.h"
 #include "engine/machine.h"
 #include "store/scope.h"
 
@@ -61,6 +62,28 @@ static int put_process(struct dump *dump, struct process *process, struct fsnap_
 	return put(dump, IMAGE_PROCESS, "process", (xdrproc_t)xdr_image_process, &record, err);
 }
 
+/* Neighbouring runs are mostly of one space. */
+static int count_kinds(struct dump *dump, struct fsnap_error *err)
+{
+	struct fsnap_page_kinds *kinds = &dump->report->kinds;
+	cleanup_free const image_mm **mm_of = calloc(dump->next_space + 1, sizeof(image_mm *));
+	cleanup_free const image_ghost **ghost_of = calloc(dump->next_space + 1, sizeof(image_ghost *));
+	if (!mm_of || !ghost_of)
+		return fail(err, FSNAP_E_NOMEM, ENOMEM, "kinds of pages");
+	for (size_t i = 0; i < dump->tree.n_processes; i++)
+		mm_of[dump->tree.processes[i]->mm.id] = &dump->tree.processes[i]->mm;
+	for (size_t i = 0; i < dump->n_ghosts; i++)
+		ghost_of[dump->ghosts[i].id] = &dump->ghosts[i];
+	for (size_t i = 0; i < dump->n_runs; i++) {
+		const struct page_run *run = &dump->runs[i];
+		if (ghost_of[run->space])
+			page_kinds_add_ghost(kinds, ghost_of[run->space], run, 1);
+		else if (mm_of[run->space])
+			page_kinds_add(kinds, mm_of[run->space], run, 1);
+	}
+	return 0;
+}
+
 int records_put(struct dump *dump, image_tree *tree, struct fsnap_error *err)
 {
 	if (put_tree(dump, tree, err) < 0)
@@ -85,6 +108,8 @@ int records_put(struct dump *dump, image_tree *tree, struct fsnap_error *err)
 		return -1;
 	if (ipc_any(&dump->ipc) &&
 	    put(dump, IMAGE_IPC, "ipc", (xdrproc_t)xdr_image_ipc, &dump->ipc, err) < 0)
+		return -1;
+	if (count_kinds(dump, err) < 0)
 		return -1;
 	for (size_t i = 0; i < dump->n_runs; i++)
 		if (image_writer_add_run(dump->writer, &dump->runs[i], err) < 0)

@@ -22,6 +22,7 @@
 #include "engine/hugepages.h"
 #include "engine/laps.h"
 #include "engine/machine.h"
+#include "engine/page_kinds.h"
 #include "engine/namespaces.h"
 #include "engine/restore.h"
 #include "engine/sole.h"
@@ -45,6 +46,21 @@ static int understand(struct restore *restore, struct fsnap_error *err)
 	return handed_open(&restore->handed, options, err);
 }
 
+static void count_kinds(struct restore *restore)
+{
+	struct fsnap_page_kinds *kinds = &restore->report->kinds;
+	const struct model *model = &restore->model;
+	size_t n;
+	for (size_t i = 0; i < model->n_mms; i++) {
+		const struct page_run *runs = image_runs(restore->image, model->mms[i].id, &n);
+		page_kinds_add(kinds, &model->mms[i], runs, n);
+	}
+	for (size_t i = 0; i < model->n_ghosts; i++) {
+		const struct page_run *runs = image_runs(restore->image, model->ghosts[i].id, &n);
+		page_kinds_add_ghost(kinds, &model->ghosts[i], runs, n);
+	}
+}
+
 static int open_image(struct restore *restore, struct fsnap_error *err)
 {
 	char store_dir[4096];
@@ -59,6 +75,7 @@ static int open_image(struct restore *restore, struct fsnap_error *err)
 	snprintf(restore->report->image, sizeof(restore->report->image), "%s", image_name(restore->image));
 	restore->report->old_pid = restore->model.tree.root_pid;
 	restore->report->bytes = (image_pages(restore->image) + image_referred(restore->image)) * STORE_PAGE;
+	count_kinds(restore);
 	if (machine_check(&restore->model.machine, err) < 0 ||
 	    machine_redirect(&restore->model, &restore->redirection, &restore->foreign, err) < 0)
 		return -1;

@@ -4,7 +4,7 @@
 
 #include "engine/cli/cli.h"
 
-enum kind { NUMBER32, NUMBER64, FLAG, WORDS, LINES };
+enum kind { NUMBER32, NUMBER64, FLAG, WORDS, LINES, KINDS };
 
 struct field {
 	const char *name;
@@ -23,7 +23,7 @@ static const struct field dump_fields[] = {
 	F(collect_us, NUMBER64), F(copy_us, NUMBER64),	 F(commit_us, NUMBER64),
 	F(recycled, FLAG),	F(heat_files, NUMBER32), F(heat_sources, NUMBER32),
 	F(heat_bytes, NUMBER64), F(hot_bytes, NUMBER64), F(heat_us, NUMBER64),
-		F(notes, LINES),	 { 0 },
+	F(kinds, KINDS),	F(notes, LINES),	 { 0 },
 #undef F
 };
 
@@ -35,7 +35,7 @@ static const struct field restore_fields[] = {
 	F(open_us, NUMBER64),	F(prepare_us, NUMBER64), F(build_us, NUMBER64),
 	F(release_us, NUMBER64), F(terminal, FLAG),	F(prefetch_files, NUMBER32),
 	F(prefetch_bytes, NUMBER64), F(listen, LINES),	F(root, NUMBER32),	F(copy, NUMBER32),
-	F(notes, LINES), { 0 },
+	F(kinds, KINDS),	F(notes, LINES), { 0 },
 #undef F
 };
 
@@ -62,6 +62,25 @@ static void print_lines(struct json *json, const char *name, const char *lines)
 	json_close(json);
 }
 
+/* As numbers of pages and as bytes: for whoever reads one of them only. */
+static void print_kinds(struct json *json, const struct fsnap_page_kinds *kinds)
+{
+	const struct {
+		const char *name;
+		uint64_t pages;
+	} all[] = {
+		{ "anonymous", kinds->anonymous }, { "private_file", kinds->private_file },
+		{ "shared_memory", kinds->shared_memory }, { "hugetlb", kinds->hugetlb },
+		{ "huge", kinds->huge }, { "swapped", kinds->swapped },
+	};
+	for (int bytes = 0; bytes <= 1; bytes++) {
+		json_object(json_key(json, bytes ? "bytes_by_kind" : "pages_by_kind"));
+		for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
+			json_u64(json_key(json, all[i].name), bytes ? all[i].pages * 4096 : all[i].pages);
+		json_close(json);
+	}
+}
+
 static void print_field(struct json *json, const struct field *field, const void *value)
 {
 	switch (field->kind) {
@@ -76,6 +95,9 @@ static void print_field(struct json *json, const struct field *field, const void
 		break;
 	case WORDS:
 		json_string(json_key(json, field->name), value);
+		break;
+	case KINDS:
+		print_kinds(json, value);
 		break;
 	case LINES:
 		print_lines(json, field->name, value);
