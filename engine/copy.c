@@ -1,6 +1,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -32,6 +33,8 @@ struct crew {
 	pthread_t caller;
 	atomic_flag failed;
 	struct fsnap_error error; /* of the first that failed */
+	copy_lost_fn lost;	  /* NULL: what cannot be read is an error */
+	pthread_mutex_t losing;
 };
 
 /* Memory the process itself may not read (PROT_NONE, execute-only): /proc/PID/mem may. And what it shares. */
@@ -50,18 +53,36 @@ static int read_unpinned(const struct process *process, const struct iovec *from
 	return 0;
 }
 
-/* Reads scattered pieces of one process into consecutive bytes. */
-static int read_pieces(const struct process *process, const struct iovec *pieces, size_t n, bool shared,
-		       char *to, size_t bytes, struct fsnap_error *err)
+/* Pieces of one process, and where each goes. */
+struct gathering {
+	const struct copy_job *job; /* whose process it is, and how it is read */
+	size_t n, bytes;
+	struct iovec from[PIECES], to[PIECES];
+};
+
+/* A running process gives memory back while it is read. */
+static int lose(struct crew *crew, const struct gathering *pieces, size_t i, struct fsnap_error *err)
 {
-	struct iovec local = { to, bytes };
-	if (!shared && process_vm_readv(process->live, &local, 1, pieces, n, 0) == (ssize_t)bytes)
+	if (!crew->lost)
+		return -1;
+	*err = (struct fsnap_error){ 0 };
+	pthread_mutex_lock(&crew->losing);
+	int result = crew->lost(crew->dump, pieces->job->process, (uintptr_t)pieces->from[i].iov_base / STORE_PAGE,
+				pieces->from[i].iov_len / STORE_PAGE, err);
+	pthread_mutex_unlock(&crew->losing);
+	return result;
+}
+
+static int read_pieces(struct crew *crew, const struct gathering *pieces, struct fsnap_error *err)
+{
+	const struct process *process = pieces->job->process;
+	if (!pieces->job->shared && process_vm_readv(process->live, pieces->to, pieces->n, pieces->from, pieces->n, 0) ==
+					    (ssize_t)pieces->bytes)
 		return 0;
-	for (size_t i = 0; i < n; i++) {
-		if (read_unpinned(process, &pieces[i], to, err) < 0)
+	for (size_t i = 0; i < pieces->n; i++)
+		if (read_unpinned(process, &pieces->from[i], pieces->to[i].iov_base, err) < 0 &&
+		    lose(crew, pieces, i, err) < 0)
 			return -1;
-		to += pieces[i].iov_len;
-	}
 	return 0;
 }
 
@@ -79,39 +100,38 @@ static size_t find_job(const struct dump *dump, uint64_t at)
 	return low;
 }
 
-/* Copies image pages [at, end), gathering neighbours of one process into one call. */
-static int copy_range(struct dump *dump, uint64_t at, uint64_t end, struct fsnap_error *err)
+/* Copies image pages [at, end), gathering pieces of one process into one call. Between jobs lie pages
+ * that ghost.c filled, or that were copied before. */
+static int copy_range(struct crew *crew, uint64_t at, uint64_t end, struct fsnap_error *err)
 {
-	for (size_t job = find_job(dump, at); at < end && job < dump->n_jobs;) {
-		struct iovec pieces[PIECES];
-		struct process *process = dump->jobs[job].process;
-		bool shared = dump->jobs[job].shared;
-		if (at < dump->jobs[job].at)
-			at = dump->jobs[job].at; /* pages that ghost.c filled */
-		uint64_t first = at;
-		size_t n = 0;
-		while (n < PIECES && at < end && job < dump->n_jobs && dump->jobs[job].process == process &&
-		       dump->jobs[job].shared == shared && dump->jobs[job].at <= at) {
+	struct dump *dump = crew->dump;
+	for (size_t job = find_job(dump, at); job < dump->n_jobs && dump->jobs[job].at < end;) {
+		struct gathering pieces;
+		pieces.job = &dump->jobs[job];
+		pieces.n = pieces.bytes = 0;
+		for (; pieces.n < PIECES && job < dump->n_jobs && dump->jobs[job].at < end; job++) {
 			const struct copy_job *now = &dump->jobs[job];
+			uint64_t from = now->at > at ? now->at : at;
 			uint64_t stop = now->at + now->npages < end ? now->at + now->npages : end;
-			pieces[n++] = (struct iovec){
-				(void *)((now->page + (at - now->at)) * STORE_PAGE), (stop - at) * STORE_PAGE
-			};
-			at = stop;
-			job += at == now->at + now->npages;
+			size_t bytes = (stop - from) * STORE_PAGE;
+			if (now->process != pieces.job->process || now->shared != pieces.job->shared)
+				break;
+			pieces.from[pieces.n] = (struct iovec){ (void *)((now->page + (from - now->at)) * STORE_PAGE), bytes };
+			pieces.to[pieces.n++] = (struct iovec){ image_writer_page(dump->writer, from), bytes };
+			pieces.bytes += bytes;
 		}
-		if (n && read_pieces(process, pieces, n, shared, image_writer_page(dump->writer, first),
-				     (at - first) * STORE_PAGE, err) < 0)
+		if (read_pieces(crew, &pieces, err) < 0)
 			return -1;
 	}
 	return 0;
 }
 
 /* Of large dumps, while the pages are still in the cache: twice as fast as later. Small ones are better
- * let go first; and the last block, where it is not full, is the writer's business. */
+ * let go first; and the last block, where it is not full, is the writer's business. In a live dump pages are
+ * copied again. */
 static void checksum(struct crew *crew, uint64_t at, uint64_t end)
 {
-	if (crew->end >= ALONE_BELOW)
+	if (crew->end >= ALONE_BELOW && !crew->dump->live)
 		image_writer_checksum(crew->dump->writer, at / STORE_BLOCK_PAGES,
 				      (end - at) / STORE_BLOCK_PAGES);
 }
@@ -133,7 +153,7 @@ static void *work(void *argument)
 			return NULL;
 		uint64_t end = at + CHUNK_PAGES < crew->end ? at + CHUNK_PAGES : crew->end;
 		struct fsnap_error error = { 0 };
-		if (copy_range(crew->dump, at, end, &error) < 0) {
+		if (copy_range(crew, at, end, &error) < 0) {
 			atomic_store(&crew->next, crew->end);
 			if (!atomic_flag_test_and_set(&crew->failed))
 				crew->error = error;
@@ -153,12 +173,28 @@ static unsigned crew_size(uint64_t pages)
 	return n < WORKERS_MAX ? n : WORKERS_MAX;
 }
 
-int copy_pages(struct dump *dump, struct fsnap_error *err)
+static uint64_t pages_in_jobs(const struct dump *dump)
 {
-	struct crew crew = { .dump = dump, .end = dump->taken, .caller = pthread_self(),
-			     .failed = ATOMIC_FLAG_INIT };
+	uint64_t pages = 0;
+	for (size_t i = 0; i < dump->n_jobs; i++)
+		pages += dump->jobs[i].npages;
+	return pages;
+}
+
+static int by_place(const void *a, const void *b)
+{
+	const struct copy_job *x = a, *y = b;
+	return x->at < y->at ? -1 : x->at > y->at;
+}
+
+int copy_pages(struct dump *dump, copy_lost_fn lost, struct fsnap_error *err)
+{
+	struct crew crew = { .dump = dump, .end = dump->taken, .caller = pthread_self(), .failed = ATOMIC_FLAG_INIT,
+			     .lost = lost, .losing = PTHREAD_MUTEX_INITIALIZER };
 	pthread_t threads[WORKERS_MAX];
-	unsigned size = crew_size(crew.end), started = 0;
+	unsigned size = crew_size(pages_in_jobs(dump)), started = 0;
+	if (dump->live) /* places that were given before */
+		qsort(dump->jobs, dump->n_jobs, sizeof(*dump->jobs), by_place);
 	/* A worker that cannot be started only makes it slower. */
 	while (started + 1 < size && pthread_create(&threads[started], NULL, work, &crew) == 0)
 		started++;

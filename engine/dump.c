@@ -2,9 +2,10 @@
  * dump.c - the story of a dump, from beginning to end.
  *
  *	look around    find the process, its instructions, space for the image
+ *	copy ahead     of large trees: what they hold, while they run, and what they write meanwhile
  *	freeze         stop every thread of the tree
  *	collect        kernel state, from outside and, through the agent, from inside
- *	copy           memory into the image; checksums of large ones on the way
+ *	copy           memory into the image, or what of it is new; checksums of large ones on the way
  *	let go         the tree runs on; frozen time ends here
  *	look back      how long interrupted sleeps had still to last; what of its files the page cache holds
  *	commit         the other checksums, index, records, commit record
@@ -22,6 +23,7 @@
 #include "bpf/async.h"
 #include "engine/dump.h"
 #include "engine/laps.h"
+#include "engine/live.h"
 #include "engine/machine.h"
 #include "engine/procfs.h"
 #include "engine/seize.h"
@@ -85,7 +87,11 @@ static int copy(struct dump *dump, struct fsnap_error *err)
 	if (image_writer_reserve(dump->writer, dump->taken, err) < 0)
 		return -1;
 	image_writer_take(dump->writer, dump->taken);
-	return ghost_copy_all(dump, err) < 0 ? -1 : copy_pages(dump, err);
+	for (size_t i = 0; i < dump->n_jobs; i++)
+		dump->report->frozen_pages += dump->jobs[i].npages;
+	for (size_t i = 0; i < dump->n_ghost_copies; i++)
+		dump->report->frozen_pages += dump->ghost_copies[i].npages;
+	return ghost_copy_all(dump, err) < 0 ? -1 : copy_pages(dump, NULL, err);
 }
 
 /* --- commit ------------------------------------------------------------------------------ */
@@ -181,6 +187,9 @@ static int tell_story(struct dump *dump, struct fsnap_error *err)
 	if (look_around(dump, err) < 0)
 		return -1;
 	dump->report->prepare_us = lap(&mark);
+	if (live_copy(dump, err) < 0)
+		return -1;
+	lap(&mark);
 	uint64_t frozen = mark;
 	int result = frozen_part(dump, &tree, &mark, err);
 	if (result < 0 && err->code == FSNAP_E_SYSTEM)
@@ -189,6 +198,7 @@ static int tell_story(struct dump *dump, struct fsnap_error *err)
 	if (result < 0 || !dump->options->kill)
 		seize_release(&dump->tree);
 	dump->report->frozen_us = lap(&frozen);
+	live_account(dump);
 	if (result == 0)
 		sleeps_ask(dump, tree.monotonic_ns);
 	mark = frozen;
@@ -208,6 +218,7 @@ static int tell_story(struct dump *dump, struct fsnap_error *err)
 static void dump_free(struct dump *dump)
 {
 	image_writer_abort(dump->writer);
+	live_free(dump);
 	files_free(dump);
 	externals_close(&dump->externals);
 	cgroups_free(dump);

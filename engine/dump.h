@@ -12,6 +12,7 @@
  *	page_store.c  their places in the image, each physical frame once
  *	userfaults.c  what userfaultfds watch
  *	copy.c        target memory -> image, by as many workers as there are cores
+ *	live.c        copying while the tree runs; live_pages.c: what of it still holds
  *	ghost.c       content without a name: shared anonymous memory, deleted files
  *	dump_files.c  descriptors -> open file descriptions -> kinds
  *	dump_ask.c    what kinds may ask of a dump
@@ -112,6 +113,7 @@ struct dump {
 	size_t n_jobs;
 	struct page_run *runs;
 	size_t n_runs;
+	struct live *live; /* NULL: everything is copied while the tree stands still */
 	bool sleepers; /* some have wants_block (tree.h) */
 	struct time_left *time_left; /* time_left.c; NULL: nobody waits with a limit */
 	void *frames; /* pages.c: physical frames seen so far */
@@ -169,9 +171,16 @@ void mapped_free(struct dump *dump);
 int pages_find(struct dump *dump, struct process *process, struct fsnap_error *err);
 uint64_t pages_estimate(const struct dump *dump); /* before the freeze, generously */
 
-/* page_store.c: pages_store() adds runs and jobs. */
+/* Of a range of private anonymous memory. */
+int pages_scan(struct dump *dump, struct process *process, int pagemap, uint64_t start, uint64_t end,
+	       struct fsnap_error *err);
+
+/* page_store.c: pages_store() adds runs and jobs; pages_keep() runs: their copies are there (live_pages.c). */
 int pages_store(struct dump *dump, struct process *process, int pagemap, uint64_t start, uint64_t end,
 		struct fsnap_error *err);
+int pages_keep(struct dump *dump, struct process *process, int pagemap, uint64_t start, uint64_t end,
+	       struct fsnap_error *err);
+int pages_add_job(struct dump *dump, const struct copy_job *job, struct fsnap_error *err);
 void pages_forget(struct dump *dump);
 uint64_t pages_take(struct dump *dump, uint64_t n); /* the next n pages of the image */
 int pages_add_span(u_int *count, image_span **spans, uint64_t start, uint64_t end, struct fsnap_error *err);
@@ -185,8 +194,11 @@ int userfaults_add(struct process *process, uint64_t start, uint64_t end, bool s
 int userfaults_pages(struct process *process, int pagemap, struct fsnap_error *err);
 int userfaults_check(const struct process *process, struct fsnap_error *err);
 
-/* copy.c: copies all jobs; ghosts come before, because blocks are checksummed as soon as they are full. */
-int copy_pages(struct dump *dump, struct fsnap_error *err);
+/* copy.c: copies all jobs; ghosts come before, because blocks are checksummed as soon as they are full. `lost`
+ * (NULL: that is an error) is told of pages that are not there any more, by one at a time. */
+typedef int (*copy_lost_fn)(struct dump *dump, struct process *process, uint64_t page, uint64_t npages,
+			    struct fsnap_error *err);
+int copy_pages(struct dump *dump, copy_lost_fn lost, struct fsnap_error *err);
 
 /* ghost.c: notes that the content behind fd (any way to open it will do) is wanted, once; returns
  * its id or 0. What there is to copy is looked up when everything stands still: ghost_settle(). */

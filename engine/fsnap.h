@@ -66,6 +66,13 @@ enum fsnap_tcp {
 	FSNAP_TCP_RESET = 2,   /* they come back as reset by the peer */
 };
 
+/* Is memory copied while the tree runs, and frozen only for what it has written since? */
+enum fsnap_live {
+	FSNAP_LIVE_AUTO = 0, /* if the tree holds more than 64 MiB, or max_freeze_us is given */
+	FSNAP_LIVE_ALWAYS,
+	FSNAP_LIVE_NEVER,
+};
+
 struct fsnap_dump_options {
 	size_t size;
 	pid_t pid;	   /* root of the tree: it and all its descendants are saved */
@@ -81,6 +88,8 @@ struct fsnap_dump_options {
 	int heat;	 /* enum fsnap_heat */
 	int sync_files;	 /* write dirty pages of the tree's files back before the image is durable */
 	int tcp;	 /* enum fsnap_tcp */
+	int live;	 /* enum fsnap_live */
+	uint64_t max_freeze_us; /* how long the tree may stand still; 0: as short as it gets without much ado */
 };
 
 /* Pages of content, by what they are. A frame that several processes have counts for each of them. */
@@ -118,6 +127,13 @@ struct fsnap_dump_report {
 	uint64_t hot_bytes;	  /* of them in use, as far as the sources can tell */
 	uint64_t heat_us;	  /* finding that out, while the tree runs */
 	struct fsnap_page_kinds kinds;
+	unsigned rounds;	  /* of copying while the tree ran; 0: it was not live */
+	uint64_t arm_us;	  /* live: beginning to track what is written */
+	uint64_t arm_frozen_us;	  /* of it: the longest that a process stood still, before the freeze */
+	uint64_t live_us;	  /* copying while the tree ran */
+	uint64_t live_pages;	  /* copied then; what was written meanwhile counts again */
+	uint64_t frozen_pages;	  /* copied while the tree stood still */
+	char missed[256];	  /* max_freeze_us was not kept: why; else empty */
 };
 
 int fsnap_dump(const struct fsnap_dump_options *options, struct fsnap_dump_report *report,

@@ -5,6 +5,7 @@
 #include <sys/sysmacros.h>
 
 #include "engine/dump.h"
+#include "engine/live.h"
 #include "engine/procfs.h"
 #include "store/scope.h"
 
@@ -185,6 +186,8 @@ static int add_vma(struct dump *dump, struct process *process, struct procfs_map
 	mm->vmas.vmas_len++;
 	if (map->shared && (advice.marks & MARK_MAY_WRITE || map->prot & PROT_WRITE))
 		vma->advice |= ADVICE_MAY_WRITE;
+	if (advice.marks & MARK_WATCHED_WRITES && live_watches(dump, process, map->start, map->end))
+		advice.marks &= ~(unsigned)MARK_WATCHED_WRITES;
 	if (classify(dump, process, map, advice.marks, vma, err) < 0)
 		return -1;
 	if (userfaults_add(process, map->start, map->end, map->shared, advice.marks, err) < 0)

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "engine/dump.h"
+#include "engine/live.h"
 #include "engine/pagemap.h"
 #include "store/scope.h"
 
@@ -31,7 +32,7 @@ int pages_add_run(struct dump *dump, const struct page_run *run, struct fsnap_er
 	return 0;
 }
 
-static int add_job(struct dump *dump, const struct copy_job *job, struct fsnap_error *err)
+int pages_add_job(struct dump *dump, const struct copy_job *job, struct fsnap_error *err)
 {
 	struct copy_job *last = dump->n_jobs ? &dump->jobs[dump->n_jobs - 1] : NULL;
 	if (last && last->process == job->process && last->shared == job->shared &&
@@ -69,17 +70,45 @@ uint64_t pages_take(struct dump *dump, uint64_t n)
 	return at;
 }
 
-/* Pages that nobody has stored yet: new image pages, and a copy to be made. */
-static int store_range(struct dump *dump, struct process *process, uint64_t page, uint64_t n, bool shared,
+/* How pages get into the image. */
+struct storing {
+	struct dump *dump;
+	struct process *process;
+	int pagemap;
+	bool kept; /* they are there already, at the places they were given */
+};
+
+/* Where a page goes; *n: how many from there on. Those that were copied once stay where they are. */
+static uint64_t place(const struct storing *storing, uint64_t page, uint64_t *n)
+{
+	uint64_t at = live_place(storing->dump, storing->process, page, n);
+	return at == HELD_NOWHERE ? pages_take(storing->dump, *n) : at;
+}
+
+static int store_at(const struct storing *storing, uint64_t page, uint64_t n, uint64_t at, bool shared,
+		    struct fsnap_error *err)
+{
+	struct copy_job job = { storing->process, page, at, n, shared };
+	struct page_run run = { .page = page, .at = at, .npages = (uint32_t)n,
+				.space = storing->process->mm.id };
+	return (!storing->kept && pages_add_job(storing->dump, &job, err) < 0) ?
+		       -1 : pages_add_run(storing->dump, &run, err);
+}
+
+/* Pages that nobody has stored yet. */
+static int store_range(const struct storing *storing, uint64_t page, uint64_t n, bool shared,
 		       struct fsnap_error *err)
 {
 	if (n > UINT32_MAX)
 		return fail(err, FSNAP_E_UNSUPPORTED, 0, "process %d (%s): more than 16 TiB in one piece",
-			    process->pid, process->comm);
-	uint64_t at = pages_take(dump, n);
-	struct copy_job job = { process, page, at, n, shared };
-	struct page_run run = { .page = page, .at = at, .npages = (uint32_t)n, .space = process->mm.id };
-	return add_job(dump, &job, err) < 0 ? -1 : pages_add_run(dump, &run, err);
+			    storing->process->pid, storing->process->comm);
+	for (uint64_t now; n; page += now, n -= now) {
+		now = n;
+		uint64_t at = place(storing, page, &now);
+		if (store_at(storing, page, now, at, shared, err) < 0)
+			return -1;
+	}
+	return 0;
 }
 
 /* --- frames shared copy-on-write ------------------------------------------------ */
@@ -129,22 +158,24 @@ void pages_forget(struct dump *dump)
 }
 
 /* Stores one page that others may share: refers to its frame's copy, or makes the first. */
-static int store_shared_page(struct dump *dump, struct process *process, uint64_t page, uint64_t pfn,
+static int store_shared_page(const struct storing *storing, uint64_t page, uint64_t pfn,
 			     struct fsnap_error *err)
 {
+	struct dump *dump = storing->dump;
 	struct frames *frames = dump->frames;
 	if (4 * (frames->used + 1) > 3 * frames->room && frames_grow(frames, err) < 0)
 		return -1;
 	struct frame *slot = frame_slot(frames, pfn);
 	if (slot->at) {
 		struct page_run run = { .page = page, .at = slot->at - 1, .npages = 1,
-					.space = process->mm.id };
+					.space = storing->process->mm.id };
 		dump->report->shared_pages++;
 		return pages_add_run(dump, &run, err);
 	}
-	*slot = (struct frame){ pfn, dump->taken + 1 };
+	uint64_t one = 1, at = place(storing, page, &one);
+	*slot = (struct frame){ pfn, at + 1 };
 	frames->used++;
-	return store_range(dump, process, page, 1, true, err);
+	return store_at(storing, page, 1, at, true, err);
 }
 
 /* The frame an anonymous page has that was only read; 0: not shown. PAGEMAP_SCAN leaves it out itself. */
@@ -169,9 +200,10 @@ static bool is_own(uint64_t entry)
 }
 
 /* Pages that others map, too: by their frame, where the kernel shows its number. */
-static int store_shared(struct dump *dump, struct process *process, uint64_t page, const uint64_t *entries,
-			uint64_t n, struct fsnap_error *err)
+static int store_shared(const struct storing *storing, uint64_t page, const uint64_t *entries, uint64_t n,
+			struct fsnap_error *err)
 {
+	struct dump *dump = storing->dump;
 	struct frames *frames = dump->frames;
 	if (!frames) {
 		if (!(dump->frames = frames = calloc(1, sizeof(*frames))))
@@ -187,32 +219,32 @@ static int store_shared(struct dump *dump, struct process *process, uint64_t pag
 			dump_note(dump, "memory that processes share copy-on-write is saved as a copy for each: "
 					"only root is shown which it is");
 		}
-		if ((pfn ? store_shared_page(dump, process, page + i, pfn, err) :
-			   store_range(dump, process, page + i, 1, true, err)) < 0)
+		if ((pfn ? store_shared_page(storing, page + i, pfn, err) :
+			   store_range(storing, page + i, 1, true, err)) < 0)
 			return -1;
 	}
 	return 0;
 }
 
 /* Splits a range into pages that only this process maps and pages that may be shared. */
-static int store_by_frame(struct dump *dump, struct process *process, int pagemap, uint64_t page,
-			  uint64_t n, struct fsnap_error *err)
+static int store_by_frame(const struct storing *storing, uint64_t page, uint64_t n, struct fsnap_error *err)
 {
+	const struct process *process = storing->process;
 	uint64_t entries[1024];
 	while (n) {
 		uint64_t batch = n < 1024 ? n : 1024;
-		if (pread(pagemap, entries, batch * 8, (off_t)(page * 8)) != (ssize_t)(batch * 8))
+		if (pread(storing->pagemap, entries, batch * 8, (off_t)(page * 8)) != (ssize_t)(batch * 8))
 			return fail(err, FSNAP_E_SYSTEM, errno, "process %d (%s): pagemap", process->pid,
 				    process->comm);
 		for (uint64_t i = 0; i < batch;) {
 			uint64_t first = i;
 			while (i < batch && is_own(entries[i]))
 				i++;
-			if (i > first && store_range(dump, process, page + first, i - first, false, err) < 0)
+			if (i > first && store_range(storing, page + first, i - first, false, err) < 0)
 				return -1;
 			for (first = i; i < batch && !is_own(entries[i]);)
 				i++;
-			if (store_shared(dump, process, page + first, entries + first, i - first, err) < 0)
+			if (store_shared(storing, page + first, entries + first, i - first, err) < 0)
 				return -1;
 		}
 		page += batch;
@@ -221,11 +253,22 @@ static int store_by_frame(struct dump *dump, struct process *process, int pagema
 	return 0;
 }
 
-int pages_store(struct dump *dump, struct process *process, int pagemap, uint64_t start, uint64_t end,
-	        struct fsnap_error *err)
+static int store(const struct storing *storing, uint64_t start, uint64_t end, struct fsnap_error *err)
 {
 	uint64_t page = start / STORE_PAGE, n = (end - start) / STORE_PAGE;
-	if (dump->tree.n_processes > 1 || process->shares)
-		return store_by_frame(dump, process, pagemap, page, n, err);
-	return store_range(dump, process, page, n, false, err);
+	if (storing->dump->tree.n_processes > 1 || storing->process->shares)
+		return store_by_frame(storing, page, n, err);
+	return store_range(storing, page, n, false, err);
+}
+
+int pages_store(struct dump *dump, struct process *process, int pagemap, uint64_t start, uint64_t end,
+		struct fsnap_error *err)
+{
+	return store(&(struct storing){ dump, process, pagemap, false }, start, end, err);
+}
+
+int pages_keep(struct dump *dump, struct process *process, int pagemap, uint64_t start, uint64_t end,
+	       struct fsnap_error *err)
+{
+	return store(&(struct storing){ dump, process, pagemap, true }, start, end, err);
 }

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "engine/dump.h"
+#include "engine/live.h"
 #include "engine/pagemap.h"
 #include "engine/procfs.h"
 #include "store/scope.h"
@@ -135,6 +136,12 @@ static int scan_range(struct dump *dump, struct process *process, int pagemap, u
 	return 0;
 }
 
+int pages_scan(struct dump *dump, struct process *process, int pagemap, uint64_t start, uint64_t end,
+	       struct fsnap_error *err)
+{
+	return scan_range(dump, process, pagemap, start, end, 0, err);
+}
+
 static bool is_watched(const struct process *process, const image_vma *vma, u_int *next)
 {
 	const struct userfaults *faults = &process->userfaults;
@@ -154,12 +161,14 @@ static int scan(struct dump *dump, struct process *process, int pagemap, struct 
 		const image_vma *vma = &process->mm.vmas.vmas_val[i];
 		enum scan_what what = (vma->flags & MAP_HUGETLB ? SCAN_HUGETLB : 0) |
 				      (is_watched(process, vma, &next) ? SCAN_ZEROES : 0);
-		if ((vma->kind != VMA_ANON || vma->end - vma->start < LARGE) && !what)
+		bool live = !what && live_has(dump, process, vma);
+		if ((vma->kind != VMA_ANON || vma->end - vma->start < LARGE) && !what && !live)
 			continue;
 		what |= vma->kind != VMA_ANON ? SCAN_FILES : 0;
 		result = scan_range(dump, process, pagemap, from, vma->start, SCAN_FILES, err);
 		if (result == 0)
-			result = scan_range(dump, process, pagemap, vma->start, vma->end, what, err);
+			result = live ? live_pages(dump, process, pagemap, vma, err) :
+					scan_range(dump, process, pagemap, vma->start, vma->end, what, err);
 		from = vma->end;
 	}
 	return result ? result : scan_range(dump, process, pagemap, from, ADDRESS_END, SCAN_FILES, err);

@@ -24,6 +24,7 @@ class Timing:
 
 class Tool:
     name = None
+    all_at_once = ()  # options of dump: nothing is copied before the freeze
 
     def __init__(self, work, programs):
         self.work, self.programs = work, programs
@@ -47,6 +48,7 @@ class Tool:
 
 class Fsnap(Tool):
     name = "fsnap"
+    all_at_once = ("--no-live",)
 
     def __init__(self, work, programs, command, store):
         super().__init__(work, programs)

@@ -186,7 +186,7 @@ class DumpMemory(Work):
         self.frozen = self.figure("frozen", "ms")
 
     def measure(self, count):
-        timing = self.tool.dump(self.pid)
+        timing = self.tool.dump(self.pid, *self.tool.all_at_once)
         self.tool.remove(trim=not self.recycle)
         if not count:
             return
@@ -205,6 +205,38 @@ class DumpMemoryFresh(DumpMemory):
     share = 16
     peers_too = False
     recycle = False
+
+
+class DumpLive(Work):
+    """Copied while it runs and writes; frozen for what was written since."""
+    name, title = "dump-live-1g", "live dump of 1 GiB that writes 100 MiB/s"
+    share = 8
+    arguments = ("--memory", str(MEMORY >> 20), "--write", "100")
+    most_ms = 10
+
+    def declare(self):
+        self.frozen = self.figure("frozen", "ms", goal=self.goal(at_most(self.most_ms, "ms")))
+        self.armed = self.figure("stopped to track it", "ms")
+        self.command = self.figure("start to finish", "ms")
+
+    def measure(self, count):
+        timing = self.tool.dump(self.pid, "--live")
+        self.tool.remove()
+        if not count:
+            return
+        self.note_phases(timing)
+        if not timing.report["rounds"]:
+            raise RuntimeError(f"not a live dump: {timing.report}")
+        self.frozen.add_ns(timing.report["frozen_us"] * 1000)
+        self.armed.add_ns(timing.report["arm_frozen_us"] * 1000)
+        self.command.add_ns(timing.ns)
+
+
+class DumpLiveLarge(DumpLive):
+    name, title = "dump-live-4g", "live dump of 4 GiB that writes 100 MiB/s"
+    share = 16
+    arguments = ("--memory", str(4 * MEMORY >> 20), "--write", "100")
+    most_ms = 20
 
 
 class RestoreMemory(Restore):
@@ -286,7 +318,7 @@ class Place:
         return os.path.join(self.programs, name)
 
 
-KINDS = (DumpTiny, RestoreTiny, DumpMemory, RestoreMemory, DumpTree, Frozen, DumpMemoryFresh,
+KINDS = (DumpTiny, RestoreTiny, DumpMemory, DumpLive, DumpLiveLarge, RestoreMemory, DumpTree, Frozen, DumpMemoryFresh,
          RestoreTree)
 IN_BOTH_LINKINGS = (DumpTiny, RestoreTiny)
 

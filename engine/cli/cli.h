@@ -40,6 +40,7 @@ struct cli {
 	const char *output, *timeline;
 	const char *stats;
 	const char *key;
+	const char *max_freeze;
 	int tcp;   /* enum fsnap_tcp */
 	pid_t pid; /* 0: not given */
 	pid_t process; /* --pid; 0: not given */
@@ -48,6 +49,7 @@ struct cli {
 	bool new_pids, pid_ns, net_ns, ipc_ns, user_ns;
 	const char *clones, *cwd, *message;
 	const char **listens, **envs; /* as maps */
+	bool live, no_live;
 	char **words; /* what follows the command's name, NULL-ended */
 	int n_words;
 };

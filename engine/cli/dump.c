@@ -23,6 +23,8 @@ static void print(const struct cli *cli, const struct fsnap_dump_report *report)
 	       text_count(report->threads, "thread", "threads").s, text_bytes(report->bytes).s,
 	       text_micros(report->frozen_us).s, text_micros(report->total_us).s);
 	fflush(stdout);
+	if (report->missed[0])
+		fprintf(stderr, "  frozen for longer than asked: %s\n", report->missed);
 	output_notes(cli, report->notes);
 	fprintf(stderr, "  %srestore it with:%s fsnap restore %s\n", style_dim(stderr),
 		style_end(stderr), report->image);
@@ -41,6 +43,32 @@ static int dump_heat_mode(const struct cli *cli, int *mode, struct fsnap_error *
 	return fail(err, FSNAP_E_USAGE, 0, "--heat is auto, always or never, not '%s'", cli->heat);
 }
 
+/* "5ms", "800us", "0.02s"; a bare number: milliseconds. */
+static int parse_time(const char *text, uint64_t *us, struct fsnap_error *err)
+{
+	static const struct {
+		const char *name;
+		double us;
+	} units[] = { { "", 1e3 }, { "ms", 1e3 }, { "us", 1 }, { "s", 1e6 } };
+	char *unit;
+	double number = strtod(text, &unit);
+	for (size_t i = 0; i < sizeof(units) / sizeof(units[0]); i++)
+		if (unit != text && number > 0 && number < 1e9 && strcmp(unit, units[i].name) == 0) {
+			*us = (uint64_t)(number * units[i].us);
+			return *us ? 0 : -1;
+		}
+	return fail(err, FSNAP_E_USAGE, 0, "--max-freeze is a time such as 5ms or 800us, not '%s'", text);
+}
+
+/* --live, --no-live, --max-freeze */
+static int dump_live_mode(const struct cli *cli, struct fsnap_dump_options *options, struct fsnap_error *err)
+{
+	if (cli->no_live && (cli->live || cli->max_freeze))
+		return fail(err, FSNAP_E_USAGE, 0, "--no-live, but %s", cli->live ? "--live" : "--max-freeze");
+	options->live = cli->live ? FSNAP_LIVE_ALWAYS : cli->no_live ? FSNAP_LIVE_NEVER : FSNAP_LIVE_AUTO;
+	return cli->max_freeze ? parse_time(cli->max_freeze, &options->max_freeze_us, err) : 0;
+}
+
 int cli_dump(const struct cli *cli, struct fsnap_error *err)
 {
 	struct progress progress = { 0 };
@@ -56,7 +84,7 @@ int cli_dump(const struct cli *cli, struct fsnap_error *err)
 		.progress = progress_update,
 		.progress_arg = &progress,
 	};
-	if (dump_heat_mode(cli, &options.heat, err))
+	if (dump_heat_mode(cli, &options.heat, err) || dump_live_mode(cli, &options, err))
 		return -1;
 	struct fsnap_dump_report report = { .size = sizeof(report) };
 

@@ -23,7 +23,10 @@ static const struct field dump_fields[] = {
 	F(collect_us, NUMBER64), F(copy_us, NUMBER64),	 F(commit_us, NUMBER64),
 	F(recycled, FLAG),	F(heat_files, NUMBER32), F(heat_sources, NUMBER32),
 	F(heat_bytes, NUMBER64), F(hot_bytes, NUMBER64), F(heat_us, NUMBER64),
-	F(kinds, KINDS),	F(notes, LINES),	 { 0 },
+	F(kinds, KINDS),
+	F(rounds, NUMBER32),	F(arm_us, NUMBER64),	 F(arm_frozen_us, NUMBER64),
+	F(live_us, NUMBER64),	F(live_pages, NUMBER64), F(frozen_pages, NUMBER64),
+	F(missed, WORDS),	F(notes, LINES),	 { 0 },
 #undef F
 };
 

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "engine/dump.h"
+#include "engine/laps.h"
 #include "engine/place.h"
 #include "engine/procfs.h"
 #include "engine/seize.h"
@@ -34,6 +35,7 @@
  * (userfaultfd_wp_use_markers(), include/linux/userfaultfd_k.h). */
 #define FEATURES (UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_WP_UNPOPULATED | UFFD_FEATURE_WP_ASYNC)
 
+#define STEP (16ull << 20)
 #define WORTH_IT (64u << 10) /* smaller mappings are copied sooner than registered */
 
 /* --- may it be tracked? ----------------------------------------------------------------- */
@@ -193,10 +195,12 @@ int track_open(struct track *track, struct process *process, struct fsnap_error 
 	track->pagemap = openat(process->proc, "pagemap", O_RDONLY | O_CLOEXEC);
 	if (track->pagemap < 0)
 		return fail(err, FSNAP_E_PERMISSION, errno, "process %d (%s): pagemap", process->pid, process->comm);
+	uint64_t mark = clock_ns(CLOCK_MONOTONIC);
 	int result = seize_alone(process, err);
 	if (result == 0) {
 		result = check_threads(process, err) < 0 ? -1 : make_inside(track, process, err);
 		seize_let_go(process);
+		track->stopped_us = lap(&mark);
 	}
 	if (result == 0 && negotiate(track, err) == 0)
 		return 0;
@@ -260,10 +264,25 @@ int track_register(struct track *track, const struct process *process, struct fs
 	return 0;
 }
 
+/* The kernel goes through all page tables to take its marks away, with the address space locked for writing
+ * (userfaultfd_release_all()): in steps, a fault waits for half a millisecond at most. */
+static void unregister(const struct track *track)
+{
+	for (size_t i = 0; i < track->n_spans; i++)
+		for (uint64_t at = track->spans[i].start, end = track->spans[i].end, size; at < end; at += size) {
+			size = end - at < STEP ? end - at : STEP;
+			struct uffdio_range range = { at, size };
+			if (ioctl(track->uffd, UFFDIO_UNREGISTER, &range) < 0 && errno == ENOMEM)
+				return; /* that memory is gone */
+		}
+}
+
 void track_close(struct track *track)
 {
-	if (track->uffd >= 0)
+	if (track->uffd >= 0) {
+		unregister(track);
 		close(track->uffd);
+	}
 	if (track->pagemap >= 0)
 		close(track->pagemap);
 	free(track->spans);

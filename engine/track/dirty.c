@@ -58,6 +58,18 @@ int track_take(const struct track *track, uint64_t start, uint64_t end, track_re
 	return scan(track->pagemap, &argument, fn, arg, err);
 }
 
+int track_huge(int pagemap, uint64_t start, uint64_t end, track_region_fn fn, void *arg, struct fsnap_error *err)
+{
+	struct scan_argument argument = {
+		.start = start,
+		.end = end,
+		.category_inverted = IS_ZERO,
+		.category_mask = IS_HUGE | IS_ZERO,
+		.return_mask = IS_HUGE,
+	};
+	return scan(pagemap, &argument, fn, arg, err);
+}
+
 static uint64_t entry_of(int pagemap, uint64_t address, bool *alive)
 {
 	uint64_t entry = 0;

@@ -32,6 +32,7 @@ struct track {
 	int pagemap; /* of the memory that was there when it was opened */
 	image_span *spans; /* registered, by address, not overlapping */
 	size_t n_spans;
+	uint64_t stopped_us; /* so long the process stood still for it */
 };
 
 #define TRACK_NONE ((struct track){ .uffd = -1, .pagemap = -1 })
@@ -52,6 +53,7 @@ int track_adopt(struct track *track, int uffd, int pagemap);
 /* Is the memory still that of the process (exec(2) gives it another)? */
 bool track_is_alive(const struct track *track);
 
+/* In short steps, for nobody can map or fault in memory during one: 30 ms per GiB in all. */
 void track_close(struct track *track);
 
 /* --- asking; [start, end) lies within one span, whole pages ------------------------------- */
@@ -70,6 +72,9 @@ int track_written(int pagemap, uint64_t start, uint64_t end, track_region_fn fn,
  * count as written. 5 ms per GiB and 26 for what is marked. */
 int track_take(const struct track *track, uint64_t start, uint64_t end, track_region_fn fn, void *arg,
 	       struct fsnap_error *err);
+
+/* Calls fn for pages that are huge. 5 ms per GiB of those that are not. */
+int track_huge(int pagemap, uint64_t start, uint64_t end, track_region_fn fn, void *arg, struct fsnap_error *err);
 
 /* Is there a page at this address, present or in swap? Then its page table was not freed, and whatever of the
  * same 2 MiB is not written is there. 1 or 0. */

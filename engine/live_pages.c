@@ -1,0 +1,190 @@
+/*
+ * live_pages.c - what of the copies made while the tree ran still holds, now that it stands still.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/live.h"
+#include "store/scope.h"
+
+#define TABLE_PAGES 512 /* pages that one page table is about: 2 MiB */
+
+static struct live_space *find_space(const struct dump *dump, const struct process *process)
+{
+	size_t at = dump->live ? numbers_get(&dump->live->by_pid, process->pid) : NUMBERS_NONE;
+	if (at == NUMBERS_NONE)
+		return NULL;
+	struct live_space *space = &dump->live->spaces[at];
+	/* Another program in the same process, or another process with the same number. */
+	if (dump->still && !space->judged) {
+		space->judged = true;
+		if (!track_is_alive(&space->track))
+			track_close(&space->track);
+	}
+	return space;
+}
+
+static bool overlaps(const image_span *span, uint64_t start, uint64_t end)
+{
+	return span->start < end && start < span->end;
+}
+
+bool live_watches(const struct dump *dump, const struct process *process, uint64_t start, uint64_t end)
+{
+	const struct live_space *space = find_space(dump, process);
+	for (size_t i = 0; space && i < space->track.n_spans; i++)
+		if (overlaps(&space->track.spans[i], start, end))
+			return true;
+	return false;
+}
+
+bool live_has(const struct dump *dump, const struct process *process, const image_vma *vma)
+{
+	return dump->live && vma->kind == VMA_ANON && live_watches(dump, process, vma->start, vma->end);
+}
+
+uint64_t live_place(const struct dump *dump, const struct process *process, uint64_t page, uint64_t *n)
+{
+	const struct live_space *space = find_space(dump, process);
+	return space ? held_find(&space->held, page, n) : HELD_NOWHERE;
+}
+
+/* --- judging ------------------------------------------------------------------------------ */
+
+struct judgement {
+	struct dump *dump;
+	struct process *process;
+	int pagemap;
+	const struct live_space *space;
+	image_span *written;
+	size_t n_written;
+};
+
+static int note_written(void *arg, uint64_t start, uint64_t end, struct fsnap_error *err)
+{
+	struct judgement *judge = arg;
+	image_span *spans = grow(judge->written, judge->n_written, sizeof(*spans), err);
+	if (!spans)
+		return -1;
+	judge->written = spans;
+	spans[judge->n_written++] = (image_span){ start, end };
+	return 0;
+}
+
+static int look(const struct judgement *judge, uint64_t start, uint64_t end, struct fsnap_error *err)
+{
+	return start < end ? pages_scan(judge->dump, judge->process, judge->pagemap, start, end, err) : 0;
+}
+
+/* Pages of one run of copies, none of which was written: of each page table one is asked whether it is there. */
+static int keep_run(const struct judgement *judge, uint64_t page, uint64_t end, struct fsnap_error *err)
+{
+	for (uint64_t next; page < end; page = next) {
+		next = (page / TABLE_PAGES + 1) * TABLE_PAGES;
+		if (next > end)
+			next = end;
+		if (track_has_table(judge->pagemap, page * STORE_PAGE) &&
+		    pages_keep(judge->dump, judge->process, judge->pagemap, page * STORE_PAGE, next * STORE_PAGE,
+			       err) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+/* A range in which nothing was written. What has no copy in it was not there, and is not. */
+static int keep(const struct judgement *judge, uint64_t start, uint64_t end, struct fsnap_error *err)
+{
+	const struct held *held = &judge->space->held;
+	uint64_t first = start / STORE_PAGE, last = end / STORE_PAGE;
+	for (size_t i = held_from(held, first); i < held->n_sorted && held->runs[i].page < last; i++) {
+		const struct held_run *run = &held->runs[i];
+		uint64_t page = run->page > first ? run->page : first;
+		uint64_t stop = run->page + run->npages < last ? run->page + run->npages : last;
+		if ((run->spoiled ? look(judge, page * STORE_PAGE, stop * STORE_PAGE, err) :
+				    keep_run(judge, page, stop, err)) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+/* A range that was registered: what was written is looked at anew, what lies between is kept. */
+static int judge_range(struct judgement *judge, uint64_t start, uint64_t end, struct fsnap_error *err)
+{
+	judge->n_written = 0;
+	int asked = track_written(judge->pagemap, start, end, note_written, judge, err);
+	if (asked == TRACK_LOST)
+		return look(judge, start, end, err);
+	for (size_t i = 0; i < judge->n_written && asked == 0; i++) {
+		const image_span *written = &judge->written[i];
+		if (keep(judge, start, written->start, err) < 0 ||
+		    look(judge, written->start, written->end, err) < 0)
+			return -1;
+		start = written->end;
+	}
+	return asked < 0 ? -1 : keep(judge, start, end, err);
+}
+
+/* --- huge pages --------------------------------------------------------------------------- */
+
+static int by_start(const void *a, const void *b)
+{
+	const image_span *x = a, *y = b;
+	return x->start < y->start ? -1 : x->start > y->start;
+}
+
+/* Those of a mapping that were huge before, and those from `from` on in the list, which are huge now. */
+static int unite_huge(const struct judgement *judge, const image_vma *vma, u_int from, struct fsnap_error *err)
+{
+	const struct live_space *space = judge->space;
+	image_mm *mm = &judge->process->mm;
+	size_t n = mm->huge.huge_len - from, room = n + space->n_huge;
+	cleanup_free image_span *all = room ? malloc(room * sizeof(*all)) : NULL;
+	if (!room)
+		return 0;
+	if (!all)
+		return fail(err, FSNAP_E_NOMEM, ENOMEM, "huge pages");
+	if (n)
+		memcpy(all, mm->huge.huge_val + from, n * sizeof(*all));
+	mm->huge.huge_len = from;
+	for (u_int i = 0; i < space->n_huge; i++)
+		if (overlaps(&space->huge[i], vma->start, vma->end))
+			all[n++] = space->huge[i];
+	qsort(all, n, sizeof(*all), by_start);
+	uint64_t done = vma->start;
+	for (size_t i = 0; i < n; i++) {
+		uint64_t start = all[i].start > done ? all[i].start : done;
+		uint64_t end = all[i].end < vma->end ? all[i].end : vma->end;
+		if (start < end && pages_add_span(&mm->huge.huge_len, &mm->huge.huge_val, start, end, err) < 0)
+			return -1;
+		done = end > done ? end : done;
+	}
+	return 0;
+}
+
+/* --- a mapping ------------------------------------------------------------------------------ */
+
+int live_pages(struct dump *dump, struct process *process, int pagemap, const image_vma *vma,
+	       struct fsnap_error *err)
+{
+	struct judgement judge = { .dump = dump, .process = process, .pagemap = pagemap,
+				   .space = find_space(dump, process) };
+	const struct track *track = &judge.space->track;
+	u_int huge = process->mm.huge.huge_len;
+	uint64_t done = vma->start;
+	int result = 0;
+	for (size_t i = 0; i < track->n_spans && result == 0; i++) {
+		const image_span *span = &track->spans[i];
+		if (!overlaps(span, vma->start, vma->end))
+			continue;
+		uint64_t start = span->start > done ? span->start : done;
+		uint64_t end = span->end < vma->end ? span->end : vma->end;
+		result = look(&judge, done, start, err);
+		if (result == 0)
+			result = judge_range(&judge, start, end, err);
+		done = end;
+	}
+	if (result == 0)
+		result = look(&judge, done, vma->end, err);
+	free(judge.written);
+	return result < 0 ? -1 : unite_huge(&judge, vma, huge, err);
+}
