@@ -31,6 +31,7 @@
 #include "engine/steadfast.h"
 #include "engine/time_left.h"
 #include "engine/trace.h"
+#include "engine/with/with.h"
 #include "store/scope.h"
 
 static void progress(const struct dump *dump, const char *phase, uint64_t done, uint64_t total)
@@ -76,7 +77,7 @@ static int look_around(struct dump *dump, struct fsnap_error *err)
 		return -1;
 	dump->report->recycled = image_writer_recycled(dump->writer);
 	time_left_watch(dump);
-	return 0;
+	return with_begin(dump, err);
 }
 
 /* --- copy ------------------------------------------------------------------------------- */
@@ -103,7 +104,7 @@ static int commit(struct dump *dump, image_tree *tree, struct fsnap_error *err)
 	uint64_t mark = clock_ns(CLOCK_MONOTONIC);
 	heat_save(dump);
 	dump->report->heat_us = lap(&mark);
-	if (files_sync(dump, err) < 0 || records_put(dump, tree, err) < 0)
+	if (files_sync(dump, err) < 0 || with_put(dump, err) < 0 || records_put(dump, tree, err) < 0)
 		return -1;
 	struct image_writer *writer = dump->writer;
 	dump->writer = NULL;
@@ -158,6 +159,9 @@ static int frozen_part(struct dump *dump, image_tree *tree, uint64_t *mark, stru
 	if (collect(dump, err) < 0)
 		return -1;
 	report->collect_us = lap(mark);
+	if (with_freeze(dump, err) < 0)
+		return -1;
+	report->with_us = lap(mark);
 	if (copy(dump, err) < 0)
 		return -1;
 	report->copy_us = lap(mark);
@@ -219,6 +223,7 @@ static void dump_free(struct dump *dump)
 {
 	image_writer_abort(dump->writer);
 	live_free(dump);
+	with_forget(dump);
 	files_free(dump);
 	externals_close(&dump->externals);
 	cgroups_free(dump);

@@ -108,6 +108,7 @@ struct dump {
 	size_t n_files;
 	struct file_keys file_keys;
 	struct externals externals;
+	struct with_dump *with; /* with/with.h; NULL: no directories */
 	struct file_cursor file_cursor;
 	struct copy_job *jobs; /* by `at` */
 	size_t n_jobs;

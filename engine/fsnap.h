@@ -90,6 +90,9 @@ struct fsnap_dump_options {
 	int tcp;	 /* enum fsnap_tcp */
 	int live;	 /* enum fsnap_live */
 	uint64_t max_freeze_us; /* how long the tree may stand still; 0: as short as it gets without much ado */
+	/* NULL, or NULL-ended: directories that are copied at the same instant, into the image's own (see
+	 * fsnap_restore_options.with). */
+	const char *const *with;
 };
 
 /* Pages of content, by what they are. A frame that several processes have counts for each of them. */
@@ -134,6 +137,8 @@ struct fsnap_dump_report {
 	uint64_t live_pages;	  /* copied then; what was written meanwhile counts again */
 	uint64_t frozen_pages;	  /* copied while the tree stood still */
 	char missed[256];	  /* max_freeze_us was not kept: why; else empty */
+	uint64_t with_bytes;	  /* of files in the directories that go with it */
+	uint64_t with_us;	  /* part of the freeze: copying what of them had changed */
 };
 
 int fsnap_dump(const struct fsnap_dump_options *options, struct fsnap_dump_report *report,
@@ -219,6 +224,11 @@ struct fsnap_restore_options {
 	/* These as an ordinary user may have them: inside a user namespace, in which that user is root. */
 	int user_ns;
 	int pidfd;		/* report.pidfd is wanted */
+	/* Directories of the image (fsnap_dump_options.with) are put back where they were; or, NULL-ended "OLD=NEW", at
+	 * NEW, which is then where the tree finds them, as with `map`. What is there must be as it was saved, or
+	 * not be there, unless it may be replaced. */
+	const char *const *with;
+	int with_overwrite;
 };
 
 struct fsnap_restore_report {
@@ -245,6 +255,7 @@ struct fsnap_restore_report {
 	int pidfd;		/* of process `pid`, the caller's to close; -1: not asked for */
 	unsigned copy;		/* options.copy */
 	struct fsnap_page_kinds kinds;
+	uint64_t with_us;	/* of prepare_us: directories put back */
 };
 
 /* Restores one copy, with numbers of its own if options do not say another thing. Returns a pidfd of the process

@@ -27,6 +27,7 @@
 #include "engine/restore.h"
 #include "engine/sole.h"
 #include "engine/takeback.h"
+#include "engine/with/with.h"
 #include "restorer/prefetch.h"
 #include "store/scope.h"
 
@@ -41,7 +42,10 @@ static int understand(struct restore *restore, struct fsnap_error *err)
 		return fail(err, FSNAP_E_USAGE, 0, "%d says nothing about clocks", options->clocks);
 	if (options->changed < FSNAP_CHANGED_DEFAULT || options->changed > FSNAP_CHANGED_ACCEPT)
 		return fail(err, FSNAP_E_USAGE, 0, "%d says nothing about changed files", options->changed);
-	if (remap_open(&restore->remap, options->map, err) < 0 || ports_open(&restore->ports, options->listen, err) < 0)
+	cleanup_free const char **maps = with_maps(options->map, options->with);
+	if (!maps)
+		return fail(err, FSNAP_E_NOMEM, ENOMEM, "--map");
+	if (remap_open(&restore->remap, maps, err) < 0 || ports_open(&restore->ports, options->listen, err) < 0)
 		return -1;
 	return handed_open(&restore->handed, options, err);
 }
@@ -106,8 +110,13 @@ static int tell_story(struct restore *restore, struct fsnap_error *err)
 	struct prefetch *prefetch = prefetch_start(restore->image);
 	heat_fetch(restore);
 	/* First of all: where the original runs, files that the workshop opens are its, and so are the queues. */
-	int result = sole_begin(restore, err) < 0 || launch_check_numbers(restore, err) < 0 ?
-			     -1 : prepare(restore, err);
+	int result = sole_begin(restore, err) < 0 ? -1 : launch_check_numbers(restore, err);
+	uint64_t files = clock_ns(CLOCK_MONOTONIC);
+	if (result == 0)
+		result = with_restore(restore, err);
+	report->with_us = lap(&files);
+	if (result == 0)
+		result = prepare(restore, err);
 	report->prepare_us = lap(&mark);
 	if (result == 0)
 		result = launch(restore, err);
@@ -119,13 +128,16 @@ static int tell_story(struct restore *restore, struct fsnap_error *err)
 	report->release_us = lap(&mark);
 	report->first_instruction_us = report->total_us = (mark - begin) / 1000;
 	prefetch_end(prefetch);
-	if (result == 0)
+	if (result == 0) {
+		with_keep(restore);
 		return 0;
+	}
 	give_up(restore);
 	heat_fetch_stop(restore);
 	ipc_unmake(restore);
 	cgroups_unmake(restore);
 	takeback(restore);
+	with_undo(restore);
 	return error_context(err, "image %s", image_name(restore->image));
 }
 

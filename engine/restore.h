@@ -79,6 +79,7 @@ struct restore {
 	struct model model;
 	struct inherited self;
 	struct remap remap;
+	struct with_restore *with; /* with/with.h; NULL: the image has no directories */
 	struct fetch fetch;
 	struct handed handed;
 	struct ports ports;

@@ -174,6 +174,7 @@ int store_remove_name(struct store *store, const char *name, struct fsnap_error 
 	}
 	if (store_discard(store, STORE_IMAGES, &at, fd, err) < 0)
 		return error_context(err, "image %s", name);
+	files_remove(store, name);
 	return 0;
 }
 
@@ -189,5 +190,6 @@ int store_remove(struct store *store, const char *name, struct fsnap_error *err)
 
 int64_t store_trim(struct store *store, struct fsnap_error *err)
 {
+	files_trim(store);
 	return pool_empty(store, err);
 }

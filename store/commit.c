@@ -232,8 +232,8 @@ int image_writer_commit(struct image_writer *writer, uint64_t *file_bytes, struc
 {
 	struct layout_slot slot = {0};
 	if (writer_name_is_free(writer, err) < 0 || writer_settle_heritage(writer, err) < 0 || sort_runs(writer, err) < 0 ||
-	    seal(writer, &slot, err) < 0 || write_slot(writer, &slot, err) < 0 ||
-	    publish(writer, err) < 0) {
+	    files_seal(writer, err) < 0 || seal(writer, &slot, err) < 0 || write_slot(writer, &slot, err) < 0 ||
+	    files_publish(writer, err) < 0 || publish(writer, err) < 0) {
 		image_writer_abort(writer);
 		return -1;
 	}

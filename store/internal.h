@@ -72,6 +72,13 @@ void pool_adopt(struct store *store);
 /* Unlinks everything in the pool; bytes given back, or -1. */
 int64_t pool_empty(struct store *store, struct fsnap_error *err);
 
+/* --- files.c -------------------------------------------------------------------- */
+
+void files_remove(struct store *store, const char *image); /* with its image */
+void files_trim(struct store *store); /* of images that never came to be */
+/* Whether `at` is a directory; removed if its writer is dead. */
+bool files_adopt(struct store *store, const struct store_at *at);
+
 /* --- records.c ------------------------------------------------------------------- */
 
 struct record_buffer {

@@ -176,6 +176,8 @@ static int adopt(void *arg, const char *name, struct fsnap_error *err)
 	struct store_at at;
 	(void)err;
 	snprintf(at.path, sizeof(at.path), STORE_TMP "/%.128s", name);
+	if (files_adopt(store, &at))
+		return 0;
 	cleanup_fd int fd = openat(store->dir, at.path, O_RDWR | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
 	struct stat st;
 	if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) < 0)

@@ -13,7 +13,7 @@
 
 #include "store/internal.h"
 
-#define KINDS (IMAGE_CGROUPS + 2)
+#define KINDS (IMAGE_WITH + 2)
 
 /* The page area of one file. Images that were opened one after the other may share it. */
 struct page_file {

@@ -128,6 +128,11 @@ int image_writer_put(struct image_writer *writer, uint32_t kind, bool required, 
 int image_writer_put_hint(struct image_writer *writer, uint32_t kind, const char *name, xdrproc_t proc,
 			  void *object, struct fsnap_error *err);
 
+/* A directory for trees of files that go with the image: committed, removed and given up with it. Called once. Returns
+ * its descriptor, the caller's, and the ID by which image_trees() finds it again. */
+#define STORE_FILES_ID 24
+int image_writer_trees(struct image_writer *writer, char id[STORE_FILES_ID], struct fsnap_error *err);
+
 /* Makes everything persistent, then the commit record, then the name. On failure the image does
  * not exist. Frees the writer in either case. *file_bytes (may be NULL): length of the file. */
 int image_writer_commit(struct image_writer *writer, uint64_t *file_bytes, struct fsnap_error *err);
@@ -153,6 +158,13 @@ const char *image_name(const struct image *image);
 uint64_t image_pages(const struct image *image);      /* pages in its own page area */
 uint64_t image_file_bytes(const struct image *image);
 uint64_t image_created_ns(const struct image *image);
+
+/* The directory that image_writer_trees() gave: a descriptor, the caller's. It is beside the image's file, NAME.files,
+ * also where that was opened by its path. */
+int image_trees(const struct store *store, const struct image *image, const char *id, struct fsnap_error *err);
+
+/* Removes a file, or a directory with all below it; never follows a link. -1 with errno. */
+int store_remove_tree(int dir, const char *name);
 
 /* Records, in file order. The body is decoded into *object, which the caller zeroes before and
  * releases with xdr_free(proc, object). */

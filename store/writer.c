@@ -181,7 +181,7 @@ static struct image_writer *open_writer(struct store *store, const char *name, c
 		return NULL;
 	}
 	writer->store = store;
-	writer->claim.fd = -1;
+	writer->claim.fd = writer->files = -1;
 	writer->replaces = replaces;
 	snprintf(writer->name, sizeof(writer->name), "%s", name);
 	if (fill_in(writer, pages, err) < 0) {
@@ -290,6 +290,7 @@ void writer_free(struct image_writer *writer)
 {
 	medium_close(writer->medium);
 	scope_close(&writer->claim.fd);
+	scope_close(&writer->files);
 	free(writer->blocks);
 	free(writer->runs);
 	free(writer->records.bytes);
@@ -302,6 +303,7 @@ void image_writer_abort(struct image_writer *writer)
 {
 	if (!writer)
 		return;
+	files_abort(writer);
 	if (writer->claim.fd >= 0) {
 		struct stat st;
 		uint64_t length = fstat(writer->claim.fd, &st) == 0 ? (uint64_t)st.st_size : 0;

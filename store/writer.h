@@ -43,6 +43,8 @@ struct image_writer {
 	struct layout_ancestor *lineage;
 	unsigned n_ancestors;
 	uint64_t space; /* of pages, ancestors' included, once that is settled */
+	int files; /* directory of its files, locked; -1: it has none */
+	struct store_at files_at;
 };
 
 /* The one place where the state changes: a step may not be left out. */
@@ -60,6 +62,10 @@ struct image_writer *writer_replacing(struct store *store, const struct image *i
 
 /* inherit.c: from here on no run is STORE_REFERRED. */
 int writer_settle_heritage(struct image_writer *writer, struct fsnap_error *err);
+/* files.c: steps of a commit, and giving up. */
+int files_seal(struct image_writer *writer, struct fsnap_error *err);
+int files_publish(struct image_writer *writer, struct fsnap_error *err);
+void files_abort(struct image_writer *writer);
 
 void writer_free(struct image_writer *writer);
 

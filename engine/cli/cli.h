@@ -34,7 +34,7 @@ struct cli {
 	const char *store; /* NULL: the default */
 	const char *name;
 	const char *changed, *clocks, *cgroup;
-	const char **maps, **fds, **externals; /* NULL, or NULL-ended */
+	const char **maps, **fds, **externals, **withs; /* NULL, or NULL-ended */
 	const char *heat;
 	const char *prefetch, *rate, *max;
 	const char *output, *timeline;
@@ -45,7 +45,7 @@ struct cli {
 	pid_t pid; /* 0: not given */
 	pid_t process; /* --pid; 0: not given */
 	bool json, quiet, kill, detach, explain, threads, stacks, all, trim, help, version;
-	bool watch, unwatch, sync_files, no_prefetch;
+	bool watch, unwatch, sync_files, no_prefetch, with_overwrite;
 	bool new_pids, pid_ns, net_ns, ipc_ns, user_ns;
 	const char *clones, *cwd, *message;
 	const char **listens, **envs; /* as maps */

@@ -79,6 +79,7 @@ int cli_dump(const struct cli *cli, struct fsnap_error *err)
 		.name = cli->name,
 		.kill = cli->kill,
 		.external = cli->externals,
+		.with = cli->withs,
 		.sync_files = cli->sync_files,
 		.tcp = cli->tcp,
 		.progress = progress_update,

@@ -23,6 +23,7 @@ static const struct field dump_fields[] = {
 	F(collect_us, NUMBER64), F(copy_us, NUMBER64),	 F(commit_us, NUMBER64),
 	F(recycled, FLAG),	F(heat_files, NUMBER32), F(heat_sources, NUMBER32),
 	F(heat_bytes, NUMBER64), F(hot_bytes, NUMBER64), F(heat_us, NUMBER64),
+	F(with_bytes, NUMBER64), F(with_us, NUMBER64),
 	F(kinds, KINDS),
 	F(rounds, NUMBER32),	F(arm_us, NUMBER64),	 F(arm_frozen_us, NUMBER64),
 	F(live_us, NUMBER64),	F(live_pages, NUMBER64), F(frozen_pages, NUMBER64),
@@ -36,7 +37,7 @@ static const struct field restore_fields[] = {
 	F(processes, NUMBER32), F(threads, NUMBER32),	F(bytes, NUMBER64),
 	F(total_us, NUMBER64),	F(first_instruction_us, NUMBER64),
 	F(open_us, NUMBER64),	F(prepare_us, NUMBER64), F(build_us, NUMBER64),
-	F(release_us, NUMBER64), F(terminal, FLAG),	F(prefetch_files, NUMBER32),
+	F(release_us, NUMBER64), F(with_us, NUMBER64), F(terminal, FLAG),	F(prefetch_files, NUMBER32),
 	F(prefetch_bytes, NUMBER64), F(listen, LINES),	F(root, NUMBER32),	F(copy, NUMBER32),
 	F(kinds, KINDS),	F(notes, LINES), { 0 },
 #undef F

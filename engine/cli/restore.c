@@ -120,6 +120,8 @@ int cli_restore(const struct cli *cli, struct fsnap_error *err)
 		.map = cli->maps,
 		.fd = cli->fds,
 		.external = cli->externals,
+		.with = cli->withs,
+		.with_overwrite = cli->with_overwrite,
 		.tcp = cli->tcp,
 		.progress = progress_update,
 		.progress_arg = &progress,

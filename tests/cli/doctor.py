@@ -69,6 +69,7 @@ def root(t):
            physical_frames="good", memory_without_a_name="good", seccomp_filters="good")
     # What is called good is what the rest of fsnap finds.
     pid = t.start(["/usr/bin/sleep", "1000"])
+    t.until("it sleeps", lambda: "nanosleep" in open(f"/proc/{pid}/wchan", encoding="ascii").read())
     t.expect("a dump and a restore agree with it", pid, t.round_trip(pid)[1]["pid"])
     os.kill(pid, 9)
     return checks
