@@ -146,7 +146,10 @@ static void build_descriptors(struct restore *restore, const image_process *proc
 		next = fd + 1;
 	}
 	plan_note(plans, "close the workshop");
-	close_numbers(plans, task, next, ~0u);
+	int seat = streaming_seat(restore, process);
+	if (seat >= 0)
+		close_numbers(plans, task, next, (unsigned)seat - 1);
+	close_numbers(plans, task, seat >= 0 ? (unsigned)seat + 1 : next, ~0u);
 	record_locks_rebuild(process, plans, task);
 }
 
@@ -291,6 +294,7 @@ static int compile_process(struct restore *restore, const image_process *process
 	jobs_continue_children(restore, process);
 	helpers_turn_to(restore, process);
 	if (heirlooms_settle(restore->heirlooms, plans, &restore->source, index, &part, err) < 0 ||
+	    streaming_choose(restore, index, mm, &part, err) < 0 ||
 	    memory_specials(plans, task, &restore->source, mm, err) < 0 ||
 	    memory_build(plans, task, &restore->source, mm, &part, err) < 0)
 		return -1;
@@ -314,6 +318,7 @@ static int compile_process(struct restore *restore, const image_process *process
 	own_signals(restore, process, task);
 	arrive_files(restore, process, task, BARRIER_ARRIVED);
 	plan_park(plans, task, 1);
+	streaming_leave(restore, process, task);
 	limits_rebuild(&r);
 	if (share_filters(restore, &r, true, err) < 0 || rebuild_privileges(&r, err) < 0)
 		return -1;

@@ -183,6 +183,15 @@ enum fsnap_pids {
 	FSNAP_PIDS_NEW,		/* any that are free: a copy can run beside its original, and beside other copies */
 };
 
+/* How memory comes back. */
+enum fsnap_memory {
+	FSNAP_MEMORY_AUTO = 0, /* streamed, if there is much of it (256 MiB) and the user may; else eager */
+	FSNAP_MEMORY_EAGER,    /* all of it before the tree runs */
+	FSNAP_MEMORY_STREAM,   /* private memory comes when the tree runs already: what is waited for first */
+};
+
+struct fsnap_streaming;
+
 struct fsnap_restore_options {
 	size_t size;
 	const char *store; /* NULL: fsnap_default_store() */
@@ -229,6 +238,7 @@ struct fsnap_restore_options {
 	 * not be there, unless it may be replaced. */
 	const char *const *with;
 	int with_overwrite;
+	int memory;		/* enum fsnap_memory */
 };
 
 struct fsnap_restore_report {
@@ -256,6 +266,10 @@ struct fsnap_restore_report {
 	unsigned copy;		/* options.copy */
 	struct fsnap_page_kinds kinds;
 	uint64_t with_us;	/* of prepare_us: directories put back */
+	uint64_t stream_bytes;	/* of memory that were still to come when the tree began to run */
+	uint64_t resident_us;	/* call -> all memory is there; 0: not known yet */
+	uint64_t streamed_bytes, stream_faults; /* as in fsnap_streaming_stats; for the caller to fill in */
+	struct fsnap_streaming *streaming; /* NULL, or the caller's, to be freed: what is still to come */
 };
 
 /* Restores one copy, with numbers of its own if options do not say another thing. Returns a pidfd of the process
@@ -277,6 +291,24 @@ int fsnap_give_up_connections(const char *store, const char *image, struct fsnap
 /* The restored root is a child of the calling process: wait for it with waitpid(2). */
 int fsnap_restore(const struct fsnap_restore_options *options, struct fsnap_restore_report *report,
 		  struct fsnap_error *err);
+
+/* Memory that came when the tree was running. */
+struct fsnap_streaming_stats {
+	size_t size;
+	uint64_t resident_us;	  /* call of fsnap_restore() -> all memory was there */
+	uint64_t bytes;		  /* that were to come; for children born meanwhile, once more */
+	uint64_t streamed_bytes;  /* came */
+	uint64_t zeroed_bytes;	  /* of pages without content that were waited for */
+	uint64_t forgotten_bytes; /* the program threw them away before they came */
+	uint64_t faults;	  /* how often a thread waited for a page */
+};
+
+/* Waits until all memory is there, or the tree has ended. -1: the tree had to be killed, because its memory
+ * could not be brought. */
+int fsnap_streaming_wait(struct fsnap_streaming *streaming, struct fsnap_streaming_stats *stats,
+			 struct fsnap_error *err);
+/* What is still to come goes on coming. NULL is fine. */
+void fsnap_streaming_free(struct fsnap_streaming *streaming);
 
 /* What prefetching was good for, so far. Precision is used / planned, recall used / touched; in blocks of 16 KiB. */
 struct fsnap_prefetch_stats {

@@ -217,11 +217,11 @@ int launch(struct restore *restore, struct fsnap_error *err)
 	    control_lay(restore, err) < 0 || spawn(restore, err) < 0)
 		return -1;
 	/* Meanwhile: are the pages what was written? The tasks copy, but nothing of them runs yet. */
-	if (image_verify_blocks(restore->image, 0, image_blocks(restore->image), err) < 0 ||
+	if (streaming_verify(restore, err) < 0 ||
 	    await_parked(restore, restore->n_parking, err) < 0 ||
 	    cgroups_place_threads(restore, err) < 0 || ghosts_seal(restore, err) < 0 ||
-	    seize(restore, err) < 0 || renumber_memory(restore, err) < 0 ||
-	    environment_change(restore, err) < 0)
+	    seize(restore, err) < 0 || streaming_hand_over(restore, err) < 0 ||
+	    renumber_memory(restore, err) < 0 || environment_change(restore, err) < 0)
 		return -1;
 	open_gate(restore);
 	if (await_parked(restore, 2 * restore->n_parking - restore->n_leaving, err) < 0 ||

@@ -7,7 +7,8 @@
  *	prepare    the workshop: every file, pipe, socket of the tree, made in this process; a place for
  *	           control memory
  *	compile    one plan per task
- *	launch     the tree of empty tasks; each runs its plan; page checksums meanwhile
+ *	launch     the tree of empty tasks; each runs its plan; page checksums meanwhile. What is streamed
+ *	           is handed over to the pager, which brings it when the tree runs
  *	release    registers set, the last trace of fsnap removed, all let go
  *
  * Whatever fails, everything that was made is removed again; the image is only read.
@@ -83,7 +84,7 @@ static int open_image(struct restore *restore, struct fsnap_error *err)
 	if (machine_check(&restore->model.machine, err) < 0 ||
 	    machine_redirect(&restore->model, &restore->redirection, &restore->foreign, err) < 0)
 		return -1;
-	if (renumber_decide(restore, err) < 0)
+	if (renumber_decide(restore, err) < 0 || streaming_decide(restore, err) < 0)
 		return -1;
 	if (restore->redirection.n_entries)
 		restore_note(restore, "this kernel is another build than that of the image (%s): calls of its vDSO are "
@@ -103,11 +104,12 @@ static int tell_story(struct restore *restore, struct fsnap_error *err)
 {
 	struct fsnap_restore_report *report = restore->report;
 	uint64_t begin = clock_ns(CLOCK_MONOTONIC), mark = begin;
+	restore->began_ns = begin;
 	if (open_image(restore, err) < 0)
 		return error_is_set(err) && restore->image ?
 			       error_context(err, "image %s", image_name(restore->image)) : -1;
 	report->open_us = lap(&mark);
-	struct prefetch *prefetch = prefetch_start(restore->image);
+	struct prefetch *prefetch = restore->streaming.on ? NULL : prefetch_start(restore->image);
 	heat_fetch(restore);
 	/* First of all: where the original runs, files that the workshop opens are its, and so are the queues. */
 	int result = sole_begin(restore, err) < 0 ? -1 : launch_check_numbers(restore, err);
@@ -130,6 +132,7 @@ static int tell_story(struct restore *restore, struct fsnap_error *err)
 	prefetch_end(prefetch);
 	if (result == 0) {
 		with_keep(restore);
+		streaming_report(restore);
 		return 0;
 	}
 	give_up(restore);
@@ -164,6 +167,7 @@ static void restore_end(struct restore *restore)
 	plans_free(restore->plans);
 	heirlooms_free(restore->heirlooms);
 	numbers_free(&restore->renumber.task_of);
+	streaming_free(restore);
 	free(restore->first_task);
 	free(restore->common_filters);
 	free(restore->stand_in_task);

@@ -7,6 +7,7 @@
  *	restore_open.c   files that are opened by their paths
  *	restore_ask.c    what kinds may ask of a restore
  *	restore_heat.c   file pages that it will want, on their way into the page cache
+ *	restore_stream.c memory that comes when the tree runs already
  *	restore_ghost.c  content without a name, made anew
  *	restore_memfd.c  memfds and their seals; content in huge pages
  *	compile*.c       image -> one plan per task
@@ -33,6 +34,7 @@
 #include "engine/renumber.h"
 #include "engine/shelves.h"
 #include "engine/state/state.h"
+#include "engine/streaming.h"
 #include "restorer/heirloom.h"
 
 /* Where a descriptor is that was put on a shelf. */
@@ -84,6 +86,8 @@ struct restore {
 	struct handed handed;
 	struct ports ports;
 	struct shelves shelves;
+	struct streaming streaming;
+	uint64_t began_ns; /* CLOCK_MONOTONIC */
 
 	/* The workshop: descriptors of this process from number `bench` on, above all that the
 	 * restored tasks use, which inherit them, take what is theirs, and close the rest. */

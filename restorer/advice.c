@@ -34,8 +34,9 @@ static void collapse(struct plans *plans, uint32_t task, uint64_t start, uint64_
 }
 
 /* Huge pages in mappings that were not advised to have them; not where pages may be shared with relatives, for
- * which this would be a write. */
-static void collapse_spans(struct plans *plans, uint32_t task, const image_mm *mm, const bool *inherited)
+ * which this would be a write, nor where they have not come yet. */
+static void collapse_spans(struct plans *plans, uint32_t task, const image_mm *mm, const bool *inherited,
+			   const bool *streamed)
 {
 	u_int i = 0, span = 0;
 	plan_note(plans, "huge pages nobody asked for");
@@ -45,7 +46,7 @@ static void collapse_spans(struct plans *plans, uint32_t task, const image_mm *m
 		uint64_t start = vma->start > huge->start ? vma->start : huge->start;
 		uint64_t end = vma->end < huge->end ? vma->end : huge->end;
 		if (start < end && vma->kind == VMA_ANON && !(vma->advice & ADVICE_HUGEPAGE) &&
-		    !(inherited && inherited[i]))
+		    !(inherited && inherited[i]) && !(streamed && streamed[i]))
 			collapse(plans, task, start, end);
 		if (vma->end < huge->end)
 			i++;
@@ -158,10 +159,11 @@ static void install_guards(struct plans *plans, uint32_t task, const image_mm *m
 		       MADV_GUARD_INSTALL);
 }
 
-void memory_advise(struct plans *plans, uint32_t task, const image_mm *mm, const bool *inherited)
+void memory_advise(struct plans *plans, uint32_t task, const image_mm *mm, const bool *inherited,
+		   const bool *streamed)
 {
 	const unsigned said = ~(unsigned)(ADVICE_HUGEPAGE | ADVICE_NOHUGEPAGE | ADVICE_MAY_WRITE);
-	collapse_spans(plans, task, mm, inherited);
+	collapse_spans(plans, task, mm, inherited, streamed);
 	install_guards(plans, task, mm); /* locked memory takes none */
 	memory_protection_keys(plans, task, mm);
 	for (u_int i = 0; i < mm->vmas.vmas_len; i++) {

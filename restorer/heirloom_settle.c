@@ -160,6 +160,6 @@ int heirlooms_settle(struct heirlooms *heirlooms, struct plans *plans, const str
 		return 0;
 	if (settle(heirlooms, plans, source, heirlooms->number[process], err) < 0)
 		return -1;
-	*part = (struct memory_part){ relative->kept, relative->left, relative->n_left };
+	*part = (struct memory_part){ .inherited = relative->kept, .runs = relative->left, .n_runs = relative->n_left };
 	return 0;
 }

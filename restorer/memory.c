@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 #include <sys/uio.h>
 
+#include "restorer/stream.h"
 #include "store/scope.h"
 
 #define ADDRESS_END 0x7ffffffff000ull
@@ -257,14 +258,47 @@ static int fill_in_order(struct plans *plans, uint32_t task, const struct memory
 
 /* --- the whole ------------------------------------------------------------------------ */
 
+/* The few pages of it that come now, before it is watched; a huge page would bring others as zeroes. */
+static int leave_room(struct plans *plans, uint32_t task, const struct memory_source *source, const image_mm *mm,
+		      const struct memory_part *part, struct fsnap_error *err)
+{
+	plan_note(plans, "pages that cannot wait");
+	plan_call(plans, task, SYS_prctl, IMM(PR_SET_THP_DISABLE), IMM(1));
+	int result = memory_fill(plans, task, source, part->stream->first, part->stream->n_first, err);
+	plan_call(plans, task, SYS_prctl, IMM(PR_SET_THP_DISABLE), IMM(0));
+	stream_watch(plans, task, mm, part->stream, part->seat);
+	return result;
+}
+
+/* What is brought by the plan, and where mappings have to be opened for it. */
+struct content {
+	const struct page_run *runs, *first;
+	size_t n, n_first;
+};
+
+static struct content content_of(const struct memory_source *source, const image_mm *mm,
+				 const struct memory_part *part)
+{
+	struct content content = { 0 };
+	if (part->stream)
+		return (struct content){ part->stream->now, part->stream->first, part->stream->n_now,
+					 part->stream->n_first };
+	content.runs = part->inherited ? part->runs : image_runs(source->image, mm->id, &content.n);
+	if (part->inherited)
+		content.n = part->n_runs;
+	return content;
+}
+
+static bool must_open(const image_vma *vma, const struct content *content)
+{
+	return needs_write(vma, content->runs, content->n) || needs_write(vma, content->first, content->n_first);
+}
+
 int memory_build(struct plans *plans, uint32_t task, const struct memory_source *source,
 		 const image_mm *mm, const struct memory_part *part, struct fsnap_error *err)
 {
-	size_t n;
-	const struct page_run *runs = image_runs(source->image, mm->id, &n);
 	const bool *inherited = part->inherited;
-	const struct page_run *left = inherited ? part->runs : runs;
-	size_t n_left = inherited ? part->n_runs : n;
+	const struct content content = content_of(source, mm, part);
 	for (u_int i = 0; i < mm->vmas.vmas_len; i++) {
 		const image_vma *vma = &mm->vmas.vmas_val[i];
 		if (vma->kind == VMA_SPECIAL || vma->kind == VMA_RING)
@@ -279,24 +313,26 @@ int memory_build(struct plans *plans, uint32_t task, const struct memory_source 
 			continue;
 		}
 		if (!inherited || !inherited[i])
-			map_vma(plans, task, source, vma, needs_write(vma, runs, n));
+			map_vma(plans, task, source, vma, must_open(vma, &content));
 		name_vma(plans, task, vma);
 	}
 	if (memory_rings(plans, task, source, mm, err) < 0)
 		return -1;
+	if (part->stream && leave_room(plans, task, source, mm, part, err) < 0)
+		return -1;
 	plan_note(plans, "content of memory");
-	if (fill_in_order(plans, task, source, mm, left, n_left, err) < 0)
+	if (fill_in_order(plans, task, source, mm, content.runs, content.n, err) < 0)
 		return -1;
 	plan_note(plans, "protection as it was");
 	for (u_int i = 0; i < mm->vmas.vmas_len; i++) {
 		const image_vma *vma = &mm->vmas.vmas_val[i];
 		bool open = inherited && inherited[i] ? vma->prot != (PROT_READ | PROT_WRITE) :
-							vma->kind != VMA_SPECIAL && needs_write(vma, runs, n);
+							vma->kind != VMA_SPECIAL && must_open(vma, &content);
 		if (open)
 			plan_call(plans, task, SYS_mprotect, IMM(vma->start), IMM(vma->end - vma->start),
 				  IMM(vma->prot));
 	}
-	memory_advise(plans, task, mm, inherited);
+	memory_advise(plans, task, mm, inherited, part->stream ? part->stream->vma : NULL);
 	return 0;
 }
 

@@ -55,6 +55,8 @@ struct memory_part {
 	const bool *inherited; /* by mapping: it is there, readable and writable; NULL: none is */
 	const struct page_run *runs; /* if so: the pages that are to be brought */
 	size_t n_runs;
+	const struct stream *stream; /* what comes when the program runs; NULL: nothing does */
+	int seat;		     /* if so: the number of the userfaultfd */
 };
 
 /* A gap of `size` bytes that no address space of the image and nothing of ours uses; 0: none. */
@@ -120,7 +122,8 @@ int memory_divide(const image_mm *mm, const struct page_run *runs, size_t n, str
 void memory_division_free(struct memory_division *division);
 void memory_expect_small(struct plans *plans, uint32_t task, const image_mm *mm);
 void memory_expect_huge(struct plans *plans, uint32_t task, const image_mm *mm);
-void memory_advise(struct plans *plans, uint32_t task, const image_mm *mm, const bool *inherited);
+void memory_advise(struct plans *plans, uint32_t task, const image_mm *mm, const bool *inherited,
+		   const bool *streamed);
 void memory_protection_keys(struct plans *plans, uint32_t task, const image_mm *mm);
 
 #endif

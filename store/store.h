@@ -204,6 +204,16 @@ const char *image_parent(const struct image *image, unsigned file, uint64_t *pag
 uint64_t image_referred(const struct image *image);
 void image_uuid(const struct image *image, uint8_t *uuid); /* 16 bytes: which image it is, whatever its name */
 
+/* What is read and checked as a whole, of any of its files: blocks have numbers below image_blocks(). For whoever
+ * reads for himself; these call no allocator, and may be used in the child of a process with threads. */
+struct image_extent {
+	int fd;
+	uint64_t offset, bytes;
+};
+uint64_t image_block_of(const struct image *image, uint64_t at, uint32_t *page); /* and which page of it */
+struct image_extent image_block_extent(const struct image *image, uint64_t block);
+int image_check_block(const struct image *image, uint64_t block, const void *bytes, struct fsnap_error *err);
+
 /* Checks blocks [first, first + n) of its own page area and, behind them, of its ancestors', of which those
  * that it does not refer to are left out; thread-safe. */
 uint64_t image_blocks(const struct image *image);

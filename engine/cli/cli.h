@@ -41,11 +41,12 @@ struct cli {
 	const char *stats;
 	const char *key;
 	const char *max_freeze;
+	const char *memory;
 	int tcp;   /* enum fsnap_tcp */
 	pid_t pid; /* 0: not given */
 	pid_t process; /* --pid; 0: not given */
 	bool json, quiet, kill, detach, explain, threads, stacks, all, trim, help, version;
-	bool watch, unwatch, sync_files, no_prefetch, with_overwrite;
+	bool wait_resident, watch, unwatch, sync_files, no_prefetch, with_overwrite;
 	bool new_pids, pid_ns, net_ns, ipc_ns, user_ns;
 	const char *clones, *cwd, *message;
 	const char **listens, **envs; /* as maps */

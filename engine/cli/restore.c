@@ -75,6 +75,36 @@ static int parse_cgroup(const char *mode, int *cgroup, struct fsnap_error *err)
 	return error_hint(err, "say --cgroup leave, rejoin or create; without it, the tree is left in fsnap's groups");
 }
 
+static int parse_memory(const char *mode, int *memory, struct fsnap_error *err)
+{
+	static const char *const modes[] = { "auto", "eager", "stream" };
+	for (size_t i = 0; mode && i < sizeof(modes) / sizeof(*modes); i++) {
+		*memory = FSNAP_MEMORY_AUTO + (int)i;
+		if (strcmp(mode, modes[i]) == 0)
+			return 0;
+	}
+	if (!mode)
+		return 0;
+	fail(err, FSNAP_E_USAGE, 0, "--memory %s: there is no such mode", mode);
+	return error_hint(err, "say --memory auto, eager or stream; without it, much memory is streamed");
+}
+
+/* --wait-resident; without it, nobody asks any more. */
+static int await_memory(const struct cli *cli, struct fsnap_restore_report *report, struct fsnap_error *err)
+{
+	struct fsnap_streaming_stats stats = { .size = sizeof(stats) };
+	int result = 0;
+	if (cli->wait_resident && report->streaming) {
+		result = fsnap_streaming_wait(report->streaming, &stats, err);
+		report->resident_us = stats.resident_us;
+		report->stream_faults = stats.faults;
+		report->streamed_bytes = stats.streamed_bytes;
+	}
+	fsnap_streaming_free(report->streaming);
+	report->streaming = NULL;
+	return result;
+}
+
 /* TEXT or @FILE; malloc'ed. */
 static int read_message(const char *text, struct fsnap_restore_options *options, char **bytes, struct fsnap_error *err)
 {
@@ -132,8 +162,10 @@ int cli_restore(const struct cli *cli, struct fsnap_error *err)
 	char *message;
 	choose_copy(cli, &options);
 	if (read_message(cli->message, &options, &message, err) < 0 ||
+	    parse_memory(cli->memory, &options.memory, err) < 0 ||
 	    parse_changed(cli->changed, &options.changed, err) < 0 ||
-	    parse_clocks(cli->clocks, &options.clocks, err) < 0 || parse_cgroup(cli->cgroup, &options.cgroup, err) < 0 || prefetch_choose(cli, &choice, err) < 0)
+	    parse_clocks(cli->clocks, &options.clocks, err) < 0 ||
+	    parse_cgroup(cli->cgroup, &options.cgroup, err) < 0 || prefetch_choose(cli, &choice, err) < 0)
 		return -1;
 	options.prefetch = choice.which;
 	options.prefetch_rate = choice.rate;
@@ -148,6 +180,8 @@ int cli_restore(const struct cli *cli, struct fsnap_error *err)
 	int result = fsnap_restore(&options, &report, err);
 	progress_end(&progress);
 	if (result)
+		return -1;
+	if (await_memory(cli, &report, err) < 0)
 		return -1;
 	print(cli, &report);
 	if (report.prefetching)

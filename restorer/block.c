@@ -1,0 +1,150 @@
+/*
+ * block.c - blocks of the image on their way into memory. A block is read as a whole, into memory of the
+ * pager's own, and checked there: what is given out is what was checked, whatever becomes of the file meanwhile.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/uio.h>
+
+#include "restorer/pager_private.h"
+
+#define BLOCK (STORE_BLOCK_PAGES * STORE_PAGE)
+
+int blocks_open(struct pager *pager)
+{
+	char *buffers = mmap(NULL, PAGER_SLOTS * (size_t)BLOCK, PROT_READ | PROT_WRITE,
+			     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (buffers == MAP_FAILED)
+		return fail(&pager->err, FSNAP_E_NOMEM, errno, "memory for blocks of the image");
+	madvise(buffers, PAGER_SLOTS * (size_t)BLOCK, MADV_HUGEPAGE);
+	for (unsigned i = 0; i < PAGER_SLOTS; i++)
+		pager->slots[i].buffer = buffers + i * (size_t)BLOCK;
+	/* Without it, reading waits. */
+	pager->has_ring = io_uring_queue_init(2 * PAGER_SLOTS, &pager->ring, 0) == 0;
+	return 0;
+}
+
+struct slot *blocks_find(struct pager *pager, uint64_t block)
+{
+	for (unsigned i = 0; i < PAGER_SLOTS; i++)
+		if (pager->slots[i].state != SLOT_FREE && pager->slots[i].block == block)
+			return &pager->slots[i];
+	return NULL;
+}
+
+bool blocks_reading(const struct pager *pager)
+{
+	for (unsigned i = 0; i < PAGER_SLOTS; i++)
+		if (pager->slots[i].state == SLOT_READING)
+			return true;
+	return false;
+}
+
+static int arrived(struct pager *pager, struct slot *slot, int64_t bytes)
+{
+	struct image_extent extent = image_block_extent(pager->order->image, slot->block);
+	if (bytes < 0)
+		return fail(&pager->err, FSNAP_E_STORE_IO, (int)-bytes, "image %s: reading it",
+			    image_name(pager->order->image));
+	if ((uint64_t)bytes < extent.bytes)
+		return fail(&pager->err, FSNAP_E_IMAGE_TRUNCATED, 0, "image %s: became shorter while it was read",
+			    image_name(pager->order->image));
+	if (image_check_block(pager->order->image, slot->block, slot->buffer, &pager->err) < 0)
+		return -1;
+	slot->state = SLOT_READY;
+	slot->segment = pager->pending.first[slot->block];
+	slot->from = 0;
+	return 0;
+}
+
+/* At once, if that needs no disk. -1: it does. */
+static int64_t read_now(struct pager *pager, struct slot *slot, const struct image_extent *extent)
+{
+	struct iovec to = { slot->buffer, extent->bytes };
+	ssize_t n = -1;
+	if (!pager->plain && pager->has_ring) {
+		n = preadv2(extent->fd, &to, 1, (off_t)extent->offset, RWF_NOWAIT);
+		if (n < 0 && errno == EOPNOTSUPP)
+			pager->plain = true;
+	}
+	if (pager->plain || !pager->has_ring)
+		n = pread(extent->fd, slot->buffer, extent->bytes, (off_t)extent->offset);
+	if (pager->plain || !pager->has_ring)
+		return n < 0 ? -errno : n;
+	return n == (ssize_t)extent->bytes ? n : -EAGAIN;
+}
+
+struct slot *blocks_read(struct pager *pager, uint64_t block)
+{
+	struct slot *slot = NULL;
+	for (unsigned i = 0; i < PAGER_SLOTS && !slot; i++)
+		if (pager->slots[i].state == SLOT_FREE)
+			slot = &pager->slots[i];
+	if (!slot)
+		return NULL;
+	struct image_extent extent = image_block_extent(pager->order->image, block);
+	slot->block = block;
+	slot->state = SLOT_READING;
+	int64_t n = read_now(pager, slot, &extent);
+	if (n != -EAGAIN) {
+		arrived(pager, slot, n);
+		return slot;
+	}
+	struct io_uring_sqe *sqe = io_uring_get_sqe(&pager->ring);
+	io_uring_prep_read(sqe, extent.fd, slot->buffer, (unsigned)extent.bytes, extent.offset);
+	io_uring_sqe_set_data(sqe, slot);
+	io_uring_submit(&pager->ring);
+	return slot;
+}
+
+int blocks_reap(struct pager *pager)
+{
+	struct io_uring_cqe *cqe;
+	while (pager->has_ring && io_uring_peek_cqe(&pager->ring, &cqe) == 0) {
+		struct slot *slot = io_uring_cqe_get_data(cqe);
+		int64_t n = cqe->res;
+		io_uring_cqe_seen(&pager->ring, cqe);
+		arrived(pager, slot, n);
+	}
+	return error_is_set(&pager->err) ? -1 : 0;
+}
+
+static bool is_wanted(const struct pager *pager, uint64_t block)
+{
+	for (uint32_t i = pager->pending.first[block]; i != PENDING_NONE; i = pager->pending.segments[i].next) {
+		const struct segment *segment = &pager->pending.segments[i];
+		if ((segment->wanted[0] | segment->wanted[1] | segment->wanted[2] | segment->wanted[3]) &&
+		    pager->uffd[segment->space] >= 0)
+			return true;
+	}
+	return false;
+}
+
+/* From the cursor on, once around. */
+static bool next_block(struct pager *pager, uint64_t *block)
+{
+	uint64_t blocks = image_blocks(pager->order->image);
+	for (uint64_t looked = 0; looked < blocks; looked++) {
+		*block = pager->cursor;
+		pager->cursor = pager->cursor + 1 < blocks ? pager->cursor + 1 : 0;
+		if (!blocks_find(pager, *block) && is_wanted(pager, *block))
+			return true;
+	}
+	return false;
+}
+
+int blocks_ahead(struct pager *pager)
+{
+	unsigned reading = 0;
+	uint64_t block;
+	for (unsigned i = 0; i < PAGER_SLOTS; i++)
+		reading += pager->slots[i].state == SLOT_READING;
+	/* What is there already is placed before more of it is fetched: it would only be copied out of the caches. */
+	for (bool ready = false; !ready && reading < PAGER_AHEAD && next_block(pager, &block); reading++) {
+		struct slot *slot = blocks_read(pager, block);
+		ready = !slot || slot->state == SLOT_READY;
+	}
+	return error_is_set(&pager->err) ? -1 : 0;
+}
