@@ -239,6 +239,14 @@ static struct timeval to_timeval(uint64_t us)
 	return (struct timeval){ (time_t)(us / US_PER_S), (suseconds_t)(us % US_PER_S) };
 }
 
+/* A periodic one shows nothing left while its signal waits to be taken: only then does the kernel start it
+ * again (it_real_fn() in kernel/time/itimer.c, dequeue_signal() in kernel/signal.c). Here it expires at once,
+ * while signals are blocked, and that signal is one with the one that waits. */
+static uint64_t left(const image_itimer *timer)
+{
+	return timer->value_us || !timer->interval_us ? timer->value_us : 1;
+}
+
 void timers_arm(const struct rebuild *r)
 {
 	for (unsigned i = 0; i < r->process->timers.timers_len; i++) {
@@ -252,10 +260,9 @@ void timers_arm(const struct rebuild *r)
 	}
 	for (unsigned which = 0; which < N_ITIMERS; which++) {
 		const image_itimer *timer = &r->process->itimers[which];
-		struct itimerval value = { to_timeval(timer->interval_us),
-					   to_timeval(timer->value_us) };
+		struct itimerval value = { to_timeval(timer->interval_us), to_timeval(left(timer)) };
 		plan_note(r->plans, "arm interval timer %u", which);
-		if (timer->value_us)
+		if (left(timer))
 			plan_call(r->plans, r->task, SYS_setitimer, IMM(which),
 				  DATA(plans_data(r->plans, &value, sizeof(value), 8)), IMM(0));
 	}
