@@ -322,6 +322,7 @@ struct fsnap_prefetch_stats {
 	uint64_t total_us;	/* of reading */
 	unsigned yielded;	/* how often it held back for the tree */
 	int done;
+	int scarce;		/* ended early: memory became scarce, or `prefetch_max` was reached */
 };
 
 struct fsnap_prefetching;

@@ -1,6 +1,8 @@
 #include "restorer/warm_pace.h"
 
+#include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -151,7 +153,8 @@ void warm_pace_look(struct warm_pace *pace, uint64_t now)
 	if (!pace->order->n_tree)
 		return;
 	int64_t bytes = tree_bytes(pace->order);
-	pace->ended = pace->met && bytes < 0;
+	/* Who may not be asked for a while (it changes its credentials) has not ended. */
+	pace->ended = pace->met && bytes < 0 && kill(pace->order->tree[0], 0) < 0 && errno == ESRCH;
 	if (bytes < 0)
 		return;
 	if (!pace->met)

@@ -21,6 +21,7 @@ class Moved:
     def __init__(self):
         self.dumped = self.restoring = self.restored = None
         self.dump_report = self.restore_report = None
+        self.image_s = 0.0  # seconds that the image is on its way over the network
         self.device_before = 0  # bytes the device had given when the files had left the cache
 
 
@@ -35,8 +36,9 @@ class Mover:
         return processes.spawn([self.place.program("reader"), slices.path, pattern, str(block),
                                 *files], os.path.join(self.place.work, "reader.out"))
 
-    def move(self, pid, mode, files, between=lambda: None):
-        """files: what leaves the page cache. `between` is called just before the restore."""
+    def move(self, pid, mode, files, between=lambda: None, wait=True):
+        """files: what leaves the page cache. `between` is called just before the restore. Without
+        `wait` there is no pause, for which the caller answers."""
         ahead, beside = MODES[mode]
         moved = Moved()
         moved.dumped = time.monotonic_ns()
@@ -46,7 +48,9 @@ class Mover:
             slow.forget(path)
         moved.device_before = self.storage.read_bytes()
         prefetch = self.ahead(ahead) if ahead else None
-        self.sleep_until(moved.dumped + int(1e9 * self.pause()))
+        moved.image_s = os.stat(self.fsnap.image).st_blocks * 512 / slow.RATES["network"][0]
+        if wait:
+            self.sleep_until(moved.dumped + int(1e9 * (self.options.migration + moved.image_s)))
         if prefetch:
             self.end(prefetch)
         between()
@@ -55,11 +59,6 @@ class Mover:
                                                    beside).report
         moved.restored = time.monotonic_ns()
         return moved
-
-    def pause(self):
-        """Seconds: what any migration takes, and the image over the network."""
-        return (self.options.migration +
-                os.stat(self.fsnap.image).st_blocks * 512 / slow.RATES["network"][0])
 
     def ahead(self, which):
         return processes.spawn([self.fsnap.command, "prefetch", "bench", "--prefetch", which,

@@ -28,8 +28,10 @@ def times(values, whole, digits=2):
 
 class Published:
     """Data read in a fixed time by a reader that is moved at a random moment, once per mode and
-    moment, the modes in turns, so a busy moment falls on all of them."""
+    moment, the modes in turns, so a busy moment falls on all of them. Time in which nothing
+    changes is not waited for (README.md); --unabridged does."""
     name = "moved"
+    steady = 1.0  # seconds of full speed by which the rest is known
 
     def __init__(self, mover):
         self.mover, self.options = mover, mover.options
@@ -38,25 +40,99 @@ class Published:
         path = self.mover.storage.make_file("file", self.options.size)
         chance = random.Random(self.options.seed)
         modes = self.options.modes
+        once = self.once_in_full if self.options.unabridged else self.once
+        if not self.options.unabridged:
+            self.begin_cold(path)
         self.read = {mode: [] for mode in modes}
         self.moments = []
         for n in range(self.options.runs):
             self.moments.append(chance.uniform(0, self.options.seconds))
             for mode in modes:
-                self.read[mode].append(self.once(path, mode, self.moments[-1]) / GIB)
+                self.read[mode].append(once(path, mode, self.moments[-1]) / GIB)
             progress(f"moved {n + 1}/{self.options.runs}: at {self.moments[-1]:.1f} s, GiB read: " +
                      ", ".join(f"{m} {self.read[m][-1]:.2f}" for m in modes))
         os.unlink(path)
 
-    def once(self, path, mode, moment):
+    def once_in_full(self, path, mode, moment):
         slow.forget(path)
         slices = self.mover.slices(self.options.seconds)
-        pid = self.mover.start(slices, self.options.pattern, self.options.block, path)
+        pid = self.reader(slices, path)
         self.mover.sleep_until(slices.start + int(moment * 1e9))
         self.mover.move(pid, mode, [path])
         self.mover.sleep_until(slices.start + int(self.options.seconds * 1e9))
         read = slices.sum()
         self.mover.clear(slices)
+        return read
+
+    def reader(self, slices, path):
+        return self.mover.start(slices, self.options.pattern, self.options.block, path)
+
+    def begin_cold(self, path):
+        """How every run begins: seconds from a cold cache to full speed, and bytes read in them."""
+        self.warm = self.warm_speed(path)
+        slow.forget(path)
+        slices = self.mover.slices(self.options.seconds + 60)
+        self.reader(slices, path)
+        self.cold_s = self.until_fast(slices, slices.start, self.options.seconds + 50, self.warm)
+        self.cold_bytes = slices.sum(slices.start, slices.start + int(self.cold_s * 1e9))
+        self.mover.clear(slices)
+
+    def warm_speed(self, path):
+        self.mover.storage.fill(path)
+        slices = self.mover.slices(60)
+        self.reader(slices, path)
+        speed = self.fast(slices)
+        self.mover.clear(slices)
+        return speed
+
+    def fast(self, slices):
+        time.sleep(SETTLE)
+        now = time.monotonic_ns()
+        return slices.speed(now - int(self.steady * 1e9), now)
+
+    def until_fast(self, slices, since, seconds, warm):
+        """Seconds from `since` until it is at nine tenths of that speed; all of them, if never."""
+        back = None
+        while back is None and time.monotonic_ns() < since + int(seconds * 1e9):
+            time.sleep(0.05)
+            back = slices.back_at(since, time.monotonic_ns(), 0.9 * warm)
+        return seconds if back is None else back
+
+    def once(self, path, mode, moment):
+        """The same as in full, but for the time in which the reader goes on as it did: before the
+        move, once it has read everything; in the pause, if nothing is prefetched; after the move,
+        when it is back at its speed. What it reads then is its speed times that time."""
+        cold = moment < self.cold_s
+        slices = self.mover.slices(2 * self.options.seconds + 120)
+        if cold:
+            slow.forget(path)
+        else:
+            self.mover.storage.fill(path)
+        pid = self.reader(slices, path)
+        if cold:
+            self.mover.sleep_until(slices.start + int(moment * 1e9))
+            read, warm = slices.sum(slices.start, slices.start + int(moment * 1e9)), self.warm
+        else:
+            warm = self.fast(slices)
+            read = self.cold_bytes + (moment - self.cold_s) * warm
+        left = self.options.seconds - moment - self.options.migration
+        if left > 0:
+            moved = self.mover.move(pid, mode, [path], wait=mode != "none")
+            read += self.after(slices, moved.restoring, left - moved.image_s, warm)
+        self.mover.clear(slices)
+        return read
+
+    def after(self, slices, since, seconds, warm):
+        """Bytes in so many seconds after the move."""
+        back = self.until_fast(slices, since, seconds, warm)
+        measured = min(seconds, back + self.steady)
+        if measured <= 0:
+            return 0
+        self.mover.sleep_until(since + int(measured * 1e9))
+        end = since + int(measured * 1e9)
+        read = slices.sum(since, end)
+        if measured < seconds:
+            read += slices.speed(end - int(self.steady * 1e9), end) * (seconds - measured)
         return read
 
     def lines(self):
@@ -73,44 +149,73 @@ class Published:
         return {"moments": self.moments, **{m: spread.summary(v) for m, v in self.read.items()}}
 
 
-class Skewed:
-    """How soon a reader of the hot tenth is as fast as before, and what the device had to give."""
-    name = "skewed"
+class Returning:
+    """How soon a program is as fast as before the move, and what the device had to give. Those who
+    derive from it say what program that is."""
+    name = None
+    unit = "bytes"
 
     def __init__(self, mover):
         self.mover, self.options = mover, mover.options
 
+    def prepare(self):
+        """Makes what it reads; sets self.files, which leave the page cache, and self.hot, bytes of
+        them that it needs."""
+        raise NotImplementedError
+
+    def start(self, slices):
+        """Returns its PID, or that of the root of its tree."""
+        raise NotImplementedError
+
+    def before(self, slices, pid):
+        """Until it is warm."""
+        time.sleep(SETTLE)
+
+    def warm(self, slices):
+        now = time.monotonic_ns()
+        return slices.speed(now - 1_000_000_000, now)
+
+    def between(self, slices):
+        """After the dump, before the restore."""
+
+    def back(self, slices, since, warm):
+        """Seconds from then until it was back, None: not yet."""
+        return slices.back_at(since, time.monotonic_ns(), 0.9 * warm)
+
     def run(self):
-        path = self.mover.storage.make_file("skewed", self.options.large)
-        self.hot = self.options.large // (160 * MIB) * 16 * MIB
+        self.prepare()
         self.samples = {mode: {"back_s": [], "device": [], "lost_s": []} for mode in self.options.modes}
         self.never = dict.fromkeys(self.options.modes, 0)
         for n in range(self.options.runs):
             for mode in self.options.modes:
-                self.once(path, mode)
-            progress(f"skewed {n + 1}/{self.options.runs}: " + ", ".join(
+                self.once(mode)
+            progress(f"{self.name} {n + 1}/{self.options.runs}: " + ", ".join(
                 f"{m} {self.samples[m]['back_s'][-1]:.2f} s" for m in self.options.modes))
-        os.unlink(path)
+        self.clear()
 
-    def once(self, path, mode):
-        self.mover.storage.fill(path)
-        slices = self.mover.slices(SETTLE + self.options.migration + self.options.seconds + 30)
-        pid = self.mover.start(slices, "skewed", self.options.fine, path)
-        time.sleep(SETTLE)
-        now = time.monotonic_ns()
-        warm = slices.speed(now - 1_000_000_000, now)
-        moved = self.mover.move(pid, mode, [path])
+    def clear(self):
+        for path in self.files:
+            os.unlink(path)
+
+    def once(self, mode):
+        for path in self.files:
+            self.mover.storage.fill(path)
+        slices = self.mover.slices(2 * SETTLE + self.options.migration + self.options.seconds + 60)
+        pid = self.start(slices)
+        self.before(slices, pid)
+        warm = self.warm(slices)
+        moved = self.mover.move(pid, mode, self.files, lambda: self.between(slices))
         end = moved.restoring + int(self.options.seconds * 1e9)
         back = None
         while back is None and time.monotonic_ns() < end:
             time.sleep(0.05)
-            back = slices.back_at(moved.restoring, time.monotonic_ns(), 0.9 * warm)
+            back = self.back(slices, moved.restoring, warm)
         samples = self.samples[mode]
         # Who never came back within the time counts as having come back at its end.
         samples["back_s"].append(self.options.seconds if back is None else back)
         self.never[mode] += back is None
         samples["device"].append((self.mover.storage.read_bytes() - moved.device_before) / self.hot)
-        # What the reader did not get, in seconds of warm reading.
+        # What it did not get, in seconds of warm work.
         until = min(time.monotonic_ns(), end)
         samples["lost_s"].append((until - moved.restoring) / 1e9 -
                                  slices.sum(moved.restoring, until) / warm)
@@ -118,7 +223,7 @@ class Skewed:
 
     def lines(self):
         none = self.samples.get("none")
-        rows = [("back at 90 % of the warm speed", "median", "min", "max", "sooner than none",
+        rows = [(f"{self.name}: back at 90 % of the warm speed", "median", "min", "max", "sooner than none",
                  "device ÷ hot bytes", "warm seconds lost", "never")]
         for mode, s in self.samples.items():
             rows.append((mode, f"{statistics.median(s['back_s']):.2f} s", f"{min(s['back_s']):.2f}",
@@ -131,6 +236,18 @@ class Skewed:
     def json(self):
         return {m: {k: spread.summary(v) for k, v in s.items()} | {"never": self.never[m]}
                 for m, s in self.samples.items()}
+
+
+class Skewed(Returning):
+    """How soon a reader of the hot tenth is as fast as before, and what the device had to give."""
+    name = "skewed"
+
+    def prepare(self):
+        self.files = [self.mover.storage.make_file("skewed", self.options.large)]
+        self.hot = self.options.large // (160 * MIB) * 16 * MIB
+
+    def start(self, slices):
+        return self.mover.start(slices, "skewed", self.options.fine, self.files[0])
 
 
 class Steal:

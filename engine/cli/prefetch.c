@@ -68,7 +68,7 @@ static void print_stats(const struct cli *cli, const struct fsnap_prefetch_stats
 	}
 	fprintf(stderr, "fsnap: prefetched %s in %s%s; %s of %s were used (precision %u%%), of %s the tree read they "
 		"are %u%% (recall)\n",
-		text_bytes(stats->read_bytes).s, text_micros(stats->total_us).s, stats->done ? "" : ", going on",
+		text_bytes(stats->read_bytes).s, text_micros(stats->total_us).s, stats->scarce ? ", until memory was scarce" : stats->done ? "" : ", going on",
 		text_bytes(stats->used_bytes).s, text_bytes(stats->planned_bytes).s,
 		percent(stats->used_bytes, stats->planned_bytes), text_bytes(stats->touched_bytes).s,
 		percent(stats->used_bytes, stats->touched_bytes));

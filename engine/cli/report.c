@@ -136,6 +136,7 @@ static const struct field stats_fields[] = {
 	F(planned_bytes, NUMBER64), F(read_bytes, NUMBER64), F(present_bytes, NUMBER64),
 	F(failed_bytes, NUMBER64),  F(touched_bytes, NUMBER64), F(used_bytes, NUMBER64),
 	F(total_us, NUMBER64),	    F(yielded, NUMBER32),	F(done, FLAG),
+	F(scarce, FLAG),
 	{ 0 },
 #undef F
 };

@@ -127,6 +127,7 @@ int fsnap_prefetching_stats(struct fsnap_prefetching *usage, struct fsnap_prefet
 		own.failed_bytes = progress->failed;
 		own.total_us = progress->us;
 		own.yielded = progress->yielded;
+		own.scarce = (int)progress->scarce;
 	}
 	own.done = progress ? (int)__atomic_load_n(&progress->done, __ATOMIC_ACQUIRE) : 1;
 	size_t size = stats->size;
