@@ -52,7 +52,6 @@ int cgroups_prepare(struct restore *restore, struct fsnap_error *err);
 void cgroups_join(struct restore *restore, const image_process *process, const image_process *bearer, uint32_t task);
 /* Threads in groups of their own: when all threads are there. */
 int cgroups_place_threads(struct restore *restore, struct fsnap_error *err);
-void cgroups_unmake(struct restore *restore); /* those made by us; nobody is in them any more */
 void cgroups_end(struct restore *restore);
 
 #endif

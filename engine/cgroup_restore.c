@@ -80,22 +80,30 @@ static void set(struct restore *restore, int dir, const image_cgroup *group, con
 			     (int)strcspn(setting->value, "\n"), setting->value, strerror(errno));
 }
 
-static int remember(struct restore *restore, const char *directory, struct fsnap_error *err)
+/* The dead leave a group when they are buried. */
+static void remove_group(const char *directory)
 {
-	char **more = reallocarray(restore->cgroups.made, restore->cgroups.n_made + 1, sizeof(*more));
-	char *copy = strdup(directory);
-	if (more)
-		restore->cgroups.made = more;
-	if (!more || !copy)
-		return fail(err, FSNAP_E_NOMEM, ENOMEM, "control groups");
-	more[restore->cgroups.n_made++] = copy;
-	return 0;
+	for (int tries = 0; rmdir(directory) < 0 && errno == EBUSY && tries < REMOVE_TRIES; tries++)
+		usleep(10000);
+}
+
+static int make_taken_back(struct restore *restore, const char *directory)
+{
+	struct stat found;
+	if (stat(directory, &found) == 0)
+		return errno = EEXIST, -1;
+	restore_takes_back(restore, remove_group, directory);
+	int result = mkdir(directory, 0755), sys = errno;
+	if (result < 0)
+		restore_not_made(restore);
+	errno = sys;
+	return result;
 }
 
 static int make(struct restore *restore, const image_cgroup *group, struct fsnap_error *err)
 {
 	cleanup_free char *directory = cgroup_directory(&restore->cgroups.mounts, group->controllers, group->path);
-	if (!directory || (mkdir(directory, 0755) < 0 && errno == EEXIST))
+	if (!directory || (make_taken_back(restore, directory) < 0 && errno == EEXIST))
 		return 0;
 	cleanup_fd int dir = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (dir < 0) {
@@ -103,8 +111,6 @@ static int make(struct restore *restore, const image_cgroup *group, struct fsnap
 		     "cannot make control group %s (%s)", group->path, hierarchy(group->controllers));
 		return error_hint(err, "--cgroup leave does without");
 	}
-	if (remember(restore, directory, err) < 0)
-		return -1;
 	for (u_int i = 0; i < group->settings.settings_len; i++)
 		set(restore, dir, group, &group->settings.settings_val[i]);
 	return 0;
@@ -253,14 +259,6 @@ int cgroups_place_threads(struct restore *restore, struct fsnap_error *err)
 
 /* --- the end ------------------------------------------------------------------------------------ */
 
-void cgroups_unmake(struct restore *restore)
-{
-	for (size_t i = restore->cgroups.n_made; i-- > 0;)
-		for (int tries = 0; rmdir(restore->cgroups.made[i]) < 0 && errno == EBUSY && tries < REMOVE_TRIES;
-		     tries++)
-			usleep(10000);
-}
-
 void cgroups_end(struct restore *restore)
 {
 	struct cgroup_restore *all = &restore->cgroups;
@@ -270,9 +268,6 @@ void cgroups_end(struct restore *restore)
 				close(all->places[i].fds[j]);
 			free(all->places[i].path[j]);
 		}
-	for (size_t i = 0; i < all->n_made; i++)
-		free(all->made[i]);
-	free(all->made);
 	free(all->places);
 	free(all->own);
 	numbers_free(&all->place_of);

@@ -8,6 +8,7 @@
 #include "engine/job_control.h"
 #include "engine/restore.h"
 #include "engine/sleeps.h"
+#include "engine/takeback.h"
 #include "engine/trace.h"
 
 static int stop_all(struct tree *tree, struct fsnap_error *err)
@@ -96,6 +97,7 @@ int release(struct restore *restore, struct fsnap_error *err)
 		if (become_program(restore, tree->processes[i], err) < 0)
 			return -1;
 	workshop_release(restore);
+	takeback_keep(restore);
 	let_live(tree);
 	for (size_t i = 0; i < tree->n_processes; i++) {
 		struct process *process = tree->processes[i];

@@ -137,8 +137,7 @@ static int tell_story(struct restore *restore, struct fsnap_error *err)
 	}
 	give_up(restore);
 	heat_fetch_stop(restore);
-	ipc_unmake(restore);
-	cgroups_unmake(restore);
+	ipc_free(restore); /* what is attached would not go */
 	takeback(restore);
 	with_undo(restore);
 	return error_context(err, "image %s", image_name(restore->image));

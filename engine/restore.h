@@ -69,8 +69,6 @@ struct cgroup_restore {
 	struct cgroup_place *places; /* by place */
 	struct numbers place_of;     /* by PID */
 	char *own;		     /* what we are in */
-	char **made;		     /* directories */
-	size_t n_made;
 };
 
 struct restore {
@@ -106,8 +104,7 @@ struct restore {
 	void *scratch[32];
 
 	struct shm_made *shms; /* ipc/shm.c: by place in model.ipc.shms */
-	bool *sets_made, *queues_made; /* ipc/: by us, likewise */
-	struct takeback *takebacks; /* takeback.h: the last first */
+	struct takeback *takebacks; /* takeback.h; NULL: nothing to be taken back */
 
 	int *ring_fd;	       /* by image_file.id: of rings of io_uring, to be mapped; else -1 */
 

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "engine/restore.h"
+#include "engine/steadfast.h"
 #include "store/scope.h"
 
 /* Shared anonymous memory is a file of the kernel's own. Getting at it as one needs
@@ -138,18 +139,30 @@ static int reopen(int *fd, struct fsnap_error *err)
 	return 0;
 }
 
+struct making {
+	struct restore *restore;
+	const image_ghost *ghost;
+};
+
+/* Steadfast: if we were killed between giving a name and taking it back, it would stay. */
+static int make_named(void *arg)
+{
+	const struct making *making = arg;
+	return making->ghost->kind == GHOST_DIRECTORY ? make_directory(making->restore, making->ghost) :
+							make_deleted(making->ghost);
+}
+
 static int make(struct restore *restore, const image_ghost *ghost)
 {
+	struct making making = { restore, ghost };
 	switch (ghost->kind) {
 	case GHOST_SHARED:
 		return make_shared(ghost);
 	case GHOST_MEMFD:
 		return ghost_make_memfd(ghost);
-	case GHOST_DIRECTORY:
-		return make_directory(restore, ghost);
 	}
-	int fd = ghost->open_flags ? make_linkable(ghost) : -1;
-	return fd < 0 ? make_deleted(ghost) : fd;
+	int fd = ghost->open_flags && ghost->kind != GHOST_DIRECTORY ? make_linkable(ghost) : -1;
+	return fd < 0 ? steadfast(make_named, &making, NULL) : fd;
 }
 
 /* Not of memory: there nobody looks, and shared memory is not a file to its program. */

@@ -9,6 +9,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "engine/helper.h"
 #include "engine/restore.h"
 
 #define OWN 64	   /* descriptors fsnap itself has open, generously */
@@ -38,39 +39,15 @@ int shelves_plan(struct restore *restore, size_t fixed, struct fsnap_error *err)
 	return 0;
 }
 
-/* Would the shelf sit on a number that a task needs? */
-static bool is_wanted(const struct restore *restore, pid_t pid)
-{
-	for (size_t i = 0; i < restore->model.n_processes; i++)
-		for (u_int j = 0; j < restore->model.processes[i].threads.threads_len; j++)
-			if (restore->model.processes[i].threads.threads_val[j].tid == pid)
-				return true;
-	return false;
-}
-
-_Noreturn static void hold(pid_t parent)
+_Noreturn static void hold(void *arg, pid_t parent)
 {
 	sigset_t all;
+	(void)arg;
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	sigfillset(&all);
-	sigprocmask(SIG_SETMASK, &all, NULL);
 	while (getppid() == parent)
 		syscall(SYS_rt_sigtimedwait, &all, NULL, NULL, 8); /* and none of them wakes it */
 	_exit(0);
-}
-
-/* No signal tells of its end: the caller's handlers know nothing of it. */
-static pid_t spawn(struct restore *restore)
-{
-	pid_t self = getpid(), pid = (pid_t)syscall(SYS_clone, 0ul, NULL, NULL, NULL, 0ul);
-	if (pid == 0)
-		hold(self);
-	if (pid < 0 || !is_wanted(restore, pid))
-		return pid;
-	pid_t other = spawn(restore); /* the next number, while this one is taken */
-	kill(pid, SIGKILL);
-	waitpid(pid, NULL, __WALL);
-	return other;
 }
 
 static int add_shelf(struct restore *restore, struct fsnap_error *err)
@@ -80,7 +57,7 @@ static int add_shelf(struct restore *restore, struct fsnap_error *err)
 	if (!more)
 		return fail(err, FSNAP_E_NOMEM, ENOMEM, "descriptors");
 	shelves->list = more;
-	pid_t pid = spawn(restore);
+	pid_t pid = helper_spawn(restore, hold, NULL);
 	if (pid < 0)
 		return fail(err, FSNAP_E_SYSTEM, errno, "a process to hold descriptors");
 	more[shelves->n++] = (struct shelf){ pid, -1 };

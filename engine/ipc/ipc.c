@@ -1,6 +1,5 @@
 #include "engine/ipc/ipc.h"
 
-#include <stdlib.h>
 #include <sys/msg.h>
 #include <sys/sem.h>
 
@@ -60,16 +59,7 @@ int ipc_fill(struct restore *restore, struct fsnap_error *err)
 	return shm_fill_all(restore, err);
 }
 
-void ipc_unmake(struct restore *restore)
-{
-	shm_unmake_all(restore);
-	sem_unmake_all(restore);
-	msg_unmake_all(restore);
-}
-
 void ipc_free(struct restore *restore)
 {
 	shm_free_all(restore);
-	free(restore->sets_made);
-	free(restore->queues_made);
 }

@@ -15,7 +15,7 @@
  *		ipc_rebuild	each process: what is to be undone when it ends
  *		ipc_sign	each process, when all have done that: it was the last at some semaphores
  *		ipc_fill	every task is ready to run: content of segments
- *		ipc_unmake	the restore failed: what ipc_make made is removed
+ *		(what ipc_make makes is taken back if the restore fails: engine/takeback.h)
  */
 #ifndef ENGINE_IPC_H
 #define ENGINE_IPC_H
@@ -67,7 +67,6 @@ int ipc_make(struct restore *restore, struct fsnap_error *err);
 void ipc_rebuild(const struct restore *restore, const image_process *process, uint32_t task);
 void ipc_sign(const struct restore *restore, const image_process *process, uint32_t task);
 int ipc_fill(struct restore *restore, struct fsnap_error *err);
-void ipc_unmake(struct restore *restore);
 void ipc_free(struct restore *restore);
 
 /* --- each sort of object: shm.c -------------------------------------------------------- */
@@ -75,7 +74,6 @@ void ipc_free(struct restore *restore);
 int shm_collect(struct dump *dump, struct fsnap_error *err);
 int shm_make_all(struct restore *restore, struct fsnap_error *err);
 int shm_fill_all(struct restore *restore, struct fsnap_error *err);
-void shm_unmake_all(struct restore *restore);
 void shm_free_all(struct restore *restore);
 
 /* --- sem.c, sem_undo.c, msg.c ---------------------------------------------------------- */
@@ -105,13 +103,11 @@ int sem_look(struct dump *dump, struct fsnap_error *err);
 void sem_forget(struct dump *dump);
 int sem_collect(struct dump *dump, struct fsnap_error *err);
 int sem_make_all(struct restore *restore, struct fsnap_error *err);
-void sem_unmake_all(struct restore *restore);
 int undo_collect(struct dump *dump, struct fsnap_error *err);
 bool undo_of_set(const struct dump *dump, int id);
 
 int msg_collect(struct dump *dump, struct fsnap_error *err);
 int msg_make_all(struct restore *restore, struct fsnap_error *err);
-void msg_unmake_all(struct restore *restore);
 
 /* --- numbers and owners: perm.c ----------------------------------------------------------- */
 
@@ -121,6 +117,12 @@ int ipc_as(pid_t pid, unsigned uid, unsigned gid, int (*work)(void *), void *arg
 
 /* The next object of this sort ("shm", "sem", "msg") shall get this number. 0 or -errno. */
 int ipc_choose_id(const char *sort, int id);
+
+/* An object that is about to be made: remove(name) if the restore comes to nothing. The name tells its number and
+ * its key, IPC_PRIVATE where it has none. */
+void ipc_takes_back(struct restore *restore, const image_ipc_perm *perm, unsigned key, void (*remove)(const char *name));
+/* What such a name says: returns the number. */
+int ipc_named(const char *name, unsigned *key);
 
 /* err = why an object of that number and key could not be made. Returns -1. */
 int ipc_not_made(const char *what, const image_ipc_perm *perm, int sys, struct fsnap_error *err);

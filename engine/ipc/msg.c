@@ -231,8 +231,16 @@ static int fill(const image_message_queue *queue, bool found, struct fsnap_error
 		err, "raise the limits that `ipcs -ql` shows: sysctl kernel.msgmax, kernel.msgmnb");
 }
 
-static int make(struct restore *restore, const image_message_queue *queue, bool *created,
-		struct fsnap_error *err)
+static void remove_queue(const char *name)
+{
+	struct msqid_ds ds;
+	unsigned key;
+	int id = ipc_named(name, &key);
+	if (msgctl(id, IPC_STAT, &ds) == 0 && (unsigned)ds.msg_perm.__key == key)
+		msgctl(id, IPC_RMID, NULL);
+}
+
+static int make(struct restore *restore, const image_message_queue *queue, struct fsnap_error *err)
 {
 	struct msqid_ds ds;
 	bool found = msgctl(queue->perm.id, IPC_STAT, &ds) == 0;
@@ -243,10 +251,12 @@ static int make(struct restore *restore, const image_message_queue *queue, bool 
 			     WHAT " %d was still there: its messages are those of the image",
 			     queue->perm.id);
 	} else {
+		ipc_takes_back(restore, &queue->perm, queue->perm.key, remove_queue);
 		int result = ipc_as(0, queue->perm.cuid, queue->perm.cgid, create, (void *)queue);
-		if (result < 0)
+		if (result < 0) {
+			restore_not_made(restore);
 			return ipc_not_made(WHAT, &queue->perm, -result, err);
-		*created = true;
+		}
 	}
 	uint64_t needed = room(queue);
 	if (own(queue, needed, err) < 0 || fill(queue, found, err) < 0)
@@ -257,22 +267,12 @@ static int make(struct restore *restore, const image_message_queue *queue, bool 
 int msg_make_all(struct restore *restore, struct fsnap_error *err)
 {
 	const image_ipc *ipc = &restore->model.ipc;
-	restore->queues_made = calloc(ipc->queues.queues_len + 1, sizeof(bool));
-	if (!restore->queues_made)
-		return fail(err, FSNAP_E_NOMEM, ENOMEM, WHAT);
 	for (u_int i = 0; i < ipc->queues.queues_len; i++) {
 		const image_message_queue *queue = &ipc->queues.queues_val[i];
 		struct fsnap_error why = { 0 };
-		if (make(restore, queue, &restore->queues_made[i], &why) < 0 &&
+		if (make(restore, queue, &why) < 0 &&
 		    ipc_leave_alone(restore, queue->certain, &why, err) < 0)
 			return -1;
 	}
 	return 0;
-}
-
-void msg_unmake_all(struct restore *restore)
-{
-	for (u_int i = 0; restore->queues_made && i < restore->model.ipc.queues.queues_len; i++)
-		if (restore->queues_made[i])
-			msgctl(restore->model.ipc.queues.queues_val[i].perm.id, IPC_RMID, NULL);
 }

@@ -103,6 +103,7 @@ static int stand_in(unsigned uid, unsigned gid, int (*work)(void *), void *arg)
 	prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP);
 	if (syscall(SYS_setresgid, -1, gid, -1) < 0 || syscall(SYS_setresuid, -1, uid, -1) < 0)
 		return -errno;
+	prctl(PR_SET_PDEATHSIG, SIGKILL); /* another user has taken it back */
 	return work(arg);
 }
 
@@ -138,6 +139,21 @@ int ipc_choose_id(const char *sort, int id)
 	cleanup_fd int fd = open(path, O_WRONLY | O_CLOEXEC);
 	int length = snprintf(text, sizeof(text), "%d", id);
 	return fd < 0 || write(fd, text, (size_t)length) != length ? -errno : 0;
+}
+
+void ipc_takes_back(struct restore *restore, const image_ipc_perm *perm, unsigned key, void (*remove)(const char *name))
+{
+	char name[32];
+	snprintf(name, sizeof(name), "%d %u", perm->id, key);
+	restore_takes_back(restore, remove, name);
+}
+
+int ipc_named(const char *name, unsigned *key)
+{
+	char *end;
+	int id = (int)strtol(name, &end, 10);
+	*key = (unsigned)strtoul(end, NULL, 10);
+	return id;
 }
 
 int ipc_not_made(const char *what, const image_ipc_perm *perm, int sys, struct fsnap_error *err)

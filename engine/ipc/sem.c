@@ -230,8 +230,16 @@ static int own(const image_semaphore_set *set, struct fsnap_error *err)
 	return 0;
 }
 
-static int make(struct restore *restore, const image_semaphore_set *set, bool *created,
-		struct fsnap_error *err)
+static void remove_set(const char *name)
+{
+	struct semid_ds ds;
+	unsigned key;
+	int id = ipc_named(name, &key);
+	if (semctl(id, 0, IPC_STAT, (union semun){ .buf = &ds }) == 0 && (unsigned)ds.sem_perm.__key == key)
+		semctl(id, 0, IPC_RMID);
+}
+
+static int make(struct restore *restore, const image_semaphore_set *set, struct fsnap_error *err)
 {
 	struct semid_ds ds;
 	if (semctl(set->perm.id, 0, IPC_STAT, (union semun){ .buf = &ds }) == 0) {
@@ -240,10 +248,12 @@ static int make(struct restore *restore, const image_semaphore_set *set, bool *c
 		restore_note(restore, WHAT " %d was still there: its values are those of the image",
 			     set->perm.id);
 	} else {
+		ipc_takes_back(restore, &set->perm, set->perm.key, remove_set);
 		int result = ipc_as(0, set->perm.cuid, set->perm.cgid, create, (void *)set);
-		if (result < 0)
+		if (result < 0) {
+			restore_not_made(restore);
 			return ipc_not_made(WHAT, &set->perm, -result, err);
-		*created = true;
+		}
 	}
 	return set_values(set, err) < 0 ? -1 : own(set, err);
 }
@@ -251,22 +261,12 @@ static int make(struct restore *restore, const image_semaphore_set *set, bool *c
 int sem_make_all(struct restore *restore, struct fsnap_error *err)
 {
 	const image_ipc *ipc = &restore->model.ipc;
-	restore->sets_made = calloc(ipc->sets.sets_len + 1, sizeof(bool));
-	if (!restore->sets_made)
-		return fail(err, FSNAP_E_NOMEM, ENOMEM, WHAT);
 	for (u_int i = 0; i < ipc->sets.sets_len; i++) {
 		const image_semaphore_set *set = &ipc->sets.sets_val[i];
 		struct fsnap_error why = { 0 };
-		if (make(restore, set, &restore->sets_made[i], &why) < 0 &&
+		if (make(restore, set, &why) < 0 &&
 		    ipc_leave_alone(restore, set->certain, &why, err) < 0)
 			return -1;
 	}
 	return 0;
-}
-
-void sem_unmake_all(struct restore *restore)
-{
-	for (u_int i = 0; restore->sets_made && i < restore->model.ipc.sets.sets_len; i++)
-		if (restore->sets_made[i])
-			semctl(restore->model.ipc.sets.sets_val[i].perm.id, 0, IPC_RMID);
 }

@@ -206,7 +206,6 @@ int shm_collect(struct dump *dump, struct fsnap_error *err)
 
 struct shm_made {
 	void *at;      /* our attachment while the restore lasts */
-	bool created;  /* by us */
 	bool survivor; /* left behind by the original: its content is old */
 };
 
@@ -268,6 +267,16 @@ static int own(const image_shm *shm, struct fsnap_error *err)
 	return 0;
 }
 
+/* One that is to be removed has its former key only until then. */
+static void remove_segment(const char *name)
+{
+	struct shmid_ds ds;
+	unsigned key;
+	int id = ipc_named(name, &key);
+	if (shmctl(id, IPC_STAT, &ds) == 0 && (key == IPC_PRIVATE || (unsigned)ds.shm_perm.__key == key))
+		shmctl(id, IPC_RMID, NULL);
+}
+
 static int make(struct restore *restore, const image_shm *shm, struct shm_made *made,
 		struct fsnap_error *err)
 {
@@ -276,10 +285,12 @@ static int make(struct restore *restore, const image_shm *shm, struct shm_made *
 	if (made->survivor && adopt(shm, &ds, err) < 0)
 		return -1;
 	if (!made->survivor) {
+		ipc_takes_back(restore, &shm->perm, shm->removed ? IPC_PRIVATE : shm->perm.key, remove_segment);
 		int result = ipc_as(shm->cpid, shm->perm.cuid, shm->perm.cgid, create, (void *)shm);
-		if (result < 0)
+		if (result < 0) {
+			restore_not_made(restore);
 			return ipc_not_made(WHAT, &shm->perm, -result, err);
-		made->created = true;
+		}
 	} else {
 		restore_note(restore, WHAT " %d was still there: its content is replaced",
 			     shm->perm.id);
@@ -289,7 +300,11 @@ static int make(struct restore *restore, const image_shm *shm, struct shm_made *
 		made->at = NULL;
 		return fail(err, FSNAP_E_RESTORE_STEP, errno, WHAT " %d: shmat", shm->perm.id);
 	}
-	return own(shm, err) < 0 ? -1 : mark_removed(shm, err);
+	if (own(shm, err) < 0 || mark_removed(shm, err) < 0)
+		return -1;
+	if (shm->removed && !made->survivor)
+		restore_not_made(restore); /* it goes by itself now */
+	return 0;
 }
 
 int shm_make_all(struct restore *restore, struct fsnap_error *err)
@@ -342,15 +357,6 @@ int shm_fill_all(struct restore *restore, struct fsnap_error *err)
 			return -1;
 	detach_all(restore); /* the program counts attachments */
 	return 0;
-}
-
-void shm_unmake_all(struct restore *restore)
-{
-	const image_ipc *ipc = &restore->model.ipc;
-	for (u_int i = 0; restore->shms && i < ipc->shms.shms_len; i++)
-		if (restore->shms[i].created && !ipc->shms.shms_val[i].removed)
-			shmctl(ipc->shms.shms_val[i].perm.id, IPC_RMID, NULL);
-	shm_free_all(restore);
 }
 
 void shm_free_all(struct restore *restore)

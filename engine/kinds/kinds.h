@@ -295,9 +295,11 @@ void restore_move_port(struct restore *restore, char *address, unsigned length);
  * so far). *slot is NULL at first. */
 void **restore_scratch(struct restore *restore, const struct file_kind *kind);
 
-/* This name has just been made, was not there before and outlives its descriptors: if the restore fails,
- * remove(name) is called. */
+/* This name is about to be made, is not there now and outlives its descriptors: if the restore fails, or is
+ * killed, remove(name) is called. */
 void restore_takes_back(struct restore *restore, void (*remove)(const char *name), const char *name);
+/* What was said last could not be made, or is without its name again. */
+void restore_not_made(struct restore *restore);
 
 const struct fsnap_restore_options *restore_options(const struct restore *restore);
 

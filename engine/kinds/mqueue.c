@@ -229,6 +229,16 @@ static void remove_queue(const char *name)
 	mq_unlink(name);
 }
 
+static int create_taken_back(struct restore *restore, const char *name, int flags, struct mq_attr *attributes)
+{
+	restore_takes_back(restore, remove_queue, name);
+	int fd = mq_open(name, flags, 0600, attributes), sys = errno;
+	if (fd < 0)
+		restore_not_made(restore);
+	errno = sys;
+	return fd;
+}
+
 /* A queue without a name has one until everybody has opened it. */
 static int create(struct restore *restore, const image_file_mqueue *state, char name[300],
 		  struct fsnap_error *err)
@@ -236,16 +246,15 @@ static int create(struct restore *restore, const image_file_mqueue *state, char 
 	struct mq_attr attributes = {.mq_maxmsg = (long)state->most_messages,
 				     .mq_msgsize = (long)state->message_size};
 	int flags = O_RDWR | O_CREAT | O_EXCL | O_NONBLOCK; /* all close on exec; the flag would stay to be seen */
-	cleanup_fd int fd = mq_open(name, flags, 0600, &attributes);
+	cleanup_fd int fd = create_taken_back(restore, name, flags, &attributes);
 	if (fd < 0 && errno == EEXIST && state->deleted) {
 		snprintf(name, 300, "/fsnap.%d.%llu", getpid(), (unsigned long long)state->queue);
-		fd = mq_open(name, flags, 0600, &attributes);
+		fd = create_taken_back(restore, name, flags, &attributes);
 	}
 	if (fd < 0) {
 		failed(state, err, "create");
 		return error_hint(err, "Raise the values of /proc/sys/fs/mqueue, and ulimit -q.");
 	}
-	restore_takes_back(restore, remove_queue, name);
 	if (fchown(fd, state->uid, state->gid) == 0 && fchmod(fd, state->mode) == 0 && send_all(fd, state) == 0)
 		return steal_fd(&fd);
 	return failed(state, err, "fill");
@@ -312,8 +321,10 @@ static int mqueue_make(struct restore *restore, const image_file *file, const vo
 		else
 			restore_give(restore, each->id, fd);
 	}
-	if (state->deleted)
+	if (state->deleted) {
 		mq_unlink(name);
+		restore_not_made(restore);
+	}
 	return made;
 }
 

@@ -257,7 +257,7 @@ static int attach(struct restore *restore, int fd, const image_file_tun *state, 
 		return failed(state, err, "options");
 	if (there)
 		return 0;
-	if (state->flags & IFF_PERSIST)
+	if (state->flags & IFF_PERSIST) /* until that is set, it goes with its descriptor */
 		restore_takes_back(restore, remove_device, state->name);
 	return set_up(fd, state, err);
 }

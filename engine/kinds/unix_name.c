@@ -286,12 +286,17 @@ static void remove_socket(const char *path)
 		unlink(path);
 }
 
-static void take_back(struct unix_shadow *shadow, const image_file_unix *state, const char *path)
+/* false: there is something already, which is not ours to remove. */
+static bool take_back(struct unix_shadow *shadow, const image_file_unix *state, const char *path)
 {
 	char whole[IMAGE_NAME + PATH_ROOM + 1];
+	struct stat found;
 	bool relative = path[0] != '/' && state->directory && state->directory[0];
 	snprintf(whole, sizeof(whole), "%s%s%s", relative ? state->directory : "", relative ? "/" : "", path);
+	if (lstat(whole, &found) == 0)
+		return false;
 	restore_takes_back(shadow->restore, remove_socket, whole);
+	return true;
 }
 
 bool unix_in_shadow(const image_file_unix *state)
@@ -314,9 +319,10 @@ int unix_bind(struct unix_shadow *shadow, const image_file *file, const image_fi
 	int root = unix_in_shadow(state) ? unix_shadow_root(shadow) : -1;
 	if (root >= 0)
 		step.run = bind_shadow_step;
+	bool noted = path && root < 0 && take_back(shadow, state, path);
 	int result = run(&step, root), sys = errno;
-	if (path && root < 0 && step.made && state->mode)
-		take_back(shadow, state, path);
+	if (noted && (!step.made || !state->mode))
+		restore_not_made(shadow->restore);
 	if (result == 0)
 		return 0;
 	char name[160];

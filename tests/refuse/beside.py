@@ -17,6 +17,7 @@ import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import bag  # noqa: E402
 import children  # noqa: E402
+import sysv  # noqa: E402
 import trial  # noqa: E402
 from fsnap import EXIT_REFUSED  # noqa: E402
 
@@ -30,16 +31,16 @@ def lock_held():
     return any("@fsnap-restore-" in line for line in bag.read("/proc/net/unix").splitlines())
 
 
-def caught_restoring(t):
-    """A restore that has begun, and was stopped before it came to its end."""
+def caught_restoring(t, far_enough=lock_held):
+    """A restore that has come so far, and was stopped before it came to its end."""
     for _ in range(20):
         handle = t.fsnap.start("restore", "kept", "-d", "--json")
-        while not lock_held() and os.path.exists(f"/proc/{handle[0]}") and not gone(handle[0]):
+        while not far_enough() and os.path.exists(f"/proc/{handle[0]}") and not gone(handle[0]):
             pass
         with contextlib.suppress(ProcessLookupError):
             os.kill(handle[0], signal.SIGSTOP)
             time.sleep(0.01)
-        if lock_held():
+        if far_enough() and lock_held():
             return handle
         with contextlib.suppress(ProcessLookupError):
             os.kill(handle[0], signal.SIGCONT)
@@ -70,6 +71,22 @@ def two_at_once(t):
     children.wait_gone([p for p in bag.processes() if p != t.bag.pid], 2)
     t.bag.remove_names()
     t.expect("after a restore that was killed", 0, t.fsnap.run("restore", "kept", "-d").status)
+    t.expect("what that restored", [], t.bag.wrong())
+    t.bag.end()
+    t.bag.remove_names()
+
+
+def killed_half_way(t):
+    """Message queues, System V objects, a device, names of sockets: the guard takes back what was made so far."""
+    def made():
+        return sysv.objects("shm") and sysv.objects("msg")
+    before = bag.machine(t)
+    first = caught_restoring(t, made)
+    t.expect_true("something is made", len(bag.machine(t) - before) > 5)
+    os.kill(first[0], signal.SIGKILL)
+    t.fsnap.finish(first)
+    t.expect("left by a restore that was killed", [], bag.strange(t, before))
+    t.expect("the next one", 0, t.fsnap.run("restore", "kept", "-d").status)
     t.expect("what that restored", [], t.bag.wrong())
     t.bag.end()
     t.bag.remove_names()
@@ -137,6 +154,7 @@ def body(t):
     b.remove_names()
     explained(t)
     two_at_once(t)
+    killed_half_way(t)
     kernel_thread(t, TOLD)
 
 
