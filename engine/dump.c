@@ -25,6 +25,7 @@
 #include "engine/laps.h"
 #include "engine/live.h"
 #include "engine/machine.h"
+#include "engine/mailbox.h"
 #include "engine/procfs.h"
 #include "engine/seize.h"
 #include "engine/sleeps.h"
@@ -187,7 +188,7 @@ static void explain_death(const struct dump *dump, struct fsnap_error *err)
 static int tell_story(struct dump *dump, struct fsnap_error *err)
 {
 	uint64_t begin = clock_ns(CLOCK_MONOTONIC), mark = begin;
-	image_tree tree = { 0 };
+	image_tree tree = { .mailbox = dump->options->mailbox };
 	if (look_around(dump, err) < 0)
 		return -1;
 	dump->report->prepare_us = lap(&mark);
@@ -250,9 +251,13 @@ int fsnap_dump(const struct fsnap_dump_options *options, struct fsnap_dump_repor
 	struct fsnap_dump_options known = { 0 };
 	struct fsnap_dump_report own = { .pid = options->pid };
 	memcpy(&known, options, options->size < sizeof(known) ? options->size : sizeof(known));
+	if (known.mailbox)
+		mailbox_announce(known.pid, known.mailbox);
 	struct dump dump = { .options = &known, .report = &own, .self = getpid() };
 	int result = tell_story(&dump, err ? err : &ignored);
 	dump_free(&dump);
+	if (known.mailbox)
+		mailbox_answer(known.pid, known.mailbox, result, &own, err ? err : &ignored);
 	if (result == 0 && report) {
 		size_t size = report->size;
 		memcpy(report, &own, size < sizeof(own) ? size : sizeof(own));

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/uio.h>
 
+#include "engine/mailbox.h"
 #include "engine/restore.h"
 #include "store/scope.h"
 
@@ -50,7 +51,10 @@ int environment_change(struct restore *restore, struct fsnap_error *err)
 {
 	const char *const *words = restore->options->env;
 	const image_process *root = &restore->model.processes[0];
-	if (!words || !words[0])
+	int told;
+	if (mailbox_tell_copy(restore, &told, err) < 0)
+		return -1;
+	if (told || !words || !words[0])
 		return 0;
 	const image_mm *mm = model_mm(&restore->model, root->mm);
 	size_t size = mm->env_end - mm->env_start;

@@ -93,6 +93,7 @@ struct fsnap_dump_options {
 	/* NULL, or NULL-ended: directories that are copied at the same instant, into the image's own (see
 	 * fsnap_restore_options.with). */
 	const char *const *with;
+	uint64_t mailbox; /* used by fsnap_checkpoint(): where the root waits for an answer; else 0 */
 };
 
 /* Pages of content, by what they are. A frame that several processes have counts for each of them. */
@@ -143,6 +144,45 @@ struct fsnap_dump_report {
 
 int fsnap_dump(const struct fsnap_dump_options *options, struct fsnap_dump_report *report,
 	       struct fsnap_error *err);
+
+/* --- a program that dumps itself --------------------------------------------- */
+
+enum { FSNAP_ORIGINAL = 0, FSNAP_COPY = 1 };
+
+struct fsnap_checkpoint_report {
+	size_t size;
+	int result;		/* what was returned */
+	char image[FSNAP_NAME_MAX + 1];
+	uint64_t frozen_us;	/* of the original */
+	unsigned copy;		/* its number, from the restore (options.copy, --clones); 0: none was given */
+	/* Bytes given at the restore (options.message), followed by a NUL; they stay where they are. */
+	const char *message;
+	size_t message_length;
+	const char *variables;	/* fsnap_copy_variable() finds them */
+	size_t variables_length;
+};
+
+struct fsnap_checkpoint_options {
+	size_t size;
+	const char *store, *name; /* as for a dump */
+	const char *command;	  /* the fsnap command; NULL: $FSNAP_COMMAND, else where it was installed */
+	/* Called in a copy before fsnap_checkpoint() returns, in the same thread: the place to seed random numbers
+	 * anew, and to open what is to be the copy's own. Other threads run already, and may hold any lock. */
+	void (*on_copy)(void *arg, const struct fsnap_checkpoint_report *report);
+	void *on_copy_arg;
+};
+
+/* Takes the calling process, and all its descendants, into an image. Returns once in the original, FSNAP_ORIGINAL,
+ * and once in every process that is restored from the image, FSNAP_COPY; -1 with *err in the original only.
+ * All threads of the program are in the image, wherever they are. It takes no lock of the C library and allocates
+ * nothing, in the original and in copies. options and report may be NULL. A child of the caller exists for a moment,
+ * about which no SIGCHLD tells. Process 1 of a PID namespace cannot do this. */
+int fsnap_checkpoint(const struct fsnap_checkpoint_options *options, struct fsnap_checkpoint_report *report,
+		     struct fsnap_error *err);
+
+/* In a copy: the value of a variable given at the restore (options.env); NULL: it was not given. setenv(3) is up to
+ * the program, as other threads may be using the environment. */
+const char *fsnap_copy_variable(const struct fsnap_checkpoint_report *report, const char *name);
 
 /* --- restore ---------------------------------------------------------------- */
 

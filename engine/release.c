@@ -83,6 +83,16 @@ static void let_live(struct tree *tree)
 			trace_let_live(tree->processes[i]->tasks[j]);
 }
 
+/* A tree that ends at once takes those along that we still hold: a caller that lives on would keep them from being
+ * waited for. But the root is the caller's own. */
+static void bury(struct tree *tree)
+{
+	for (size_t i = 0; i < tree->n_processes; i++)
+		for (size_t j = tree->processes[i]->n_tasks; j-- > 0;)
+			if (i > 0 || j > 0)
+				trace_await_end(tree->processes[i]->tasks[j]);
+}
+
 int release(struct restore *restore, struct fsnap_error *err)
 {
 	struct tree *tree = &restore->tracees;
@@ -104,5 +114,6 @@ int release(struct restore *restore, struct fsnap_error *err)
 		for (size_t j = 0; j < process->n_tasks; j++)
 			trace_detach(process->tasks[j]);
 	}
+	bury(tree);
 	return 0;
 }

@@ -248,8 +248,8 @@ void trace_let_live(struct task *task)
 void trace_detach(struct task *task)
 {
 	if (task->seized)
-		ptrace(PTRACE_DETACH, task->tid, 0, task->owed);
-	task->seized = task->stopped = false;
+		task->seized = ptrace(PTRACE_DETACH, task->tid, 0, task->owed) < 0 && errno == ESRCH;
+	task->stopped = false;
 }
 
 /* Stopping a thread ends calls like epoll_wait(2) and sigtimedwait(2) with EINTR although no handler

@@ -51,7 +51,8 @@ void trace_await_end(struct task *task);
 /* Takes kill_with_us back from a stopped task. */
 void trace_let_live(struct task *task);
 
-/* Lets it go for good. */
+/* Lets it go for good. One that is dying cannot be let go: it stays seized, and in the kernel's tables, until
+ * trace_await_end(). */
 void trace_detach(struct task *task);
 
 /* Registers and vector state into task->regs, task->image.xstate. */

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/uio.h>
 
 #include "restorer/stream.h"
@@ -336,9 +337,19 @@ int memory_build(struct plans *plans, uint32_t task, const struct memory_source 
 	return 0;
 }
 
+/* A program that restores itself: its tasks are of that program already, and the kernel refuses to set what is
+ * mapped (replace_mm_exe_file() in kernel/fork.c, EBUSY). */
+static bool is_our_program(int fd)
+{
+	struct stat theirs, ours;
+	return fstat(fd, &theirs) == 0 && stat("/proc/self/exe", &ours) == 0 && theirs.st_ino == ours.st_ino &&
+	       theirs.st_dev == ours.st_dev;
+}
+
 void memory_fields(struct plans *plans, uint32_t task, const struct memory_source *source,
 		   const image_mm *mm)
 {
+	int exe = source->mapped_fd[mm->exe];
 	struct prctl_mm_map map = {
 		.start_code = mm->start_code, .end_code = mm->end_code,
 		.start_data = mm->start_data, .end_data = mm->end_data,
@@ -346,7 +357,7 @@ void memory_fields(struct plans *plans, uint32_t task, const struct memory_sourc
 		.arg_start = mm->arg_start, .arg_end = mm->arg_end,
 		.env_start = mm->env_start, .env_end = mm->env_end,
 		.auxv_size = mm->auxv.auxv_len,
-		.exe_fd = source->exe_stays ? ~0u : (uint32_t)source->mapped_fd[mm->exe],
+		.exe_fd = source->exe_stays || is_our_program(exe) ? ~0u : (uint32_t)exe,
 	};
 	plan_note(plans, "heap, stack, arguments, executable (PR_SET_MM_MAP)");
 	uint32_t ref = plans_data(plans, &map, sizeof(map), 8);

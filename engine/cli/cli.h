@@ -48,6 +48,7 @@ struct cli {
 	bool json, quiet, kill, detach, explain, threads, stacks, all, trim, help, version;
 	bool wait_resident, watch, unwatch, sync_files, no_prefetch, with_overwrite;
 	bool new_pids, pid_ns, net_ns, ipc_ns, user_ns;
+	const char *mailbox; /* not for people: checkpoint.c */
 	const char *clones, *cwd, *message;
 	const char **listens, **envs; /* as maps */
 	bool live, no_live;

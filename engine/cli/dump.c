@@ -3,6 +3,7 @@
  */
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "engine/cli/cli.h"
 #include "engine/cli/report.h"
@@ -69,6 +70,20 @@ static int dump_live_mode(const struct cli *cli, struct fsnap_dump_options *opti
 	return cli->max_freeze ? parse_time(cli->max_freeze, &options->max_freeze_us, err) : 0;
 }
 
+/* For fsnap_checkpoint(): whoever started us waits for us to end, and we must not be of its tree. Where it adopts us
+ * even so, the dump is refused as one of our own parents, and the program is told. */
+static int leave_tree(struct fsnap_error *err)
+{
+	pid_t first = getpid(), child = fork();
+	if (child > 0)
+		_exit(EXIT_SUCCESS);
+	if (child < 0)
+		return fail(err, FSNAP_E_SYSTEM, errno, "a process for the dump");
+	while (getppid() == first)
+		usleep(50);
+	return 0;
+}
+
 int cli_dump(const struct cli *cli, struct fsnap_error *err)
 {
 	struct progress progress = { 0 };
@@ -92,6 +107,11 @@ int cli_dump(const struct cli *cli, struct fsnap_error *err)
 	if (!cli->pid) {
 		fail(err, FSNAP_E_USAGE, 0, "fsnap dump needs the tree to save: -t PID");
 		return error_hint(err, "fsnap dump -t $(pgrep -o NAME)");
+	}
+	if (cli->mailbox) {
+		options.mailbox = strtoull(cli->mailbox, NULL, 10);
+		if (leave_tree(err) < 0)
+			return -1;
 	}
 	int result = fsnap_dump(&options, &report, err);
 	progress_end(&progress);

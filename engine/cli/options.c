@@ -18,7 +18,7 @@ struct option_row {
 	const char *argument;
 	size_t field; /* in struct cli */
 	const char *commands; /* "": all */
-	const char *help;
+	const char *help; /* NULL: not for people */
 };
 
 #define FIELD(name) offsetof(struct cli, name)
@@ -54,6 +54,7 @@ static const struct option_row rows[] = {
 	  "CLOCK_MONOTONIC: `go-on` where it stood, or that of the `machine`" },
 	{ 0, "new-pids", 0, NULL, FIELD(new_pids), "restore",
 	  "any process numbers: a copy can run beside its original" },
+	{ 0, "mailbox", TAKES_TEXT, "ADDRESS", FIELD(mailbox), "dump", NULL },
 	{ 0, "clones", TAKES_TEXT, "N", FIELD(clones), "restore",
 	  "N copies side by side; {n} in --map, --listen, --cwd, --env is which" },
 	{ 0, "pid-ns", 0, NULL, FIELD(pid_ns), "restore",
@@ -294,7 +295,7 @@ void options_print(FILE *out, const struct command *command)
 	for (size_t i = 0; i < ROWS; i++) {
 		char left[32];
 
-		if (command && !belongs(&rows[i], command))
+		if ((command && !belongs(&rows[i], command)) || !rows[i].help)
 			continue;
 		snprintf(left, sizeof(left), "%c%c%s--%s%s%s", rows[i].letter ? '-' : ' ',
 			 rows[i].letter ? rows[i].letter : ' ', rows[i].letter ? ", " : "  ",
