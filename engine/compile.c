@@ -317,6 +317,7 @@ static int compile_process(struct restore *restore, const image_process *process
 	ipc_sign(restore, process, task);
 	own_signals(restore, process, task);
 	arrive_files(restore, process, task, BARRIER_ARRIVED);
+	renumber_wipe(restore, process, task);
 	plan_park(plans, task, 1);
 	streaming_leave(restore, process, task);
 	limits_rebuild(&r);

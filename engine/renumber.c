@@ -126,6 +126,29 @@ pid_t restore_number(const struct restore *restore, int number)
 	return task == NUMBERS_NONE ? number : ctl_task(restore_control(restore), (uint32_t)task)->tid;
 }
 
+/* --- what copies must not have in common ------------------------------------------------- */
+
+#ifndef MADV_DONTNEED_LOCKED /* Linux 5.18 */
+#define MADV_DONTNEED_LOCKED 24
+#endif
+enum { DROPPABLE = 0x08 }; /* MAP_DROPPABLE, Linux 6.11 */
+
+void renumber_wipe(struct restore *restore, const image_process *process, uint32_t task)
+{
+	const image_mm *mm = model_mm(&restore->model, process->mm);
+	if (!restore->renumber.wanted && !restore->options->copy && !restore->model.tree.mailbox)
+		return;
+	for (u_int i = 0; i < mm->vmas.vmas_len; i++) {
+		const image_vma *vma = &mm->vmas.vmas_val[i];
+		bool droppable = (vma->flags & 0xf) == DROPPABLE;
+		if (vma->kind != VMA_ANON || !(droppable || vma->advice & ADVICE_WIPEONFORK))
+			continue;
+		plan_note(restore->plans, "memory that children do not have (MADV_WIPEONFORK), nor do copies");
+		plan_call(restore->plans, task, SYS_madvise, IMM(vma->start), IMM(vma->end - vma->start),
+			  IMM(MADV_DONTNEED_LOCKED));
+	}
+}
+
 /* --- memory ------------------------------------------------------------------------------- */
 
 /* Memory of one process, read and written from here. What cannot be read holds nothing of ours. */

@@ -13,6 +13,7 @@
 #include <sys/types.h>
 
 #include "engine/numbers.h"
+#include "image.h"
 #include "store/error.h"
 
 struct restore;
@@ -31,6 +32,11 @@ int renumber_prepare(struct restore *restore, struct fsnap_error *err);
 
 /* What a number of the image has become; whoever it is has been born. */
 pid_t restore_number(const struct restore *restore, int number);
+
+/* A copy finds zeroes where a child made by fork(2) would: random number generators of the C library, of the vDSO
+ * (their state is MAP_DROPPABLE) and of others keep theirs in such memory, and two copies must not draw the same
+ * numbers. To be called when memory is complete. */
+void renumber_wipe(struct restore *restore, const image_process *process, uint32_t task);
 
 /* Everybody is born and traced, and memory is what it was: thread IDs in it that are known as such become
  * the new ones. */
