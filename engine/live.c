@@ -131,11 +131,30 @@ static int lose(struct dump *dump, struct process *process, uint64_t page, uint6
 	return 0;
 }
 
+/* Mapping by mapping, as they were when one looked last. */
+static int take_mapping(struct round *round, const image_vma *vma, struct fsnap_error *err)
+{
+	struct live_space *space = round->space;
+	const struct track *track = &space->track;
+	for (size_t i = 0; i < track->n_spans; i++) {
+		uint64_t start = vma->start > track->spans[i].start ? vma->start : track->spans[i].start;
+		uint64_t end = vma->end < track->spans[i].end ? vma->end : track->spans[i].end;
+		if (start >= end || !track_watches(track, start))
+			continue;
+		int result = track_take(track, start, end, take, round, err);
+		if (result == TRACK_LOST)
+			result = pages_add_span(&space->n_doubts, &space->doubts, start, end, err);
+		if (result < 0)
+			return -1;
+	}
+	return 0;
+}
+
 static int take_space(struct round *round, struct fsnap_error *err)
 {
-	const struct track *track = &round->space->track;
-	for (size_t i = 0; i < track->n_spans; i++)
-		if (track_take(track, track->spans[i].start, track->spans[i].end, take, round, err) < 0)
+	const image_mm *mm = &round->space->process->mm;
+	for (u_int i = 0; i < mm->vmas.vmas_len; i++)
+		if (mm->vmas.vmas_val[i].kind == VMA_ANON && take_mapping(round, &mm->vmas.vmas_val[i], err) < 0)
 			return -1;
 	return 0;
 }
@@ -253,6 +272,7 @@ void live_free(struct dump *dump)
 		track_close(&live->spaces[i].track);
 		held_free(&live->spaces[i].held);
 		free(live->spaces[i].huge);
+		free(live->spaces[i].doubts);
 	}
 	numbers_free(&live->by_pid);
 	free(live->spaces);

@@ -21,6 +21,8 @@ struct live_space { /* the memory of one process */
 	struct held held;
 	image_span *huge; /* huge pages there were before: tracking splits those that are written */
 	u_int n_huge;
+	image_span *doubts; /* ranges of which track_take() has lost sight */
+	u_int n_doubts;
 	bool judged; /* is it still that memory? Asked once, when the tree stands still */
 };
 

@@ -49,6 +49,12 @@ uint64_t live_place(const struct dump *dump, const struct process *process, uint
 	return space ? held_find(&space->held, page, n) : HELD_NOWHERE;
 }
 
+static int by_start(const void *a, const void *b)
+{
+	const image_span *x = a, *y = b;
+	return x->start < y->start ? -1 : x->start > y->start;
+}
+
 /* --- judging ------------------------------------------------------------------------------ */
 
 struct judgement {
@@ -107,6 +113,22 @@ static int keep(const struct judgement *judge, uint64_t start, uint64_t end, str
 	return 0;
 }
 
+/* What tracking has lost sight of counts as written. */
+static int add_doubts(struct judgement *judge, uint64_t start, uint64_t end, struct fsnap_error *err)
+{
+	const struct live_space *space = judge->space;
+	for (u_int i = 0; i < space->n_doubts; i++) {
+		const image_span *doubt = &space->doubts[i];
+		if (overlaps(doubt, start, end) &&
+		    note_written(judge, doubt->start > start ? doubt->start : start,
+				 doubt->end < end ? doubt->end : end, err) < 0)
+			return -1;
+	}
+	if (space->n_doubts)
+		qsort(judge->written, judge->n_written, sizeof(*judge->written), by_start);
+	return 0;
+}
+
 /* A range that was registered: what was written is looked at anew, what lies between is kept. */
 static int judge_range(struct judgement *judge, uint64_t start, uint64_t end, struct fsnap_error *err)
 {
@@ -114,23 +136,21 @@ static int judge_range(struct judgement *judge, uint64_t start, uint64_t end, st
 	int asked = track_written(judge->pagemap, start, end, note_written, judge, err);
 	if (asked == TRACK_LOST)
 		return look(judge, start, end, err);
-	for (size_t i = 0; i < judge->n_written && asked == 0; i++) {
+	if (asked < 0 || add_doubts(judge, start, end, err) < 0)
+		return -1;
+	for (size_t i = 0; i < judge->n_written; i++) {
 		const image_span *written = &judge->written[i];
-		if (keep(judge, start, written->start, err) < 0 ||
-		    look(judge, written->start, written->end, err) < 0)
+		uint64_t from = written->start > start ? written->start : start;
+		if (written->end <= start)
+			continue;
+		if (keep(judge, start, from, err) < 0 || look(judge, from, written->end, err) < 0)
 			return -1;
 		start = written->end;
 	}
-	return asked < 0 ? -1 : keep(judge, start, end, err);
+	return keep(judge, start, end, err);
 }
 
 /* --- huge pages --------------------------------------------------------------------------- */
-
-static int by_start(const void *a, const void *b)
-{
-	const image_span *x = a, *y = b;
-	return x->start < y->start ? -1 : x->start > y->start;
-}
 
 /* Those of a mapping that were huge before, and those from `from` on in the list, which are huge now. */
 static int unite_huge(const struct judgement *judge, const image_vma *vma, u_int from, struct fsnap_error *err)

@@ -218,14 +218,6 @@ int track_adopt(struct track *track, int uffd, int pagemap)
 
 /* --- registering ------------------------------------------------------------------------------ */
 
-static bool is_registered(const struct track *track, uint64_t start, uint64_t end)
-{
-	for (size_t i = 0; i < track->n_spans; i++)
-		if (track->spans[i].start < end && start < track->spans[i].end)
-			return true;
-	return false;
-}
-
 /* Files' pages are left out: of those a page that is given back (MADV_DONTNEED) keeps its mark, and what is
  * read there next is another's content (zap_install_uffd_wp_if_needed(), mm/memory.c). */
 static bool is_worth_it(const struct process *process, const image_vma *vma)
@@ -245,22 +237,55 @@ static int by_start(const void *a, const void *b)
 	return x->start < y->start ? -1 : x->start > y->start;
 }
 
+/* Adds a span, and makes one of those that overlap. */
+static int cover(struct track *track, uint64_t start, uint64_t end, struct fsnap_error *err)
+{
+	image_span *spans = grow(track->spans, track->n_spans, sizeof(*spans), err);
+	size_t kept = 0;
+	if (!spans)
+		return -1;
+	track->spans = spans;
+	spans[track->n_spans++] = (image_span){ start, end };
+	qsort(spans, track->n_spans, sizeof(*spans), by_start);
+	for (size_t i = 1; i < track->n_spans; i++) {
+		if (spans[i].start > spans[kept].end)
+			spans[++kept] = spans[i];
+		else if (spans[i].end > spans[kept].end)
+			spans[kept].end = spans[i].end;
+	}
+	track->n_spans = kept + 1;
+	return 0;
+}
+
+static int take_mark_away(void *arg, uint64_t start, uint64_t end, struct fsnap_error *err)
+{
+	const struct track *track = arg;
+	struct uffdio_writeprotect range = { { start, end - start }, 0 };
+	if (ioctl(track->uffd, UFFDIO_WRITEPROTECT, &range) < 0 && errno != ENOENT && errno != ESRCH)
+		return fail(err, FSNAP_E_SYSTEM, errno, "UFFDIO_WRITEPROTECT");
+	return 0;
+}
+
+/* Kernels before 6.13 let pages keep their marks when mremap(2) moves them: those of an earlier life say
+ * nothing about this one. */
+static int wash(struct track *track, uint64_t start, uint64_t end, struct fsnap_error *err)
+{
+	return track_unmarked(track, start, end, take_mark_away, track, err) < 0 ? -1 : 0;
+}
+
 int track_register(struct track *track, const struct process *process, struct fsnap_error *err)
 {
 	for (u_int i = 0; i < process->mm.vmas.vmas_len; i++) {
 		const image_vma *vma = &process->mm.vmas.vmas_val[i];
-		if (!is_worth_it(process, vma) || is_registered(track, vma->start, vma->end))
-			continue;
 		struct uffdio_register range = { { vma->start, vma->end - vma->start }, UFFDIO_REGISTER_MODE_WP, 0 };
-		if (ioctl(track->uffd, UFFDIO_REGISTER, &range) < 0)
+		if (!is_worth_it(process, vma))
 			continue;
-		image_span *spans = grow(track->spans, track->n_spans, sizeof(*spans), err);
-		if (!spans)
+		if (!track_watches(track, vma->start) &&
+		    (ioctl(track->uffd, UFFDIO_REGISTER, &range) < 0 || wash(track, vma->start, vma->end, err) < 0))
+			continue;
+		if (cover(track, vma->start, vma->end, err) < 0)
 			return -1;
-		track->spans = spans;
-		spans[track->n_spans++] = (image_span){ vma->start, vma->end };
 	}
-	qsort(track->spans, track->n_spans, sizeof(*track->spans), by_start);
 	return 0;
 }
 

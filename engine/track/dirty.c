@@ -58,6 +58,32 @@ int track_take(const struct track *track, uint64_t start, uint64_t end, track_re
 	return scan(track->pagemap, &argument, fn, arg, err);
 }
 
+static int ignore(void *arg, uint64_t start, uint64_t end, struct fsnap_error *err)
+{
+	(void)arg, (void)start, (void)end, (void)err;
+	return 0;
+}
+
+bool track_watches(const struct track *track, uint64_t page_address)
+{
+	return track_written(track->pagemap, page_address, page_address + STORE_PAGE, ignore, NULL,
+			     &(struct fsnap_error){ 0 }) == 0;
+}
+
+int track_unmarked(const struct track *track, uint64_t start, uint64_t end, track_region_fn fn, void *arg,
+		   struct fsnap_error *err)
+{
+	struct scan_argument argument = {
+		.start = start,
+		.end = end,
+		.category_inverted = IS_WRITTEN,
+		.category_mask = IS_WRITTEN,
+		.category_anyof_mask = IS_PRESENT | IS_SWAPPED,
+		.return_mask = IS_WRITTEN,
+	};
+	return scan(track->pagemap, &argument, fn, arg, err);
+}
+
 int track_huge(int pagemap, uint64_t start, uint64_t end, track_region_fn fn, void *arg, struct fsnap_error *err)
 {
 	struct scan_argument argument = {

@@ -30,7 +30,7 @@
 struct track {
 	int uffd;    /* -1: nothing is tracked */
 	int pagemap; /* of the memory that was there when it was opened */
-	image_span *spans; /* registered, by address, not overlapping */
+	image_span *spans; /* where something was registered, by address, not overlapping */
 	size_t n_spans;
 	uint64_t stopped_us; /* so long the process stood still for it */
 };
@@ -43,8 +43,8 @@ struct track {
 int track_open(struct track *track, struct process *process, struct fsnap_error *err);
 
 /* Registers what of its mappings (process->mm.vmas) can and need be tracked; those that have vanished or
- * belong to somebody else's userfaultfd are left out. May be called again for new mappings. All pages
- * count as written until track_take() returns them. */
+ * belong to somebody else's userfaultfd are left out. May be called again when there are new ones, also where
+ * others were before: all pages of a mapping that was not registered count as written until track_take() returns them. */
 int track_register(struct track *track, const struct process *process, struct fsnap_error *err);
 
 /* Takes over what another process has opened: both descriptors are the track's. */
@@ -56,11 +56,14 @@ bool track_is_alive(const struct track *track);
 /* In short steps, for nobody can map or fault in memory during one: 30 ms per GiB in all. */
 void track_close(struct track *track);
 
-/* --- asking; [start, end) lies within one span, whole pages ------------------------------- */
+/* --- asking; [start, end) lies within one mapping, whole pages ------------------------------- */
 
 typedef int (*track_region_fn)(void *arg, uint64_t start, uint64_t end, struct fsnap_error *err);
 
-enum { TRACK_LOST = 1 }; /* the range, or a part of it, is not what was registered */
+enum { TRACK_LOST = 1 }; /* the range, or a part of it, is not registered (any more) */
+
+/* Is the mapping that has this page registered? */
+bool track_watches(const struct track *track, uint64_t page_address);
 
 /* Calls fn for what may have been written since it was taken last, whatever is there now: pages, or nothing.
  * 0.7 ms per GiB. Changes nothing. Any pagemap descriptor of the memory will do. */
@@ -69,9 +72,14 @@ int track_written(int pagemap, uint64_t start, uint64_t end, track_region_fn fn,
 
 /* Calls fn for pages that are there, not zero and written, each marked as not written the moment before: what is
  * read from it now is what it holds as long as it is not written. Pages in swap are left as they are: they
- * count as written. 5 ms per GiB and 26 for what is marked. */
+ * count as written. 1 ms per GiB and 20 for what is marked. TRACK_LOST: the mapping was changed at this moment, and
+ * pages of the range may be marked without fn having been told: of all of it nothing is known. */
 int track_take(const struct track *track, uint64_t start, uint64_t end, track_region_fn fn, void *arg,
 	       struct fsnap_error *err);
+
+/* Calls fn for pages that are there and not written. 4 ms per GiB. */
+int track_unmarked(const struct track *track, uint64_t start, uint64_t end, track_region_fn fn, void *arg,
+		   struct fsnap_error *err);
 
 /* Calls fn for pages that are huge. 5 ms per GiB of those that are not. */
 int track_huge(int pagemap, uint64_t start, uint64_t end, track_region_fn fn, void *arg, struct fsnap_error *err);
