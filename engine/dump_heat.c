@@ -11,11 +11,13 @@
 #include "engine/kinds/locks.h"
 #include "store/scope.h"
 
-static void add(struct heat *heat, const image_identity *identity)
+static void add(struct heat *heat, const image_identity *identity, bool mapped)
 {
 	struct heat_file *file = heat_add(heat, identity, true);
-	if (file)
-		file->image.open = 1;
+	if (!file)
+		return;
+	file->image.open = 1;
+	file->mapped |= mapped;
 }
 
 static void add_files(struct dump *dump, struct heat *heat)
@@ -26,9 +28,9 @@ static void add_files(struct dump *dump, struct heat *heat)
 		if (locks_write_lease(file))
 			leases_add(&heat->leases, regular->identity.ino);
 	for (size_t i = 0; i < dump->n_mapped; i++)
-		add(heat, &dump->mapped[i].image.identity);
+		add(heat, &dump->mapped[i].image.identity, true);
 	for (size_t i = 0; (regular = dump_file_state(dump, "regular", i, &file)); i++)
-		add(heat, &regular->identity);
+		add(heat, &regular->identity, false);
 }
 
 static int put_hints(struct dump *dump, struct heat *heat, struct fsnap_error *err)

@@ -72,6 +72,8 @@ static const char *source_words(unsigned sources)
 {
 	if (sources & HEAT_FOLIOS)
 		return sources & HEAT_WATCH ? "flags of folios (eBPF) and a watch on the tree" : "flags of folios (eBPF)";
+	if (sources & HEAT_TABLES)
+		return sources & HEAT_WATCH ? "mincore, page tables and a watch on the tree" : "mincore and page tables";
 	if (sources & HEAT_WATCH)
 		return "mincore and a watch on the tree";
 	return "mincore: what is cached, not how warm";

@@ -36,6 +36,7 @@ static void free_file(struct heat_file *file)
 		close(file->fd);
 	free(file->image.identity.path);
 	free(file->image.runs.runs_val);
+	free(file->touched);
 	free(file);
 }
 
@@ -131,19 +132,20 @@ struct heat_file *heat_add(struct heat *heat, const image_identity *identity, bo
 
 /* --- a running tree ------------------------------------------------------------------ */
 
-static void add_link(struct heat *heat, int proc, const char *name)
+static struct heat_file *add_link(struct heat *heat, int proc, const char *name)
 {
 	char path[4096];
 	struct stat stat;
 	ssize_t length = readlinkat(proc, name, path, sizeof(path) - 1);
 	if (length <= 0 || path[0] != '/' || fstatat(proc, name, &stat, 0) < 0 || !S_ISREG(stat.st_mode))
-		return;
+		return NULL;
 	path[length] = '\0';
 	struct heat_file *file = heat_find(heat, stat.st_dev, stat.st_ino);
 	if (!file && !leases_hold(&heat->leases, stat.st_ino))
 		file = add_opened(heat, proc, name, path, stat.st_dev, stat.st_ino);
 	if (file)
 		file->image.open = 1;
+	return file;
 }
 
 static void add_descriptors(struct heat *heat, int proc)
@@ -169,7 +171,9 @@ static void add_mappings(struct heat *heat, int proc)
 			continue;
 		last = map.inode;
 		snprintf(name, sizeof(name), "map_files/%lx-%lx", map.start, map.end);
-		add_link(heat, proc, name);
+		struct heat_file *file = add_link(heat, proc, name);
+		if (file)
+			file->mapped = true;
 	}
 }
 
@@ -193,4 +197,29 @@ static int add_process(struct heat *heat, pid_t pid, struct fsnap_error *err)
 int heat_add_tree(struct heat *heat, pid_t root, struct fsnap_error *err)
 {
 	return add_process(heat, root, err);
+}
+
+pid_t *heat_pids(pid_t root, size_t *n, struct fsnap_error *err)
+{
+	pid_t *pids = malloc(sizeof(*pids));
+	if (!pids) {
+		fail(err, FSNAP_E_NOMEM, ENOMEM, "the processes of a tree");
+		return NULL;
+	}
+	pids[0] = root;
+	*n = 1;
+	for (size_t i = 0; i < *n; i++) {
+		size_t n_threads, count = 0;
+		cleanup_fd int proc = procfs_open(pids[i], NULL);
+		cleanup_free pid_t *threads = proc >= 0 ? procfs_threads(proc, &n_threads, NULL) : NULL;
+		cleanup_free pid_t *children =
+			threads ? procfs_children(proc, threads, n_threads, &count, NULL) : NULL;
+		pid_t *more = children ? realloc(pids, (*n + count) * sizeof(*pids)) : NULL;
+		if (!more)
+			continue;
+		pids = more;
+		memcpy(pids + *n, children, count * sizeof(*pids));
+		*n += count;
+	}
+	return pids;
 }

@@ -5,6 +5,7 @@
  *	measure.c	their pages: from the page cache, from page tables, from a watch
  *	leases.c	which files must not be opened
  *	runs.c		what several sources say of one file, made one list
+ *	tables.c	what of them is in page tables, where the page cache may not be asked
  *	watch.c		a watch on a tree: where it is kept, what it has seen
  *
  * Nothing but speed depends on any of it: what cannot be found out is left out.
@@ -19,7 +20,7 @@
 #include "store/error.h"
 
 /* image_heat.source */
-enum { HEAT_MINCORE = 1, HEAT_FOLIOS = 2, HEAT_WATCH = 4 };
+enum { HEAT_MINCORE = 1, HEAT_FOLIOS = 2, HEAT_WATCH = 4, HEAT_TABLES = 8 };
 
 /* Files that somebody holds by a write lease: opening one, whatever for, would take it from him. */
 struct lease;
@@ -32,6 +33,9 @@ struct heat_file {
 	image_heat image;
 	int fd;	     /* open for reading, -1 once measured */
 	size_t room; /* of image.runs */
+	bool mapped; /* what is done to it through a mapping is seen by nobody */
+	uint8_t *touched; /* a bit a MiB: a watch has seen it; NULL: none has */
+	uint64_t mibs;	  /* of the file, room for so many bits */
 };
 
 struct heat {
@@ -40,6 +44,7 @@ struct heat {
 	void *by_inode;	  /* the same, as tsearch(3) keeps them */
 	unsigned sources; /* that were there to be asked: HEAT_... */
 	struct fsnap_error lack; /* why one was not, if so */
+	bool well_watched; /* a watch has gone on for so long that it has seen all that is hot */
 	struct leases leases;
 };
 
@@ -58,6 +63,9 @@ struct heat_file *heat_add(struct heat *heat, const image_identity *identity, bo
 /* All that the processes of a running tree have open or mapped. */
 int heat_add_tree(struct heat *heat, pid_t root, struct fsnap_error *err);
 
+/* The processes of a running tree, malloc'ed, the root first. */
+pid_t *heat_pids(pid_t root, size_t *n, struct fsnap_error *err);
+
 struct heat_file *heat_find(struct heat *heat, uint64_t dev, uint64_t ino);
 void heat_free(struct heat *heat);
 
@@ -70,6 +78,11 @@ void heat_free(struct heat *heat);
  * Loading a BPF program takes longer than saving a small process: `thorough`, or much in the cache, is
  * what it is done for. */
 int heat_measure(struct heat *heat, pid_t root, bool thorough, struct fsnap_error *err);
+
+/* --- tables.c ------------------------------------------------------------------------- */
+
+/* What the tree's page tables hold of these files is warm. */
+int heat_tables_add(struct heat *heat, pid_t root, struct fsnap_error *err);
 
 /* --- runs.c -------------------------------------------------------------------------- */
 

@@ -31,6 +31,7 @@
 #define PAGES_PER_MIB 256u
 #define OFTEN 4u   /* touched so often ... */
 #define RECENT 60u /* ... and within so many seconds: hot */
+#define LONG 60	   /* seconds after which a watch has seen all that is hot */
 
 static int watch_path(pid_t root, char *path, size_t size, struct fsnap_error *err)
 {
@@ -71,31 +72,6 @@ static void sweep(void)
 		snprintf(path, sizeof(path), WATCHES "/%s", entry->d_name);
 		touch_watch_unpin(path, NULL);
 	}
-}
-
-static pid_t *pids_of(pid_t root, size_t *n, struct fsnap_error *err)
-{
-	pid_t *pids = malloc(sizeof(*pids));
-	if (!pids) {
-		fail(err, FSNAP_E_NOMEM, ENOMEM, "a watch");
-		return NULL;
-	}
-	pids[0] = root;
-	*n = 1;
-	for (size_t i = 0; i < *n; i++) {
-		size_t n_threads, count = 0;
-		cleanup_fd int proc = procfs_open(pids[i], NULL);
-		cleanup_free pid_t *threads = proc >= 0 ? procfs_threads(proc, &n_threads, NULL) : NULL;
-		cleanup_free pid_t *children =
-			threads ? procfs_children(proc, threads, n_threads, &count, NULL) : NULL;
-		pid_t *more = children ? realloc(pids, (*n + count) * sizeof(*pids)) : NULL;
-		if (!more)
-			continue;
-		pids = more;
-		memcpy(pids + *n, children, count * sizeof(*pids));
-		*n += count;
-	}
-	return pids;
 }
 
 enum { TREE, PLACE, ENDS };
@@ -140,7 +116,7 @@ int heat_watch_start(pid_t root, struct fsnap_error *err)
 	sweep();
 	if (access(path, F_OK) == 0)
 		return 0;
-	cleanup_free pid_t *pids = pids_of(root, &n, err);
+	cleanup_free pid_t *pids = heat_pids(root, &n, err);
 	struct touch_watch *watch = pids ? touch_watch_start(pids, n, err) : NULL;
 	if (!watch)
 		return -1;
@@ -206,6 +182,7 @@ struct reading {
 	const struct mounts_line *mounts;
 	size_t n_mounts;
 	uint32_t now; /* seconds of CLOCK_MONOTONIC */
+	size_t ranges;
 	bool no_memory;
 };
 
@@ -224,13 +201,27 @@ static struct heat_file *file_of(struct reading *reading, const struct touch_fil
 	return heat_add(reading->heat, &identity, false);
 }
 
+static int note_mib(struct heat_file *file, uint64_t mib)
+{
+	if (!file->touched) {
+		file->mibs = (file->image.identity.size >> 20) + 1;
+		file->touched = calloc(file->mibs / 8 + 1, 1);
+	}
+	if (file->touched && mib < file->mibs)
+		file->touched[mib / 8] |= (uint8_t)(1 << mib % 8);
+	return file->touched ? 0 : -1;
+}
+
 static int add_range(void *arg, const struct touch_key *key, const struct touch_range *range)
 {
 	struct reading *reading = arg;
 	struct heat_file *file = file_of(reading, &key->file);
+	reading->ranges++;
 	if (!file)
 		return 0;
 	file->image.source |= HEAT_WATCH;
+	if (note_mib(file, key->mib) < 0)
+		reading->no_memory = true;
 	bool hot = range->count >= OFTEN && reading->now - range->second <= RECENT;
 	uint64_t end = (file->image.identity.size + 4095) / 4096;
 	for (unsigned block = 0; block < 64; block++) {
@@ -257,6 +248,15 @@ int heat_watch_read(pid_t root, touch_visit *visit, void *arg, struct fsnap_erro
 	return result;
 }
 
+/* Seconds since a watch began. */
+static time_t age_of(const char *path)
+{
+	struct stat stat;
+	struct timespec now;
+	clock_gettime(CLOCK_REALTIME, &now);
+	return lstat(path, &stat) == 0 ? now.tv_sec - stat.st_mtim.tv_sec : 0;
+}
+
 int heat_watch_add(struct heat *heat, pid_t root, struct fsnap_error *err)
 {
 	char path[64];
@@ -270,9 +270,11 @@ int heat_watch_add(struct heat *heat, pid_t root, struct fsnap_error *err)
 	size_t n_mounts;
 	cleanup_free char *text = mounts_read(err);
 	cleanup_free struct mounts_line *mounts = all_mounts(text, &n_mounts);
-	struct reading reading = { heat, watch, mounts, n_mounts, (uint32_t)now.tv_sec, false };
+	struct reading reading = { heat, watch, mounts, n_mounts, (uint32_t)now.tv_sec, 0, false };
 	int result = text ? touch_watch_read(watch, add_range, &reading, err) : -1;
 	touch_watch_close(watch);
+	/* Nothing was forgotten for want of room, and who reads much was looked at some hundred times. */
+	heat->well_watched = age_of(path) >= LONG && reading.ranges < TOUCH_RANGES / 2;
 	heat->sources |= HEAT_WATCH;
 	return reading.no_memory ? fail(err, FSNAP_E_NOMEM, ENOMEM, "what a watch has seen") : result;
 }

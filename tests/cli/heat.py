@@ -12,15 +12,23 @@ import children  # noqa: E402
 import trial  # noqa: E402
 
 MIB = 1 << 20
+WARM = 2
 PROGRAM = """
-import os, signal, sys
+import mmap, os, signal, sys
 def again(*_):
     with open("closed", "rb") as closed:
         closed.seek(3 << 20)
         closed.read(1 << 20)
+    os.pread(data, 1, 12 << 20)
     open("again", "w").close()
 signal.signal(signal.SIGUSR1, again)
 data = os.open("data", os.O_RDONLY)
+mapped = mmap.mmap(os.open("mapped", os.O_RDONLY), 0, prot=mmap.PROT_READ)
+for page in range(512, 768):
+    mapped[page * 4096]
+os.pread(os.open("mapped", os.O_RDONLY), 1, 3 << 20)
+in_memory = open("/dev/shm/" + sys.argv[1], "rb")
+in_memory.read(1)
 os.posix_fadvise(data, 0, 0, os.POSIX_FADV_RANDOM)
 for _ in range(4):
     for page in range(2560, 5120):
@@ -80,6 +88,31 @@ def watched(t, pid):
         t.expect("... not open any more", False, file["open"])
 
 
+def without_bpf(t, pid):
+    """Where BPF may not be, page tables tell what of the cache is warm."""
+    os.environ["FSNAP_NO_BPF"] = "1"
+    file, source = heat_of(t, "mapped", "-t", pid)
+    del os.environ["FSNAP_NO_BPF"]
+    t.expect_true(f"page tables are a source ({source})", source.startswith("mincore") and "page tables" in source)
+    if t.expect_true("a mapped file is told of", file):
+        warm = [run for run in file["runs"] if run["heat"] == WARM]
+        t.expect_true("what is mapped is warm", covered({"runs": warm}, 2 * MIB, MIB) == MIB)
+        t.expect("... what was only read is not", 0, covered({"runs": warm}, 3 * MIB + (1 << 17), MIB // 2))
+        t.expect_true("... but cached", covered(file, 3 * MIB, MIB) > 0)
+
+
+def well_watched(t, pid):
+    """A watch that has gone on for long knows better than folios which MiB is hot."""
+    place = [x for x in os.listdir("/sys/fs/bpf/fsnap") if x.startswith(f"{pid}-")][0]
+    before, _ = heat_of(t, "data", "-t", pid)
+    os.utime("/sys/fs/bpf/fsnap/" + place, (0, 0))
+    file, _ = heat_of(t, "data", "-t", pid)
+    t.expect_true(f"what it has not seen is not hot any more ({before['hot_bytes']}, {file['hot_bytes']})",
+                  0 < file["hot_bytes"] <= MIB < before["hot_bytes"])
+    t.expect("... but still cached", before["cached_bytes"], file["cached_bytes"])
+    os.utime("/sys/fs/bpf/fsnap/" + place)
+
+
 def damaged(t, image):
     """The image restores as if nothing were wrong; only heat says so."""
     path = os.path.join(t.fsnap.store, "images", image + ".fsnap")
@@ -99,13 +132,20 @@ def damaged(t, image):
 def body(t):
     make_file(t, "data", 40 * MIB)
     make_file(t, "closed", 8 * MIB)
-    pid = t.start([sys.executable, "-c", PROGRAM], ready="ready")
+    make_file(t, "mapped", 8 * MIB)
+    in_memory = os.path.basename(t.work)
+    with open("/dev/shm/" + in_memory, "wb") as file:
+        file.write(bytes(MIB))
+    pid = t.start([sys.executable, "-c", PROGRAM, in_memory], ready="ready")
     file, source = heat_of(t, "data", "-t", pid)
     if "eBPF" not in source:
         t.note(f"skipped: heat comes from {source}")
         sys.exit(77)
     expect_data(t, "running", file)
+    without_bpf(t, pid)
+    t.expect("what lies in memory has no heat", None, heat_of(t, in_memory, "-t", pid)[0])
     watched(t, pid)
+    well_watched(t, pid)
     report = t.dump(pid, "--heat", "always", "--kill")
     t.expect_true("the report counts hot bytes", report["hot_bytes"] > 8 * MIB)
     t.expect("the report names its sources", 4 | 2, report["heat_sources"] & 6)
@@ -116,6 +156,7 @@ def body(t):
     t.expect("none was asked for", 0, report["heat_files"])
     t.expect("... and none is there", None, heat_of(t, "data", report["image"])[0])
     children.wait_gone([pid], 5)
+    os.unlink("/dev/shm/" + in_memory)
 
 
 trial.main(body)
