@@ -279,6 +279,10 @@ struct fsnap_restore_options {
 	const char *const *with;
 	int with_overwrite;
 	int memory;		/* enum fsnap_memory */
+	/* Rules behind those of /etc/fsnap/policy, each NULL or NULL-ended: "credentials", "devices", "network",
+	 * "namespaces", "unconfined", or an absolute path. What is denied and not allowed again is an error, FORBIDDEN,
+	 * before anything is made; `fsnap restore --help` explains them. */
+	const char *const *allow, *const *deny;
 };
 
 struct fsnap_restore_report {

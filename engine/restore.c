@@ -46,7 +46,8 @@ static int understand(struct restore *restore, struct fsnap_error *err)
 	cleanup_free const char **maps = with_maps(options->map, options->with);
 	if (!maps)
 		return fail(err, FSNAP_E_NOMEM, ENOMEM, "--map");
-	if (remap_open(&restore->remap, maps, err) < 0 || ports_open(&restore->ports, options->listen, err) < 0)
+	if (policy_open(&restore->policy, options->allow, options->deny, err) < 0 ||
+	    remap_open(&restore->remap, maps, err) < 0 || ports_open(&restore->ports, options->listen, err) < 0)
 		return -1;
 	return handed_open(&restore->handed, options, err);
 }
@@ -75,7 +76,8 @@ static int open_image(struct restore *restore, struct fsnap_error *err)
 		return -1;
 	restore->store = store_open(dir ? dir : store_dir, STORE_READ, err);
 	restore->image = restore->store ? image_open(restore->store, restore->options->image, err) : NULL;
-	if (!restore->image || model_load(&restore->model, restore->image, err) < 0)
+	if (!restore->image || model_load(&restore->model, restore->image, err) < 0 ||
+	    policy_check(&restore->policy, &restore->model, err) < 0)
 		return -1;
 	snprintf(restore->report->image, sizeof(restore->report->image), "%s", image_name(restore->image));
 	restore->report->old_pid = restore->model.tree.root_pid;
@@ -160,6 +162,7 @@ static void restore_end(struct restore *restore)
 	handed_close(&restore->handed);
 	fetch_free(&restore->fetch);
 	remap_close(&restore->remap);
+	policy_close(&restore->policy);
 	ports_close(&restore->ports);
 	control_free(restore);
 	tree_free(&restore->tracees);

@@ -28,6 +28,7 @@
 #include "engine/ipc/ipc.h"
 #include "engine/kinds/kinds.h"
 #include "engine/model.h"
+#include "engine/policy.h"
 #include "engine/heat/fetch.h"
 #include "engine/ports.h"
 #include "engine/remap.h"
@@ -79,6 +80,7 @@ struct restore {
 	struct model model;
 	struct inherited self;
 	struct remap remap;
+	struct policy policy;
 	struct with_restore *with; /* with/with.h; NULL: the image has no directories */
 	struct fetch fetch;
 	struct handed handed;

@@ -28,6 +28,10 @@ void heat_fetch(struct restore *restore)
 	struct fsnap_error why = { 0 };
 	struct fetch *fetch = &restore->fetch;
 	struct fsnap_restore_report *report = restore->report;
+	if (policy_names_paths(&restore->policy) && restore->options->prefetch != FSNAP_PREFETCH_OFF) {
+		restore_note(restore, "nothing is prefetched: a policy says which files may be opened");
+		return;
+	}
 	if (fetch_plan(fetch, restore->image, restore->options->prefetch, &restore->remap, true, note_skipped,
 		       restore, &why) < 0) {
 		restore_note(restore, "nothing is prefetched: %s", why.message);

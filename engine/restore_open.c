@@ -87,11 +87,13 @@ int restore_open(struct restore *restore, const image_identity *identity, unsign
 int restore_remap(struct restore *restore, char **path, struct fsnap_error *err)
 {
 	char *now = remap_path(&restore->remap, *path, err);
-	if (!now)
-		return error_is_set(err) ? -1 : 0;
-	free(*path);
-	*path = now;
-	return 0;
+	if (!now && error_is_set(err))
+		return -1;
+	if (now) {
+		free(*path);
+		*path = now;
+	}
+	return policy_check_path(&restore->policy, *path, err);
 }
 
 /* --- mapped files ------------------------------------------------------------------------ */

@@ -34,6 +34,7 @@ struct cli {
 	const char *store; /* NULL: the default */
 	const char *name;
 	const char *changed, *clocks, *cgroup;
+	const char **allows, **denies;
 	const char **maps, **fds, **externals, **withs; /* NULL, or NULL-ended */
 	const char *heat;
 	const char *prefetch, *rate, *max;

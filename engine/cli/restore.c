@@ -148,6 +148,8 @@ int cli_restore(const struct cli *cli, struct fsnap_error *err)
 		.image = cli->n_words ? cli->words[0] : NULL,
 		.detach = cli->detach,
 		.map = cli->maps,
+		.allow = cli->allows,
+		.deny = cli->denies,
 		.fd = cli->fds,
 		.external = cli->externals,
 		.with = cli->withs,

@@ -94,7 +94,7 @@ struct file_kind {
 	 * stdio_become), so the engine looks at image_file.kind again before each call and when it
 	 * encodes the states. */
 	int (*save_links)(struct dump *dump, image_file *file, void *state, struct fsnap_error *err);
-	/* Replaces the paths in a state that --map has moved: restore_remap() for each. May be NULL. */
+	/* restore_remap() for each path in a state: what --map has moved, what a policy denies. NULL: none. */
 	int (*remap)(struct restore *restore, void *state, struct fsnap_error *err);
 	/* Makes the open file description here; returns a new descriptor (close-on-exec), or -1.
 	 * Not called for files that were given before (restore_give).

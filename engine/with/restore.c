@@ -293,7 +293,8 @@ static int put_back(struct restore *restore, struct with_target *target, const i
 
 	target->stage = target->copier.from = target->copier.to = -1;
 	cleanup_free char *now = remap_path(&with->remap, tree->path, err);
-	if (error_is_set(err) || open_target(target, now ? now : tree->path, err) < 0)
+	if (error_is_set(err) || policy_check_path(&restore->policy, now ? now : tree->path, err) < 0 ||
+	    open_target(target, now ? now : tree->path, err) < 0)
 		return -1;
 	snprintf(name, sizeof(name), "%zu", number);
 	target->copier.from = with_open(with->files, name, O_RDONLY | O_DIRECTORY, 0);

@@ -46,7 +46,8 @@ extern "C" {
 	X(52, FILE_MISSING, "a file of the image is not there")                 \
 	X(53, ADDRESS_TAKEN, "a socket address of the image is in use")         \
 	X(54, RESTORE_STEP, "a step of the restore plan failed")                \
-	X(55, KERNEL_LACKS, "this kernel lacks something that is needed")
+	X(55, KERNEL_LACKS, "this kernel lacks something that is needed")       \
+	X(56, FORBIDDEN, "a policy of this machine forbids what the image asks for")
 
 enum fsnap_code {
 #define X(number, name, meaning) FSNAP_E_##name = number,

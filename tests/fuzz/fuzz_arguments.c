@@ -29,6 +29,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
 	free(cli.maps);
 	free(cli.fds);
 	free(cli.externals);
+	free(cli.allows);
+	free(cli.denies);
 	free(text);
 	return 0;
 }
