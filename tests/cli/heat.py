@@ -109,7 +109,8 @@ def well_watched(t, pid):
     file, _ = heat_of(t, "data", "-t", pid)
     t.expect_true(f"what it has not seen is not hot any more ({before['hot_bytes']}, {file['hot_bytes']})",
                   0 < file["hot_bytes"] <= MIB < before["hot_bytes"])
-    t.expect("... but still cached", before["cached_bytes"], file["cached_bytes"])
+    # The kernel may take pages away at any time.
+    t.expect_true("... but still cached", file["cached_bytes"] > 9 * MIB)
     os.utime("/sys/fs/bpf/fsnap/" + place)
 
 
