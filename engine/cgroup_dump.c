@@ -74,11 +74,23 @@ static int add_setting(image_cgroup *group, const char *name, char *value, struc
 	return 0;
 }
 
+/* In version 1 a hierarchy has files of its own controllers only: cpu.shares of cpu, and cgroup.* everywhere. */
+static bool may_have(const image_cgroup *group, const char *name)
+{
+	size_t length = strcspn(name, ".");
+	if (!*group->controllers || strncmp(name, "cgroup", length) == 0)
+		return true;
+	for (const char *at = group->controllers; *at; at += strcspn(at, ","), at += *at == ',')
+		if (strcspn(at, ",") == length && strncmp(at, name, length) == 0)
+			return true;
+	return false;
+}
+
 static int read_settings(image_cgroup *group, const char *directory, struct fsnap_error *err)
 {
 	cleanup_fd int dir = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	for (size_t i = 0; dir >= 0 && i < sizeof(settings) / sizeof(settings[0]); i++) {
-		if (faccessat(dir, settings[i], F_OK, 0) < 0)
+		if (!may_have(group, settings[i]) || faccessat(dir, settings[i], F_OK, 0) < 0)
 			continue;
 		cleanup_free char *value = procfs_read_once(dir, settings[i], NULL, NULL);
 		if (value && *value && strlen(value) < IMAGE_NAME && add_setting(group, settings[i], value, err) < 0)

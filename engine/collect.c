@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "engine/dump.h"
@@ -43,10 +44,30 @@ static int collect_registers(struct dump *dump, struct process *process, struct 
 	return 0;
 }
 
-static int collect_cwd(struct dump *dump, struct process *process, const char *name,
-		       image_identity *identity, struct fsnap_error *err)
+static bool same_directory(const struct process *process, const char *name, const image_identity *before)
 {
 	char path[4096];
+	struct stat stat;
+	ssize_t n = readlinkat(process->proc, name, path, sizeof(path));
+	return n >= 0 && !before->ghost && !before->handle.handle_len && (size_t)n == strlen(before->path) &&
+	       memcmp(path, before->path, (size_t)n) == 0 && fstatat(process->proc, name, &stat, 0) == 0 &&
+	       stat.st_dev == before->dev && stat.st_ino == before->ino;
+}
+
+static int copy_identity(const image_identity *from, image_identity *to, struct fsnap_error *err)
+{
+	*to = *from;
+	to->path = strdup(from->path);
+	return to->path ? 0 : fail(err, FSNAP_E_NOMEM, ENOMEM, "%s", from->path);
+}
+
+/* `before`: that of another process, which mostly has the same; or NULL. */
+static int collect_cwd(struct dump *dump, struct process *process, const char *name,
+		       const image_identity *before, image_identity *identity, struct fsnap_error *err)
+{
+	char path[4096];
+	if (before && same_directory(process, name, before))
+		return copy_identity(before, identity, err);
 	cleanup_fd int fd = openat(process->proc, name, O_PATH | O_CLOEXEC);
 	ssize_t n = readlinkat(process->proc, name, path, sizeof(path) - 1);
 	if (fd < 0 || n < 0)
@@ -98,9 +119,12 @@ static int collect_outside(struct dump *dump, struct process *process, struct in
 	    !(inquiry->survey = survey_new(process, err)) || survey_collect(inquiry->survey, err) < 0 ||
 	    files_collect(dump, process, err) < 0)
 		return -1;
-	if (collect_cwd(dump, process, "cwd", &process->image.cwd, err) < 0)
+	const image_process *before = dump->before ? &dump->before->image : NULL;
+	if (collect_cwd(dump, process, "cwd", before ? &before->cwd : NULL, &process->image.cwd, err) < 0 ||
+	    collect_cwd(dump, process, "root", before ? &before->root : NULL, &process->image.root, err) < 0)
 		return -1;
-	return collect_cwd(dump, process, "root", &process->image.root, err);
+	dump->before = process;
+	return 0;
 }
 
 /* Facts that only the process itself can ask the kernel for. */

@@ -64,6 +64,7 @@ struct saved_file {
 	int fd;
 	uint64_t number; /* the kernel's own for it, the same in every descriptor of it; 0: none */
 	int held; /* our own descriptor of what is only in flight, else -1 */
+	bool stuck; /* what fdinfo says of close-on-exec is the description's, and no number's */
 };
 
 struct saved_mapped {
@@ -119,6 +120,8 @@ struct dump {
 	struct time_left *time_left; /* time_left.c; NULL: nobody waits with a limit */
 	void *frames; /* pages.c: physical frames seen so far */
 	char hold[32]; /* image_tree.hold */
+	const struct process *before; /* whose directories were collected last */
+	int processors; /* online, asked once: the C library looks it up in /sys each time */
 	pid_t self; /* ours, also in steps that are steadfast */
 	void *scratch[32]; /* of the kinds, by their place in file_kinds[] */
 	struct peek *peek; /* opened when it is first wanted */

@@ -107,12 +107,9 @@ static struct saved_file *find_or_save(const struct fd_view *fd, struct fsnap_er
 	return save_file(saved, fd, err);
 }
 
-static int add_fd(struct fd_view *fd, unsigned cloexec, struct fsnap_error *err)
+static int add_fd(struct fd_view *fd, const struct saved_file *saved, unsigned cloexec, struct fsnap_error *err)
 {
 	image_process *image = &fd->process->image;
-	struct saved_file *saved = find_or_save(fd, err);
-	if (!saved)
-		return -1;
 	image_fd *fds = grow(image->fds.fds_val, image->fds.fds_len, sizeof(*fds), err);
 	if (!fds)
 		return -1;
@@ -145,6 +142,26 @@ static unsigned closes_on_exec(const struct fd_view *view, uint64_t flags)
 	return own >= 0 && (own & O_CLOEXEC) ? CLOEXEC_UNKNOWN : 1;
 }
 
+/* What a process has from its parent it mostly has under the same number: the kernel is asked whether it is the
+ * same, and nothing else. NULL: it is not. */
+static struct saved_file *find_inherited(struct dump *dump, const struct process *process, int number)
+{
+	const struct process *parent = process->ppid ? tree_find(&dump->tree, process->ppid) : NULL;
+	const image_fd *fds = parent ? parent->image.fds.fds_val : NULL;
+	u_int low = 0, high = parent ? parent->image.fds.fds_len : 0;
+	while (low < high) { /* as /proc lists them, by number */
+		u_int middle = (low + high) / 2;
+		if (fds[middle].fd < number)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	if (!parent || low == parent->image.fds.fds_len || fds[low].fd != number ||
+	    syscall(SYS_kcmp, parent->live, process->live, KCMP_FILE, number, number) != 0)
+		return NULL;
+	return dump->files[fds[low].file - 1];
+}
+
 uint32_t files_ask(const struct process *process, struct plans *plans)
 {
 	uint32_t first = 0;
@@ -169,9 +186,29 @@ void files_answer(struct process *process, const struct plans *plans, struct ctl
 	}
 }
 
+/* The number's own flag and the process' own locks are all that is not known yet. */
+static int view_inherited(struct dump *dump, struct process *process, int number, const struct saved_file *saved,
+			  struct fsnap_error *err)
+{
+	char name[32];
+	uint64_t flags;
+	snprintf(name, sizeof(name), "fdinfo/%d", number);
+	cleanup_free char *info = procfs_read_once(process->proc, name, NULL, err);
+	struct fd_view view = { .dump = dump, .process = process, .pid = process->live, .fd = number, .dup = -1,
+				.link = saved->file.label, .info = info, .stat = saved->stat };
+	if (!info || !fdinfo_number(info, "flags", 8, &flags))
+		return fail(err, FSNAP_E_SYSTEM, errno, "process %d (%s): descriptor %d (%s)", process->pid,
+			    process->comm, number, saved->file.label);
+	unsigned cloexec = !(flags & O_CLOEXEC) ? 0 : saved->stuck ? CLOEXEC_UNKNOWN : 1;
+	return add_fd(&view, saved, cloexec, err) < 0 ? -1 : record_locks_collect(&view, err);
+}
+
 static int view_fd(struct dump *dump, struct process *process, int number, struct fsnap_error *err)
 {
 	char name[32], link[4096];
+	struct saved_file *inherited = find_inherited(dump, process, number);
+	if (inherited)
+		return view_inherited(dump, process, number, inherited, err);
 	snprintf(name, sizeof(name), "fd/%d", number);
 	ssize_t length = readlinkat(process->proc, name, link, sizeof(link) - 1);
 	if (length < 0)
@@ -189,7 +226,12 @@ static int view_fd(struct dump *dump, struct process *process, int number, struc
 	uint64_t flags;
 	if (look_at_file(&view, &flags, err) < 0)
 		return -1;
-	return add_fd(&view, closes_on_exec(&view, flags), err) < 0 ? -1 : record_locks_collect(&view, err);
+	struct saved_file *saved = find_or_save(&view, err);
+	unsigned cloexec = closes_on_exec(&view, flags);
+	if (!saved)
+		return -1;
+	saved->stuck = saved->stuck || cloexec == CLOEXEC_UNKNOWN;
+	return add_fd(&view, saved, cloexec, err) < 0 ? -1 : record_locks_collect(&view, err);
 }
 
 /* As view_fd(), for what /proc says of a descriptor of ours. */

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/sysinfo.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -79,6 +80,7 @@ int look_at_process(struct dump *dump, struct process *process, struct fsnap_err
 		fail(err, FSNAP_E_PERMISSION, errno, "its memory");
 		return explain_permission(process, err);
 	}
+	process->processors = dump->processors ? dump->processors : (dump->processors = get_nprocs());
 	process->prepared = process->text.syscall_any || process->text.syscall_ret;
 	if (process->prepared && !dump->still)
 		time_left_look(dump, process);

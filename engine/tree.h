@@ -97,6 +97,7 @@ struct process {
 	bool shares;		  /* it has dirty pages in common with others, as seen last */
 	struct process *first_child, *next_sibling; /* once the tree stands still: kinship.c */
 	uint32_t continued_ask;	  /* job_control.c */
+	int processors;		  /* that are online; 0: nobody has asked */
 	bool prepared;		  /* what can be had before the freeze was had */
 	const image_process *becomes; /* restore: who it is to be */
 };

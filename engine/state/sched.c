@@ -51,7 +51,7 @@ const struct other_kind kind_scheduling = {
 
 /* The CPUs a thread may run on; nothing if that is all there are, so that an image of a small
  * machine is not pinned to as few on a larger one. */
-static int read_affinity(pid_t tid, image_sched *sched, struct fsnap_error *err)
+static int read_affinity(pid_t tid, int processors, image_sched *sched, struct fsnap_error *err)
 {
 	unsigned char mask[MASK_SIZE];
 	long size = syscall(SYS_sched_getaffinity, tid, sizeof(mask), mask);
@@ -60,7 +60,7 @@ static int read_affinity(pid_t tid, image_sched *sched, struct fsnap_error *err)
 	int allowed = 0;
 	for (long i = 0; i < size; i++)
 		allowed += __builtin_popcount(mask[i]);
-	if (allowed >= get_nprocs())
+	if (allowed >= (processors ? processors : get_nprocs()))
 		return 0;
 	while (size && !mask[size - 1])
 		size--;
@@ -92,7 +92,7 @@ static int read_policy(pid_t tid, image_sched *sched, struct fsnap_error *err)
 	return 0;
 }
 
-static int sched_read(pid_t tid, image_sched *sched, struct fsnap_error *err)
+static int sched_read(pid_t tid, int processors, image_sched *sched, struct fsnap_error *err)
 {
 	if (read_policy(tid, sched, err) < 0)
 		return -1;
@@ -100,7 +100,7 @@ static int sched_read(pid_t tid, image_sched *sched, struct fsnap_error *err)
 	if (ioprio < 0)
 		return fail(err, FSNAP_E_SYSTEM, errno, "reading the I/O priority of thread %d", tid);
 	sched->ioprio = (int)ioprio;
-	return read_affinity(tid, sched, err);
+	return read_affinity(tid, processors, sched, err);
 }
 
 /* Of other policies than deadline the run time is a slice (EEVDF, Linux 6.12). One that is as ours is as the
@@ -121,7 +121,7 @@ static uint64_t own_slice(void)
 int sched_collect_task(struct task_survey *task, struct fsnap_error *err)
 {
 	image_sched *sched = &task->task->image.sched;
-	if (sched_read(task->task->tid, sched, err) < 0)
+	if (sched_read(task->task->tid, task->task->process->processors, sched, err) < 0)
 		return -1;
 	forget_common_slice(sched, own_slice());
 	return 0;
@@ -144,7 +144,7 @@ void sched_answer_task(struct task_survey *task, const struct plans *plans, stru
 /* What children of the calling thread begin with (sched(7), "Reset scheduling policy for child processes"). */
 int sched_inherited(image_sched *sched, struct fsnap_error *err)
 {
-	if (sched_read(0, sched, err) < 0)
+	if (sched_read(0, 0, sched, err) < 0)
 		return -1;
 	forget_common_slice(sched, sched->runtime);
 	if (!(sched->flags & FLAG_RESET_ON_FORK))
