@@ -190,6 +190,10 @@ uint64_t pages_take(struct dump *dump, uint64_t n); /* the next n pages of the i
 int pages_add_span(u_int *count, image_span **spans, uint64_t start, uint64_t end, struct fsnap_error *err);
 int pages_add_run(struct dump *dump, const struct page_run *run, struct fsnap_error *err);
 
+/* streamed.c: if memory of a process is still coming from the image it was restored from, waits until it has
+ * come; true: look again. */
+bool streamed_await(struct dump *dump, const struct process *process);
+
 /* userfaults.c: userfaults_pages() looks at the pages of ranges that were added; userfaults_check() when all files are
  * saved: was the userfaultfd of each range among them? */
 void userfaults_forget(struct process *process);

@@ -131,16 +131,28 @@ static int look_unless_traced(struct dump *dump, struct process *root, struct fs
 	return error_hint(err, "let the debugger, strace or other fsnap detach first");
 }
 
+static int look_at_child(struct dump *dump, struct process *process)
+{
+	int result;
+	while ((result = look_at_process(dump, process, NULL)) == 0 && streamed_await(dump, process))
+		process->prepared = false;
+	return result;
+}
+
 /* What is found out before the freeze need not be found out during it. Children come and go meanwhile:
  * the tree is what seize_tree() finds, and what fails here is done again there. */
 int look_at_tree(struct dump *dump, struct fsnap_error *err)
 {
-	if (look_unless_traced(dump, dump->tree.processes[0], err) < 0)
-		return -1;
+	struct process *root = dump->tree.processes[0];
+	do {
+		root->prepared = false;
+		if (look_unless_traced(dump, root, err) < 0)
+			return -1;
+	} while (streamed_await(dump, root));
 	meet_children(dump, dump->tree.processes[0]);
 	look_at_files(dump, dump->tree.processes[0]);
 	for (size_t i = 0; i < dump->known.n_processes; i++)
-		if (look_at_process(dump, dump->known.processes[i], NULL) == 0) {
+		if (look_at_child(dump, dump->known.processes[i]) == 0) {
 			meet_children(dump, dump->known.processes[i]);
 			look_at_files(dump, dump->known.processes[i]);
 		}

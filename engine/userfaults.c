@@ -75,7 +75,8 @@ int userfaults_check(const struct process *process, struct fsnap_error *err)
 		fail(err, FSNAP_E_UNSUPPORTED, 0,
 		     "process %d (%s): mapping %lx-%lx: a userfaultfd that another process holds is registered for it",
 		     process->pid, process->comm, (unsigned long)range->start, (unsigned long)range->end);
-		return error_hint(err, "who handles its page faults cannot be saved with it: let that end first");
+		return error_hint(err, "who handles its page faults cannot be saved with it: let that end first (if the "
+				       "tree was restored a moment ago, its memory may still be coming: try again)");
 	}
 	return 0;
 }

@@ -115,9 +115,7 @@ static void kill_tree(const struct pager *pager)
 {
 	struct members members = { mmap(NULL, MANY * sizeof(struct family_member), PROT_READ | PROT_WRITE,
 					MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0), 0 };
-	/* Stopped, they make no more children, nor lose their parents. */
-	for (size_t i = 0; i < pager->order->n; i++)
-		syscall(SYS_pidfd_send_signal, pager->order->spaces[i].pidfd, SIGSTOP, NULL, 0);
+	/* They first: the dead have no children. (Not stopped before: whoever waits for the root would see that.) */
 	if (members.list != MAP_FAILED)
 		kill_descendants(pager, &members);
 	for (size_t i = 0; i < pager->order->n; i++)
