@@ -20,6 +20,8 @@
 /* A fork bomb outruns anybody; a compile job settles within a few rounds. */
 #define SEIZE_ROUNDS 1000
 #define EXIT_PATIENCE_MS 1000
+#define PARTING_ROUNDS 20000
+#define PARTING_NAP_US 100
 
 /* Saving whoever waits for us would freeze ourselves. */
 int seize_refuse_self(pid_t pid, struct fsnap_error *err)
@@ -318,8 +320,21 @@ int seize_alone(struct process *process, struct fsnap_error *err)
 	return -1;
 }
 
+static bool has_parted(struct process *process)
+{
+	bool all = true;
+	for (size_t i = 0; i < process->n_tasks; i++)
+		all = trace_part(process->tasks[i]) && all;
+	for (size_t i = 0; i < process->n_workers; i++)
+		all = trace_part(process->workers[i]) && all;
+	return all;
+}
+
+/* We go on living, and would be the tracer of whoever could not be let go at once: a thread that is just dying. */
 void seize_let_go(struct process *process)
 {
 	release_process(process);
+	for (int round = 0; round < PARTING_ROUNDS && !has_parted(process); round++)
+		usleep(PARTING_NAP_US);
 	process_forget_tasks(process);
 }

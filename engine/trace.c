@@ -252,6 +252,26 @@ void trace_detach(struct task *task)
 	task->stopped = false;
 }
 
+bool trace_part(struct task *task)
+{
+	int status;
+	pid_t got = task->seized ? waitpid(task->tid, &status, __WALL | WNOHANG) : -1;
+	if (got == 0) {
+		ptrace(PTRACE_INTERRUPT, task->tid, 0, 0);
+		return false;
+	}
+	if (got < 0 || !WIFSTOPPED(status)) {
+		task->seized = task->stopped = false;
+		return true;
+	}
+	task->stopped = true;
+	if (status >> 16 == 0)
+		task->owed = WSTOPSIG(status);
+	trace_bring_back(task);
+	trace_detach(task);
+	return !task->seized;
+}
+
 /* Stopping a thread ends calls like epoll_wait(2) and sigtimedwait(2) with EINTR although no handler
  * runs (signal(7), "Interruption of system calls by stop signals"). Most programs do not expect
  * that: have the kernel start the call again, as it does with the others. A handler that waits to

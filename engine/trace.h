@@ -55,6 +55,10 @@ void trace_let_live(struct task *task);
  * trace_await_end(). */
 void trace_detach(struct task *task);
 
+/* For a task that trace_detach() met neither stopped nor buried: tries again. True: we have nothing to do with it any
+ * more. A dead thread that its tracer does not bury keeps exec(2) of another from getting on. */
+bool trace_part(struct task *task);
+
 /* Registers and vector state into task->regs, task->image.xstate. */
 enum trace_result trace_get_state(struct task *task, struct fsnap_error *err);
 enum trace_result trace_set_regs(struct task *task, const struct user_regs_struct *regs,

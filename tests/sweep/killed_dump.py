@@ -22,23 +22,24 @@ def store_is_whole(t, kept, what):
     t.expect(f"{what}: damaged images", [], [x["name"] for x in listed if x.get("error")])
 
 
-def body(t):
+def body(t, *options, seconds=SECONDS):
+    """options: of every dump that is killed."""
     seed = sweep.seed()
     v = victim.Victim(t)
     v.start()
     t.expect("before anything", [], v.complaints())
     kept = t.dump(v.pid, "--name", "kept")["image"]
     t.expect("after a dump", [], v.complaints())
-    status, told = sweep.killed_at(t, 0, 0, "dump", "-t", v.pid, "--name", "counted")
+    status, told = sweep.killed_at(t, 0, 0, "dump", "-t", v.pid, "--name", "counted", *options)
     t.expect("counted", (0, []), (status, v.complaints()))
     total = int(told.split()[0])
     t.note(f"{total} system call stops in a dump; seed {seed}")
     began, tried, left, interrupted = time.monotonic(), 0, [], []
     for number in sweep.numbers(total, POINTS):
-        if not sweep.FULL and time.monotonic() - began > SECONDS:
+        if not sweep.FULL and time.monotonic() - began > seconds:
             break
         ms = random.choice((0, 0, 5, 60))
-        status, told = sweep.killed_at(t, number, ms, "dump", "-t", v.pid, "--name", f"try{number}")
+        status, told = sweep.killed_at(t, number, ms, "dump", "-t", v.pid, "--name", f"try{number}", *options)
         tried += 1
         wrong = v.complaints()
         # The kernel ends such calls when a thread stops, and has fsnap set them going again (W4).
@@ -63,4 +64,5 @@ def body(t):
     t.expect("all that are listed verify", 0, t.fsnap.run("verify", "--all").status)
 
 
-trial.main(body, 7200 if sweep.FULL else 280)
+if __name__ == "__main__":
+    trial.main(body, 7200 if sweep.FULL else 280)

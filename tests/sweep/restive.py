@@ -56,7 +56,7 @@ def once(t, how, delay, seen, kill_after=None):
     if os.path.exists(t.path("ready")):
         os.unlink(t.path("ready"))
     pid = t.start([os.path.join(t.helpers, "restive"), how, str(delay)], ready="ready")
-    handle = t.fsnap.start("dump", "-t", pid, "--json", "--name", name)
+    handle = t.fsnap.start("dump", "-t", pid, "--json", "--name", name, random.choice(("--live", "--no-live")))
     if kill_after is not None:
         time.sleep(kill_after)
         try:
