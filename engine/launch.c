@@ -71,7 +71,8 @@ static int spawn_failed(const struct restore *restore, int sys, struct fsnap_err
 	return fail(err, FSNAP_E_SYSTEM, sys, "cannot make process %d", root->pid);
 }
 
-/* The signal mask is inherited: nothing may interrupt a task before it is the program again. */
+/* The signal mask is inherited: nothing may interrupt a task before it is the program again. What we ignore
+ * ourselves must not be: who had ended sets no dispositions, and shows those that he is born with. */
 static int spawn(struct restore *restore, struct fsnap_error *err)
 {
 	const struct agent_entries *entries = restore->control;
@@ -80,10 +81,12 @@ static int spawn(struct restore *restore, struct fsnap_error *err)
 	sigset_t all, was;
 	sigfillset(&all);
 	sigprocmask(SIG_SETMASK, &all, &was);
+	sighandler_t file_size = signal(SIGXFSZ, SIG_DFL);
 	const struct kin *root = &restore->family.kin[0];
 	bool stand_in = root->birth == BIRTH_STAND_IN;
 	int pid = agent_spawn(restore_control(restore),
 			      stand_in ? restore->stand_in_task[root->maker] : restore->first_task[0], SIGCHLD);
+	signal(SIGXFSZ, file_size);
 	sigprocmask(SIG_SETMASK, &was, NULL);
 	if (pid < 0)
 		return spawn_failed(restore, -pid, err);
