@@ -281,7 +281,7 @@ void help_overview(FILE *out)
 	      out);
 	for (const struct command *command = commands; command->name; command++)
 		fprintf(out, "  %-8s %s\n", command->name, command->summary);
-	fputs("\nOptions:\n", out);
+	fputs("\nOptions; `fsnap COMMAND --help` shows those of a command:\n", out);
 	options_print(out, NULL);
 	fputs("\nImages are kept in the directory given with --store, else in $FSNAP_STORE, else in\n",
 	      out);

@@ -294,12 +294,14 @@ int options_parse(int argc, char **argv, struct cli *cli, struct fsnap_error *er
 	return result;
 }
 
+/* Without a command: what nearly all of them take. */
 void options_print(FILE *out, const struct command *command)
 {
 	for (size_t i = 0; i < ROWS; i++) {
 		char left[32];
+		bool common = !rows[i].commands[0] || rows[i].field == FIELD(store);
 
-		if ((command && !belongs(&rows[i], command)) || !rows[i].help)
+		if (!(command ? belongs(&rows[i], command) : common) || !rows[i].help)
 			continue;
 		snprintf(left, sizeof(left), "%c%c%s--%s%s%s", rows[i].letter ? '-' : ' ',
 			 rows[i].letter ? rows[i].letter : ' ', rows[i].letter ? ", " : "  ",
