@@ -53,6 +53,16 @@ static const struct field prefetch_fields[] = {
 #undef F
 };
 
+static const struct field stats_fields[] = {
+#define F(name, kind) FIELD(fsnap_prefetch_stats, name, kind)
+	F(planned_bytes, NUMBER64), F(read_bytes, NUMBER64), F(present_bytes, NUMBER64),
+	F(failed_bytes, NUMBER64),  F(touched_bytes, NUMBER64), F(used_bytes, NUMBER64),
+	F(total_us, NUMBER64),	    F(yielded, NUMBER32),	F(done, FLAG),
+	F(scarce, FLAG),
+	{ 0 },
+#undef F
+};
+
 static void print_lines(struct json *json, const char *name, const char *lines)
 {
 	json_array(json_key(json, name));
@@ -130,16 +140,6 @@ void report_dump_json(const struct fsnap_dump_report *report)
 {
 	print_report(dump_fields, report);
 }
-
-static const struct field stats_fields[] = {
-#define F(name, kind) FIELD(fsnap_prefetch_stats, name, kind)
-	F(planned_bytes, NUMBER64), F(read_bytes, NUMBER64), F(present_bytes, NUMBER64),
-	F(failed_bytes, NUMBER64),  F(touched_bytes, NUMBER64), F(used_bytes, NUMBER64),
-	F(total_us, NUMBER64),	    F(yielded, NUMBER32),	F(done, FLAG),
-	F(scarce, FLAG),
-	{ 0 },
-#undef F
-};
 
 void report_stats_json(const struct fsnap_prefetch_stats *stats)
 {
