@@ -251,13 +251,23 @@ int fsnap_clones(const struct fsnap_restore_options *options, unsigned n, struct
 		return fail(err, FSNAP_E_NOMEM, ENOMEM, "%u copies", n);
 	if (check_limits(&common, n, err) < 0)
 		return -1;
+	struct fsnap_template *template = NULL;
+	if (!common.from && n > 1 && fsnap_template_open(common.store, common.image, &template, err) < 0)
+		return -1;
+	if (template)
+		common.from = template;
 	unsigned first = common.copy ? common.copy : 1;
+	int result = 0;
 	for (unsigned i = 0; i < n; i++) {
 		if (make_one(&common, first + i, &own[i], err) == 0)
 			continue;
 		unmake(own, i);
-		return error_context(err, "copy %u", first + i);
+		result = error_context(err, "copy %u", first + i);
+		break;
 	}
+	fsnap_template_close(template);
+	if (result < 0)
+		return -1;
 	size_t size = reports ? reports->size : 0;
 	for (unsigned i = 0; i < n && reports; i++) {
 		struct fsnap_restore_report *to = (struct fsnap_restore_report *)((char *)reports + i * size);

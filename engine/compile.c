@@ -37,6 +37,7 @@
 #include "engine/renumber.h"
 #include "engine/restore.h"
 #include "engine/sleeps.h"
+#include "engine/template.h"
 #include "store/scope.h"
 
 #ifndef SYS_close_range
@@ -293,8 +294,11 @@ static int compile_process(struct restore *restore, const image_process *process
 	jobs_stop_once(restore, process);
 	jobs_continue_children(restore, process);
 	helpers_turn_to(restore, process);
-	if (heirlooms_settle(restore->heirlooms, plans, &restore->source, index, &part, err) < 0 ||
-	    streaming_choose(restore, index, mm, &part, err) < 0 ||
+	if (heirlooms_settle(restore->heirlooms, plans, &restore->source, index, &part, err) < 0)
+		return -1;
+	if (!part.inherited)
+		part = template_part(restore->options->from);
+	if (streaming_choose(restore, index, mm, &part, err) < 0 ||
 	    memory_specials(plans, task, &restore->source, mm, err) < 0 ||
 	    memory_build(plans, task, &restore->source, mm, &part, err) < 0)
 		return -1;

@@ -13,6 +13,7 @@
 #include "engine/machine.h"
 #include "engine/procfs.h"
 #include "engine/restore.h"
+#include "engine/template.h"
 #include "store/scope.h"
 
 /* Address space kept for control memory: its offsets are 32 bits wide. Behind it, room where the vDSO
@@ -111,6 +112,10 @@ int control_reserve(struct restore *restore, struct fsnap_error *err)
 		.n_specials = n_specials,
 		.redirection = restore->foreign ? &restore->redirection : NULL,
 	};
+	if (restore->options->from) {
+		restore->source.held = restore->options->from->ranges;
+		restore->source.n_held = restore->options->from->n_ranges;
+	}
 	restore->source.exe_stays = !may_name_program();
 	if (restore->source.exe_stays)
 		restore_note(restore, "/proc/PID/exe is fsnap: this user may not say what it was "

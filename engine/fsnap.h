@@ -232,6 +232,8 @@ enum fsnap_memory {
 
 struct fsnap_streaming;
 
+struct fsnap_template;
+
 struct fsnap_restore_options {
 	size_t size;
 	const char *store; /* NULL: fsnap_default_store() */
@@ -283,6 +285,7 @@ struct fsnap_restore_options {
 	 * "namespaces", "unconfined", or an absolute path. What is denied and not allowed again is an error, FORBIDDEN,
 	 * before anything is made; `fsnap restore --help` explains them. */
 	const char *const *allow, *const *deny;
+	const struct fsnap_template *from; /* NULL, or what to fork the copy from: store and image are its */
 };
 
 struct fsnap_restore_report {
@@ -315,6 +318,14 @@ struct fsnap_restore_report {
 	uint64_t streamed_bytes, stream_faults; /* as in fsnap_streaming_stats; for the caller to fill in */
 	struct fsnap_streaming *streaming; /* NULL, or the caller's, to be freed: what is still to come */
 };
+
+/* An image held ready for many copies: open, verified once, and its private memory in the calling process, at the
+ * addresses where it belongs. Copies have that memory copy-on-write. What lies where the caller has something is
+ * copied as ever, and so is the memory of trees of several processes. Not to be used by two threads at once. */
+int fsnap_template_open(const char *store, const char *image, struct fsnap_template **out,
+			struct fsnap_error *err);
+void fsnap_template_close(struct fsnap_template *held); /* copies go on; NULL is fine */
+uint64_t fsnap_template_bytes(const struct fsnap_template *held); /* of memory that copies share */
 
 /* Restores one copy, with numbers of its own if options do not say another thing. Returns a pidfd of the process
  * that the caller waits for (P_PIDFD), close-on-exec; -1 with *err. image: as options.image, which is ignored;

@@ -28,6 +28,7 @@
 #include "engine/restore.h"
 #include "engine/sole.h"
 #include "engine/takeback.h"
+#include "engine/template.h"
 #include "engine/with/with.h"
 #include "restorer/prefetch.h"
 #include "store/scope.h"
@@ -72,10 +73,12 @@ static int open_image(struct restore *restore, struct fsnap_error *err)
 	char store_dir[4096];
 	const char *dir = restore->options->store;
 	if (understand(restore, err) < 0 ||
-	    (!dir && fsnap_default_store(store_dir, sizeof(store_dir), err) < 0))
+	    (!dir && !restore->options->from && fsnap_default_store(store_dir, sizeof(store_dir), err) < 0))
 		return -1;
-	restore->store = store_open(dir ? dir : store_dir, STORE_READ, err);
-	restore->image = restore->store ? image_open(restore->store, restore->options->image, err) : NULL;
+	const struct fsnap_template *template = restore->options->from;
+	restore->store = template ? NULL : store_open(dir ? dir : store_dir, STORE_READ, err);
+	restore->image = template ? template->image :
+			 restore->store ? image_open(restore->store, restore->options->image, err) : NULL;
 	if (!restore->image || model_load(&restore->model, restore->image, err) < 0 ||
 	    policy_check(&restore->policy, &restore->model, err) < 0)
 		return -1;
@@ -111,8 +114,9 @@ static int tell_story(struct restore *restore, struct fsnap_error *err)
 		return error_is_set(err) && restore->image ?
 			       error_context(err, "image %s", image_name(restore->image)) : -1;
 	report->open_us = lap(&mark);
-	struct prefetch *prefetch = restore->streaming.on ? NULL : prefetch_start(restore->image);
-	heat_fetch(restore);
+	struct prefetch *prefetch = restore->streaming.on || restore->options->from ? NULL : prefetch_start(restore->image);
+	if (!restore->options->from)
+		heat_fetch(restore);
 	/* First of all: where the original runs, files that the workshop opens are its, and so are the queues. */
 	int result = sole_begin(restore, err) < 0 ? -1 : launch_check_numbers(restore, err);
 	uint64_t files = clock_ns(CLOCK_MONOTONIC);
@@ -179,7 +183,8 @@ static void restore_end(struct restore *restore)
 	free(restore->source.specials);
 	inherited_free(&restore->self);
 	model_free(&restore->model);
-	image_close(restore->image);
+	if (!restore->options->from)
+		image_close(restore->image);
 	store_close(restore->store);
 }
 

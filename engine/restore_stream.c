@@ -41,7 +41,7 @@ int streaming_decide(struct restore *restore, struct fsnap_error *err)
 	int wanted = restore->options->memory;
 	if (wanted < FSNAP_MEMORY_AUTO || wanted > FSNAP_MEMORY_STREAM)
 		return fail(err, FSNAP_E_USAGE, 0, "%d says nothing about memory", wanted);
-	if (wanted == FSNAP_MEMORY_EAGER || (wanted == FSNAP_MEMORY_AUTO && private_bytes(restore) <= LARGE))
+	if (restore->options->from || wanted == FSNAP_MEMORY_EAGER || (wanted == FSNAP_MEMORY_AUTO && private_bytes(restore) <= LARGE))
 		return 0;
 	if (restore->options->user_ns)
 		fail(&why, FSNAP_E_PERMISSION, 0, "in a user namespace, a userfaultfd cannot follow forks");
@@ -190,6 +190,8 @@ static const struct stream *stream_of_space(const struct restore *restore, unsig
 int streaming_verify(const struct restore *restore, struct fsnap_error *err)
 {
 	uint64_t n = image_blocks(restore->image);
+	if (restore->options->from) /* it was, then */
+		return 0;
 	if (!restore->report->stream_bytes)
 		return image_verify_blocks(restore->image, 0, n, err);
 	cleanup_free bool *marks = calloc(n + 1, sizeof(*marks));

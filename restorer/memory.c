@@ -56,11 +56,15 @@ uint64_t memory_find_hole(const image_mm *mms, size_t n, const struct memory_ran
 
 void memory_clear(struct plans *plans, uint32_t task, const struct memory_source *source)
 {
-	struct memory_range keep[16];
-	size_t n = 0;
+	size_t n = 0, specials = source->n_specials < 14 ? source->n_specials : 14;
+	cleanup_free struct memory_range *keep = calloc(16 + source->n_held, sizeof(*keep));
+	if (!keep)
+		return; /* what is made there will fail */
 	keep[n++] = source->control;
-	for (size_t i = 0; i < source->n_specials && n < 15; i++)
+	for (size_t i = 0; i < specials; i++)
 		keep[n++] = (struct memory_range){ source->specials[i].start, source->specials[i].end };
+	for (size_t i = 0; i < source->n_held; i++)
+		keep[n++] = source->held[i];
 	qsort(keep, n, sizeof(keep[0]), by_start);
 	keep[n++] = (struct memory_range){ ADDRESS_END, ADDRESS_END };
 	plan_note(plans, "drop what was inherited");

@@ -45,6 +45,8 @@ struct memory_source {
 	unsigned helpers;    /* crew.c: threads that a process with much memory may take beside its own */
 	int helper_number;   /* the first of twice as many numbers for them that nobody has; 0: any will do */
 	const struct vdso_redirection *redirection; /* the image is of another kernel build; NULL: of this one */
+	const struct memory_range *held; /* what the restoring process holds for the first, by address */
+	size_t n_held;
 	bool exe_stays;	     /* what /proc/PID/exe tells cannot be set: it is the restoring program */
 	uint32_t patched;    /* specials.c: data of the old vDSO as laid last, */
 	uint64_t patched_by; /* and how far from it this kernel's was */

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -40,6 +41,20 @@ static void reseed(void *arg, const struct fsnap_checkpoint_report *report)
 	*(int *)arg = 1000 + (int)report->copy;
 }
 
+/* Memory of some size, which whoever has looked at it overwrites. */
+enum { WORDS = 1 << 20 };
+static uint64_t *memory;
+
+static int memory_is_good(void)
+{
+	int good = 1;
+	for (uint64_t i = 0; i < WORDS; i++) {
+		good &= memory[i] == i * 0x9e3779b97f4a7c15u;
+		memory[i] = 1;
+	}
+	return good;
+}
+
 static void say(const struct fsnap_checkpoint_report *report, int result, const char *error)
 {
 	char text[1024], directory[256];
@@ -61,9 +76,14 @@ static int program(const char *store)
 						    .on_copy_arg = &reseeded };
 	for (int i = 0; i < 3; i++)
 		pthread_create(&threads[i], NULL, hold_locks, NULL);
+	memory = mmap(NULL, WORDS * sizeof(*memory), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	for (uint64_t i = 0; i < WORDS; i++)
+		memory[i] = i * 0x9e3779b97f4a7c15u;
 	usleep(20000);
 	int result = fsnap_checkpoint(&options, &report, &err);
 	say(&report, result, err.message);
+	if (!memory_is_good())
+		_exit(90);
 	_exit(result == FSNAP_COPY ? 40 + (int)report.copy : result == FSNAP_ORIGINAL ? 0 : 1);
 }
 
@@ -192,6 +212,29 @@ static void many_are_numbered(void **state)
 	}
 }
 
+static void a_template_stays_what_it_was(void **state)
+{
+	(void)state;
+	int out = make("forked"), stdio[3] = { -1, out, out };
+	struct fsnap_error err = { 0 };
+	struct fsnap_template *held;
+	if (fsnap_template_open(path("store"), "me", &held, &err) < 0)
+		fail_msg("%s (%s)", err.message, err.hint);
+	/* Unless this process has something just there, which is up to chance. */
+	if (fsnap_template_bytes(held) < WORDS * sizeof(*memory))
+		print_message("its memory could not be held\n");
+	for (unsigned i = 1; i <= 3; i++) {
+		struct fsnap_restore_options options = { .size = sizeof(options), .from = held, .stdio = stdio,
+							 .copy = i, .changed = FSNAP_CHANGED_ACCEPT };
+		int pidfd = fsnap_spawn(NULL, &options, NULL, &err);
+		if (pidfd < 0)
+			fail_msg("%s (%s)", err.message, err.hint);
+		assert_int_equal(end_of(pidfd), 40 + (int)i);
+	}
+	fsnap_template_close(held);
+	close(out);
+}
+
 static void errors_are_told(void **state)
 {
 	(void)state;
@@ -227,6 +270,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(original_goes_on),
 		cmocka_unit_test(a_copy_is_told),
 		cmocka_unit_test(many_are_numbered),
+		cmocka_unit_test(a_template_stays_what_it_was),
 		cmocka_unit_test(errors_are_told),
 	};
 	return cmocka_run_group_tests(tests, set_up, tear_down);
