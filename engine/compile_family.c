@@ -286,6 +286,10 @@ int family_build(struct restore *restore, const image_process *process, struct f
 		plan_note(plans, "session");
 		plan_call(plans, task, SYS_setsid);
 		terminals_take(restore, process->pid, plans, task);
+		if (process->terminal && !terminals_of(restore, process->pid))
+			restore_note(restore, "process %d (%s) led the session of a terminal outside the tree: it has no "
+				     "controlling terminal any more, and no job control", process->pid,
+				     process->threads.threads_val[0].comm);
 	}
 	if (make_stand_ins(restore, task, number, true, err) < 0 ||
 	    make_children(restore, task, number, false, err) < 0 ||

@@ -123,6 +123,7 @@ int procfs_stat(int dir, const char *name, struct procfs_stat *stat, struct fsna
 	stat->ppid = (pid_t)field[4];
 	stat->pgid = (pid_t)field[5];
 	stat->sid = (pid_t)field[6];
+	stat->terminal = (unsigned)field[7];
 	stat->flags = field[9];
 	stat->start_time = field[22];
 	stat->start_code = field[26];

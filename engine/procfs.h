@@ -29,6 +29,7 @@ struct procfs_stat {
 	char comm[32];
 	char state;
 	unsigned long flags; /* PF_* of the kernel */
+	unsigned terminal; /* its controlling one, as a device number; 0: none */
 	pid_t ppid, pgid, sid;
 	int exit_signal;
 	int exit_code; /* as wait(2) reports it: of a zombie; of a stopped process the signal, until it has */

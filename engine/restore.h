@@ -132,6 +132,7 @@ struct restore {
 	int time_namespace; /* that the tree lives in; -1: ours */
 	struct tree tracees; /* what was made, once it is traced */
 	pid_t root;	     /* 0: nothing was made yet */
+	bool blamed;	     /* the error says which descriptor it is about: restore_blame() */
 	int sole;	     /* sole.h; -1: not held */
 	bool explaining;     /* plans are only to be shown: nothing is made, descriptors are numbers (workshop.c) */
 	int pretended;	     /* of these, so far */

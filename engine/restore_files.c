@@ -79,15 +79,24 @@ static int apply_common(const image_file *file, int fd, struct fsnap_error *err)
 	return 0;
 }
 
-/* An error about this file, said as people know it. */
+/* An error about this file, said as people know it; unless its kind has said whose it is. */
 static int whose(const struct restore *restore, size_t index, struct fsnap_error *err)
 {
 	const struct workshop_file *made = &restore->files[index];
+	if (restore->blamed)
+		return -1;
 	const char *label = restore->model.files[index].label;
 	if (!made->holder)
 		return error_context(err, "descriptor (%s)", label);
 	return error_context(err, "process %d (%s): descriptor %d (%s)", made->holder->pid,
 			     made->holder->threads.threads_val[0].comm, made->number, label);
+}
+
+int restore_blame(struct restore *restore, const image_file *file, struct fsnap_error *err)
+{
+	whose(restore, file->id - 1, err);
+	restore->blamed = true;
+	return -1;
 }
 
 /* Owners are processes that exist only later; the kernel wants them alive: see compile.c. */

@@ -54,6 +54,7 @@ static void note_stat(struct process *process, const struct procfs_stat *stat)
 	process->image.exit_signal = stat->exit_signal;
 	process->image.pgid = stat->pgid;
 	process->image.sid = stat->sid;
+	process->image.terminal = stat->terminal;
 }
 
 #ifndef PIDFD_THREAD

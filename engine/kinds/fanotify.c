@@ -164,6 +164,15 @@ static int fanotify_connect(struct restore *restore, const image_file *file, con
 	return 0;
 }
 
+static int fanotify_remap(struct restore *restore, void *in, struct fsnap_error *err)
+{
+	image_file_fanotify *state = in;
+	for (unsigned i = 0; i < state->marks.marks_len; i++)
+		if (restore_remap(restore, &state->marks.marks_val[i].identity.path, err) < 0)
+			return -1;
+	return 0;
+}
+
 const struct file_kind kind_fanotify = {
 	.name = "fanotify",
 	.keeps = "class and flags, marks on inodes, mounts and file systems",
@@ -173,6 +182,7 @@ const struct file_kind kind_fanotify = {
 	.connect_rank = 2,
 	.matches = fanotify_matches,
 	.save = fanotify_save,
+	.remap = fanotify_remap,
 	.make = fanotify_make,
 	.connect = fanotify_connect,
 };

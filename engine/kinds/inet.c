@@ -212,7 +212,7 @@ const struct file_kind kind_inet = {
 	.keeps = "UDP, UDP-Lite, ICMP echo and raw sockets: addresses, options, filters, multicast groups; "
 		 "UDP datagrams not read yet",
 	.refuses = "eBPF filters, sockets of another network namespace",
-	.shown_by = "socket_udp*",
+	.shown_by = "socket_udp* socket_icmp",
 	.xdr = (xdrproc_t)xdr_image_file_inet,
 	.matches = inet_matches,
 	.save = inet_save,

@@ -101,6 +101,15 @@ static int inotify_save(const struct fd_view *fd, image_file *file, void *out, s
 
 /* --- restore -------------------------------------------------------------------- */
 
+static int inotify_remap(struct restore *restore, void *in, struct fsnap_error *err)
+{
+	image_file_inotify *state = in;
+	for (unsigned i = 0; i < state->watches.watches_len; i++)
+		if (restore_remap(restore, &state->watches.watches_val[i].identity.path, err) < 0)
+			return -1;
+	return 0;
+}
+
 static int inotify_make(struct restore *restore, const image_file *file, const void *in,
 			struct fsnap_error *err)
 {
@@ -168,6 +177,7 @@ const struct file_kind kind_inotify = {
 	.connect_rank = 2,
 	.matches = inotify_matches,
 	.save = inotify_save,
+	.remap = inotify_remap,
 	.make = inotify_make,
 	.connect = inotify_connect,
 };

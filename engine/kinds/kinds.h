@@ -285,6 +285,9 @@ bool restore_is_beside(const struct restore *restore);
 int restore_ghost(struct restore *restore, unsigned ghost_id, unsigned flags,
 		  struct fsnap_error *err);
 
+/* The error is about this file, whichever is being made or connected: puts the descriptor in front. Returns -1. */
+int restore_blame(struct restore *restore, const image_file *file, struct fsnap_error *err);
+
 /* Replaces a path of a state, which is malloc'ed, by where --map says it is now. */
 int restore_remap(struct restore *restore, char **path, struct fsnap_error *err);
 

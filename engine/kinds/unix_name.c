@@ -330,14 +330,14 @@ int unix_bind(struct unix_shadow *shadow, const image_file *file, const image_fi
 		 (int)(state->address.address_len - NO_NAME - !path),
 		 state->address.address_val + NO_NAME + !path);
 	fail(err, sys == EADDRINUSE ? FSNAP_E_ADDRESS_TAKEN : FSNAP_E_RESTORE_STEP, sys,
-	     "file %u: bind Unix socket to %s", file->id, name);
+	     "bind Unix socket to %s", name);
 	if (sys == EADDRINUSE)
 		error_hint(err, "Perhaps the process that was saved still runs; `ss -xp` shows who has it. %s",
 			   path ? "A copy beside it can have its files elsewhere: --map" :
 				  "A copy beside it can have a network of its own: --net-ns");
 	if (sys == ENOENT)
 		error_hint(err, "Its directory is not there: make it again.");
-	return -1;
+	return file->id ? restore_blame(shadow->restore, file, err) : -1;
 }
 
 static int connect_step(struct step *step)

@@ -65,6 +65,7 @@ def body(t):
     os.close(first.master)
     second = Terminal([t.fsnap.binary, "--store", t.fsnap.store, "restore", image], t.work)
     t.until("it runs again", lambda: os.path.exists(f"/proc/{shell}"), 5)
+    expect_shows(t, second, "no job control")
     time.sleep(0.2)
     second.type("two\n")
     expect_shows(t, second, "2 two 111")

@@ -125,10 +125,30 @@ def explained(t):
         t.expect("--explain, when addresses are taken", (0, ""), (result.status, result.err))
 
 
+def holder_of(pid, name):
+    """The number of the descriptor that is bound to this abstract name."""
+    inodes = [line.split()[6] for line in bag.read("/proc/net/unix").splitlines() if line.endswith(f" @{name}")]
+    for fd in sorted(map(int, os.listdir(f"/proc/{pid}/fd"))):
+        if os.readlink(f"/proc/{pid}/fd/{fd}") in [f"socket:[{inode}]" for inode in inodes]:
+            return fd
+    return None
+
+
+def name_taken(t, fd):
+    """Of many sockets that are made together, the error is about the one that could not be."""
+    with socket.socket(socket.AF_UNIX) as name:
+        name.bind("\0bag")
+        t.expect_error(t.fsnap.run("restore", "kept", "-d", "--json"), GENERAL, "ADDRESS_TAKEN", "@bag",
+                       f"descriptor {fd} (")
+
+
 def dump_kernel_thread():
     """Outside of the sandbox, where there are some: (number, what fsnap says), or None."""
-    threads = [int(x) for x in os.listdir("/proc") if x.isdigit() and int(x) > 1 and
-               int(bag.read(f"/proc/{x}/stat").rsplit(")", 1)[1].split()[6]) & PF_KTHREAD]
+    threads = []
+    for pid in (x for x in os.listdir("/proc") if x.isdigit() and int(x) > 1):
+        with contextlib.suppress(OSError):
+            if int(bag.read(f"/proc/{pid}/stat").rsplit(")", 1)[1].split()[6]) & PF_KTHREAD:
+                threads.append(int(pid))
     if not threads or "--build" not in sys.argv:
         return None
     build = sys.argv[sys.argv.index("--build") + 1]
@@ -149,10 +169,12 @@ def kernel_thread(t, told):
 def body(t):
     t.bag = b = bag.Bag(t)
     b.start()
+    named = holder_of(b.pid, "bag")
     t.dump(b.pid, "--kill", "--name", "kept")
     b.forget()
     b.remove_names()
     explained(t)
+    name_taken(t, named)
     two_at_once(t)
     killed_half_way(t)
     kernel_thread(t, TOLD)

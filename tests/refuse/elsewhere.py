@@ -27,10 +27,12 @@ while True:
     time.sleep(1000)
 """
 
-# Holds a file, a FIFO, a listener and a mapping of a directory it works in.
+# Holds a file, a FIFO, a listener, a watch and a mapping of a directory it works in.
 SETTLED = """
-import mmap, os, signal, socket, time
+import ctypes, mmap, os, signal, socket, time
 home = os.getcwd()
+watch = ctypes.CDLL(None).inotify_init1(os.O_NONBLOCK)
+ctypes.CDLL(None).inotify_add_watch(watch, (home + "/watched").encode(), 0x100)
 f = open("data", "r+b"); f.seek(3)
 deep = open("deep/inner", "rb")
 fifo = os.open("fifo", os.O_RDWR)
@@ -39,7 +41,10 @@ m = mmap.mmap(f.fileno(), 0)
 def check(*_):
     client = socket.socket(socket.AF_UNIX); client.connect(listener.getsockname())
     os.write(fifo, b"x")
-    text = " ".join([f.read(3).decode(), deep.read().decode(), listener.getsockname(),
+    open("watched/new", "w").close()
+    os.unlink("watched/new")
+    seen = b"new" in os.read(watch, 4096)
+    text = " ".join([str(seen), f.read(3).decode(), deep.read().decode(), listener.getsockname(),
                      os.readlink("/proc/self/exe"), os.getcwd(), chr(m[0])])
     open("said.new", "w").write(text); os.rename("said.new", "said")
 signal.signal(signal.SIGUSR1, check)
@@ -102,6 +107,7 @@ def said(t, path, word):
 def moved(t):
     home = t.path("home")
     os.makedirs(home + "/deep")
+    os.makedirs(home + "/watched")
     shutil.copy("/usr/bin/python3", home + "/python")
     for name, text in (("data", "0123456789"), ("deep/inner", "inner")):
         with open(f"{home}/{name}", "w") as f:
@@ -126,7 +132,7 @@ def moved(t):
     restored(t, image, "--map", f"{home}={other}", "--map", f"{home}/deep={third}", "--map",
              f"{home[:-1]}=/nowhere", "--map", "/=/")
     poke(t, pid)
-    said(t, other + "/said", f"345 inner {other}/socket {other}/python {other} 0")
+    said(t, other + "/said", f"True 345 inner {other}/socket {other}/python {other} 0")
     # What lies elsewhere now is saved from there; '=' in OLD is escaped.
     image = t.dump(pid, "--kill")["image"]
     os.rename(other, home)
@@ -134,7 +140,7 @@ def moved(t):
     os.unlink(home + "/said")
     restored(t, image, "--map", other.replace("=", "\\=") + "=" + home)
     poke(t, pid)
-    said(t, home + "/said", f"678  {home}/socket {home}/python {home} 0")
+    said(t, home + "/said", f"True 678  {home}/socket {home}/python {home} 0")
     end(pid)
 
 

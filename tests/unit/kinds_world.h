@@ -249,6 +249,14 @@ int restore_fd(struct restore *restore, unsigned id)
 	return restore->saved->files[id - 1].made;
 }
 
+int restore_blame(struct restore *restore, const image_file *file, struct fsnap_error *err)
+{
+	(void)restore;
+	(void)file;
+	(void)err;
+	return -1;
+}
+
 void restore_not_made(struct restore *restore)
 {
 	(void)restore;
