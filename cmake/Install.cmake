@@ -4,7 +4,7 @@ include(CMakePackageConfigHelpers)
 
 install(TARGETS fsnap)
 install(TARGETS fsnap_shared fsnap_static EXPORT fsnap)
-install(FILES engine/fsnap.h store/fsnap/error.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/fsnap)
+install(FILES engine/fsnap.h store/fsnap/error.h tools/cmocka/fsnap_cmocka.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/fsnap)
 
 list(TRANSFORM dependency_names PREPEND -l OUTPUT_VARIABLE dependency_flags)
 list(JOIN dependency_flags " " dependency_flags)

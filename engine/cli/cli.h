@@ -39,6 +39,7 @@ struct cli {
 	const char *heat;
 	const char *prefetch, *rate, *max;
 	const char *output, *timeline;
+	const char *warm, *ready_fd, *ready_port, *ready_line;
 	const char *stats;
 	const char *key;
 	const char *max_freeze;
@@ -80,6 +81,7 @@ int cli_prefetch(const struct cli *cli, struct fsnap_error *err);
 int cli_report(const struct cli *cli, struct fsnap_error *err);
 int cli_core(const struct cli *cli, struct fsnap_error *err);
 int cli_doctor(const struct cli *cli, struct fsnap_error *err);
+int cli_run(const struct cli *cli, struct fsnap_error *err);
 int cli_verify(const struct cli *cli, struct fsnap_error *err);
 int cli_keygen(const struct cli *cli, struct fsnap_error *err);
 int cli_sign(const struct cli *cli, struct fsnap_error *err);

@@ -164,6 +164,18 @@ static const char report_help[] =
 	"  fsnap restore filled -d --json | fsnap report filled --timeline - -o report.html\n"
 	"                                       with how long each part of the restore took\n";
 
+static const char run_help[] =
+	"Runs COMMAND, from an image if there is one: the first time it is started, and saved as IMAGE when\n"
+	"it is ready; from then on it starts from there, in the time that a restore takes. fsnap stands in\n"
+	"for it, as `fsnap restore` does. Its standard input waits until it is saved: what it is told there\n"
+	"is for this start. An image of another build of the program is made anew; `fsnap rm` does away with\n"
+	"one. Several may run at once: all but one have namespaces of their own then.\n"
+	"\n"
+	"Examples:\n"
+	"  fsnap run --warm search --ready-port 9200 -- java -jar search.jar\n"
+	"  fsnap run --warm fixture --ready-line '^ready$' --with /tmp/data -- ./server /tmp/data\n"
+	"  echo this | fsnap run --warm suite --ready-fd 3 -- sh -c 'prepare; exec 3>&-; exec ./tests'\n";
+
 static const char core_help[] =
 	"Writes one process of an image as an ELF core file, which gdb and others open: every thread with\n"
 	"its registers, and the memory that is in the image. Programs and libraries are not in it, only\n"
@@ -238,6 +250,7 @@ const struct command commands[] = {
 	{ "prefetch", "[IMAGE]", 0, 1, cli_prefetch, "bring an image's hot file pages into the page cache",
 	  prefetch_help },
 	{ "report", "[IMAGE]", 0, 1, cli_report, "write a page about an image", report_help },
+	{ "run", "-- COMMAND...", 1, -1, cli_run, "start a command from an image, or make that", run_help },
 	{ "core", "[IMAGE]", 0, 1, cli_core, "write a process as a core file, for gdb", core_help },
 	{ "verify", "[IMAGE]", 0, 1, cli_verify, "check that an image is undamaged", verify_help },
 	{ "keygen", "FILE", 1, 1, cli_keygen, "make a key to sign images with", keygen_help },
@@ -257,7 +270,7 @@ static const char exit_help[] =
 	"    4  the process is gone, keeps changing, is traced, or is somebody else's\n"
 	"    5  the store is missing, full or not writable\n"
 	"    6  the image is missing, damaged, taken, or not for this machine\n"
-	"  125  `fsnap restore` in the foreground failed itself; any other status is the tree's\n"
+	"  125  `fsnap restore` (in the foreground) or `run` failed itself; else the status is the tree's\n"
 	"\n"
 	"With --json an error is {\"error\":{\"code\":...,\"message\":...,\"hint\":...,\"errno\":...}}; the\n"
 	"code is a word that stays the same across releases.\n";

@@ -43,7 +43,8 @@ static int status_of_class(int code)
  * programs use. A command line that is wrong is wrong in the same way for every command. */
 int exit_status_of(const struct cli *cli, int code)
 {
-	bool foreground = cli->command && cli->command->run == cli_restore && !cli->detach && !cli->clones &&
+	bool foreground = cli->command && (cli->command->run == cli_restore || cli->command->run == cli_run) &&
+			  !cli->detach && !cli->clones &&
 			  !cli->explain;
 
 	return foreground && code != FSNAP_E_USAGE ? EXIT_RESTORE : status_of_class(code);

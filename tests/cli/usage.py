@@ -10,7 +10,7 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import trial  # noqa: E402
 
-COMMANDS = ("dump", "restore", "list", "inspect", "heat", "prefetch", "report", "core", "verify", "rm", "doctor", "help")
+COMMANDS = ("dump", "restore", "list", "inspect", "heat", "prefetch", "report", "core", "run", "verify", "rm", "doctor", "help")
 
 WRONG = (
     (),
