@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "bpf/async.h"
+#include "engine/chain/chain.h"
 #include "engine/dump.h"
 #include "engine/laps.h"
 #include "engine/live.h"
@@ -67,7 +68,7 @@ static int look_around(struct dump *dump, struct fsnap_error *err)
 		return -1;
 	machine_raise_files(); /* every process of the tree takes some */
 	dump->store = store_open(dir ? dir : store_dir, STORE_WRITE, err);
-	if (!dump->store || look_at_tree(dump, err) < 0)
+	if (!dump->store || look_at_tree(dump, err) < 0 || chain_join(dump, err) < 0)
 		return -1;
 	const char *image = look_for_name(dump, name, sizeof(name));
 	if (store_check_name(image, err) < 0)
@@ -76,6 +77,7 @@ static int look_around(struct dump *dump, struct fsnap_error *err)
 	dump->writer = image_writer_open(dump->store, image, pages_estimate(dump), err);
 	if (!dump->writer)
 		return -1;
+	chain_inherit(dump);
 	dump->report->recycled = image_writer_recycled(dump->writer);
 	time_left_watch(dump);
 	return with_begin(dump, err);
@@ -108,8 +110,13 @@ static int commit(struct dump *dump, image_tree *tree, struct fsnap_error *err)
 	if (files_sync(dump, err) < 0 || with_put(dump, err) < 0 || records_put(dump, tree, err) < 0)
 		return -1;
 	struct image_writer *writer = dump->writer;
+	uint8_t uuid[16];
+	image_writer_uuid(writer, uuid);
 	dump->writer = NULL;
-	return image_writer_commit(writer, &dump->report->image_bytes, err);
+	if (image_writer_commit(writer, &dump->report->image_bytes, err) < 0)
+		return -1;
+	chain_commit(dump, uuid);
+	return 0;
 }
 
 /* From the root down, while everything still stands still: nobody can fork away. */
@@ -220,11 +227,12 @@ static int tell_story(struct dump *dump, struct fsnap_error *err)
 	return result;
 }
 
-static void dump_free(struct dump *dump)
+void dump_free(struct dump *dump)
 {
 	image_writer_abort(dump->writer);
 	live_free(dump);
 	with_forget(dump);
+	chain_leave(dump);
 	files_free(dump);
 	externals_close(&dump->externals);
 	cgroups_free(dump);
@@ -244,8 +252,8 @@ static void dump_free(struct dump *dump)
 }
 
 /* Callers may know fewer or more fields than we do: only the common part is written back. */
-int fsnap_dump(const struct fsnap_dump_options *options, struct fsnap_dump_report *report,
-	       struct fsnap_error *err)
+int dump_chained(const struct fsnap_dump_options *options, struct chain *chain, struct fsnap_dump_report *report,
+		 struct fsnap_error *err)
 {
 	struct fsnap_error ignored = { 0 };
 	struct fsnap_dump_options known = { 0 };
@@ -253,7 +261,8 @@ int fsnap_dump(const struct fsnap_dump_options *options, struct fsnap_dump_repor
 	memcpy(&known, options, options->size < sizeof(known) ? options->size : sizeof(known));
 	if (known.mailbox)
 		mailbox_announce(known.pid, known.mailbox);
-	struct dump dump = { .options = &known, .report = &own, .self = getpid() };
+	struct dump dump = { .options = &known, .report = &own, .self = getpid(), .chain = chain,
+			     .keeper = -1 };
 	int result = tell_story(&dump, err ? err : &ignored);
 	dump_free(&dump);
 	if (known.mailbox)
@@ -264,4 +273,10 @@ int fsnap_dump(const struct fsnap_dump_options *options, struct fsnap_dump_repor
 		report->size = size;
 	}
 	return result;
+}
+
+int fsnap_dump(const struct fsnap_dump_options *options, struct fsnap_dump_report *report,
+	       struct fsnap_error *err)
+{
+	return dump_chained(options, NULL, report, err);
 }

@@ -77,6 +77,11 @@ struct dump {
 	struct fsnap_dump_report *report;
 	struct store *store;
 	struct image_writer *writer;
+	struct chain *chain;  /* NULL: each dump for itself */
+	struct chain *lent;   /* the same, if it is the keeper's */
+	struct image *parent; /* the chain's base, open */
+	int keeper;	      /* connection, or -1 */
+	bool begun;	      /* chain_begin() */
 	struct tree tree;
 	struct tree known; /* descendants met before the freeze; they may come and go */
 	struct text_cache texts;
@@ -127,6 +132,12 @@ struct dump {
 	struct peek *peek; /* opened when it is first wanted */
 	bool peeked;
 };
+
+/* dump.c: as fsnap_dump(), for who keeps a chain. */
+struct chain;
+void dump_free(struct dump *dump);
+int dump_chained(const struct fsnap_dump_options *options, struct chain *chain, struct fsnap_dump_report *report,
+		 struct fsnap_error *err);
 
 /* look.c: the tree's root and whoever is found below it; one process, if that was not done yet; what
  * to check again once it stands still. */

@@ -140,6 +140,8 @@ struct fsnap_dump_report {
 	char missed[256];	  /* max_freeze_us was not kept: why; else empty */
 	uint64_t with_bytes;	  /* of files in the directories that go with it */
 	uint64_t with_us;	  /* part of the freeze: copying what of them had changed */
+	char parent[FSNAP_NAME_MAX + 1]; /* the image this one builds on; empty: it stands alone */
+	uint64_t referred_pages;  /* of it, and of those it builds on in turn: not stored again */
 };
 
 int fsnap_dump(const struct fsnap_dump_options *options, struct fsnap_dump_report *report,
@@ -183,6 +185,62 @@ int fsnap_checkpoint(const struct fsnap_checkpoint_options *options, struct fsna
 /* In a copy: the value of a variable given at the restore (options.env); NULL: it was not given. setenv(3) is up to
  * the program, as other threads may be using the environment. */
 const char *fsnap_copy_variable(const struct fsnap_checkpoint_report *report, const char *name);
+
+/* --- images that build on one another ------------------------------------------- */
+
+struct fsnap_track_options {
+	size_t size;
+	pid_t pid; /* root of the tree */
+	int stop;  /* end it */
+};
+
+struct fsnap_track_report {
+	size_t size;
+	pid_t pid;
+	unsigned processes;	/* whose memory is tracked */
+	uint64_t bytes;		/* of it */
+	char notes[FSNAP_NOTES_MAX]; /* lines: who is not, and why */
+};
+
+/* From now on each fsnap_dump() of the tree stores only what changed since the one before. A process of its own keeps
+ * track (it is no child of the caller), until told to stop or the root ends; if it is killed, dumps are whole again. */
+int fsnap_track(const struct fsnap_track_options *options, struct fsnap_track_report *report, struct fsnap_error *err);
+
+struct fsnap_watch_report {
+	size_t size;
+	char image[FSNAP_NAME_MAX + 1]; /* the last one */
+	uint64_t images;	/* made */
+	uint64_t kept;		/* of them there now */
+	uint64_t skipped;	/* moments at which the tree could not be saved; `why` says what the last was about */
+	uint64_t late;		/* intervals that passed while an image was being made */
+	uint64_t total_us;
+	uint64_t frozen_us;	/* all in all */
+	uint64_t frozen_max_us;
+	uint64_t bytes;		/* page content stored */
+	int ended;		/* the tree has */
+	char why[FSNAP_NOTES_MAX];
+};
+
+struct fsnap_watch_options {
+	size_t size;
+	pid_t pid;
+	const char *store;
+	const char *name;	/* images are NAME-000001 and so on; NULL: comm-pid */
+	uint64_t every_us;	/* from one freeze to the next */
+	uint64_t keep;		/* how many images stay, the newest; 0: all */
+	int stop_fd;		/* readable: end. 0: there is none */
+	const char *const *external; /* as for a dump */
+	/* Told of each image, in the calling thread; NULL: nobody. */
+	void (*image)(void *arg, const struct fsnap_dump_report *report);
+	void *image_arg;
+};
+
+/* Saves a running tree over and over, each image building on the one before, until the tree ends or it is told to.
+ * 0 in both cases; -1 where it could not go on: images made so far are whole. *report is filled either way. */
+int fsnap_watch(const struct fsnap_watch_options *options, struct fsnap_watch_report *report, struct fsnap_error *err);
+
+/* Makes an image of a store stand alone: what it refers to in others is copied into it. *bytes (may be NULL): so much. */
+int fsnap_compact(const char *store, const char *image, uint64_t *bytes, struct fsnap_error *err);
 
 /* --- restore ---------------------------------------------------------------- */
 

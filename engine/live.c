@@ -31,6 +31,8 @@ static uint64_t bytes_of(const struct dump *dump)
 
 static bool is_wanted(const struct dump *dump)
 {
+	if (dump->chain)
+		return false; /* its marks are another's: what has changed since the image before is little */
 	switch (dump->options->live) {
 	case FSNAP_LIVE_ALWAYS:
 		return true;

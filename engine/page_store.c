@@ -7,7 +7,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "engine/dump.h"
+#include "engine/chain/chain.h"
 #include "engine/live.h"
 #include "engine/pagemap.h"
 #include "store/scope.h"
@@ -199,6 +199,13 @@ static bool is_own(uint64_t entry)
 	return (entry & ENTRY_EXCLUSIVE) || !(entry & ENTRY_PRESENT);
 }
 
+static int refer(struct dump *dump, struct process *process, uint64_t page, uint64_t at, struct fsnap_error *err)
+{
+	struct page_run run = { .page = page, .at = at | STORE_REFERRED, .npages = 1, .space = process->mm.id };
+	dump->report->shared_pages++;
+	return pages_add_run(dump, &run, err);
+}
+
 /* Pages that others map, too: by their frame, where the kernel shows its number. */
 static int store_shared(const struct storing *storing, uint64_t page, const uint64_t *entries, uint64_t n,
 			struct fsnap_error *err)
@@ -210,8 +217,16 @@ static int store_shared(const struct storing *storing, uint64_t page, const uint
 			return fail(err, FSNAP_E_NOMEM, ENOMEM, "table of shared pages");
 		frames->zeroes = zero_frame();
 	}
+	uint64_t kept[1024]; /* in the base of a chain */
+	if (n)
+		chain_frames(dump, storing->process, page, entries, n, kept);
 	for (uint64_t i = 0; i < n; i++) {
 		uint64_t pfn = entries[i] & ENTRY_PFN;
+		if (kept[i] != UINT64_MAX) {
+			if (refer(dump, storing->process, page + i, kept[i], err) < 0)
+				return -1;
+			continue;
+		}
 		if (pfn && pfn == frames->zeroes)
 			continue;
 		if (!pfn && !frames->hidden && dump->tree.n_processes > 1) {

@@ -7,7 +7,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "engine/dump.h"
+#include "engine/chain/chain.h"
 #include "engine/live.h"
 #include "engine/pagemap.h"
 #include "engine/procfs.h"
@@ -161,13 +161,16 @@ static int scan(struct dump *dump, struct process *process, int pagemap, struct 
 		const image_vma *vma = &process->mm.vmas.vmas_val[i];
 		enum scan_what what = (vma->flags & MAP_HUGETLB ? SCAN_HUGETLB : 0) |
 				      (is_watched(process, vma, &next) ? SCAN_ZEROES : 0);
+		bool tracked = process->chained && !what && vma->kind == VMA_ANON;
 		bool live = !what && live_has(dump, process, vma);
-		if ((vma->kind != VMA_ANON || vma->end - vma->start < LARGE) && !what && !live)
+		if ((vma->kind != VMA_ANON || vma->end - vma->start < LARGE) && !what && !live && !tracked)
 			continue;
 		what |= vma->kind != VMA_ANON ? SCAN_FILES : 0;
 		result = scan_range(dump, process, pagemap, from, vma->start, SCAN_FILES, err);
+		int chained = result == 0 && tracked ? chain_pages(dump, process, pagemap, vma, err) : 1;
 		if (result == 0)
-			result = live ? live_pages(dump, process, pagemap, vma, err) :
+			result = chained != 1 ? chained :
+				 live ? live_pages(dump, process, pagemap, vma, err) :
 					scan_range(dump, process, pagemap, vma->start, vma->end, what, err);
 		from = vma->end;
 	}
@@ -219,11 +222,17 @@ int pages_find(struct dump *dump, struct process *process, struct fsnap_error *e
 	return result < 0 || userfaults_pages(process, pagemap, err) < 0 ? -1 : 0;
 }
 
+static uint64_t estimate(const struct process *process)
+{
+	uint64_t changed = chain_estimate(process);
+	return changed < process->dirty / STORE_PAGE ? changed * STORE_PAGE : process->dirty;
+}
+
 uint64_t pages_estimate(const struct dump *dump)
 {
-	uint64_t bytes = dump->tree.processes[0]->dirty;
+	uint64_t bytes = estimate(dump->tree.processes[0]);
 	for (size_t i = 0; i < dump->known.n_processes; i++)
-		bytes += dump->known.processes[i]->dirty;
+		bytes += estimate(dump->known.processes[i]);
 	/* What they dirty until they are frozen comes on top: an eighth, and something for small ones. */
 	return bytes / STORE_PAGE * 9 / 8 + 32 * (1 + dump->known.n_processes);
 }

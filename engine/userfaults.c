@@ -2,18 +2,29 @@
  * userfaults.c - memory that userfaultfds watch: which ranges, for what, and what the page
  * tables say of them.  The other half, and who watches, is kinds/userfaultfd.c.
  */
+#include <fcntl.h>
 #include <linux/userfaultfd.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "engine/dump.h"
+#include "engine/chain/chain.h"
 #include "engine/pagemap.h"
 #include "store/scope.h"
 
 void userfaults_forget(struct process *process)
 {
 	process->userfaults.n_ranges = process->userfaults.n_protected = process->userfaults.n_present = 0;
+}
+
+/* By this dump's own chain: nothing that the program should have again. */
+static bool is_tracked(const struct process *process, uint64_t start, uint64_t end, unsigned mode)
+{
+	const struct track *track = process->chained ? &process->chained->member->track : NULL;
+	for (size_t i = 0; track && mode == UFFDIO_REGISTER_MODE_WP && i < track->n_spans; i++)
+		if (track->spans[i].start < end && start < track->spans[i].end)
+			return true;
+	return false;
 }
 
 int userfaults_add(struct process *process, uint64_t start, uint64_t end, bool shared, unsigned marks,
@@ -27,7 +38,7 @@ int userfaults_add(struct process *process, uint64_t start, uint64_t end, bool s
 		range.watch.mode |= UFFDIO_REGISTER_MODE_WP;
 	if (marks & MARK_WATCHED_MINOR)
 		range.watch.mode |= UFFDIO_REGISTER_MODE_MINOR;
-	if (range.watch.mode == 0)
+	if (range.watch.mode == 0 || is_tracked(process, start, end, range.watch.mode))
 		return 0;
 	struct userfault_range *ranges = grow(faults->ranges, faults->n_ranges, sizeof(*ranges), err);
 	if (!ranges)
@@ -66,11 +77,26 @@ int userfaults_pages(struct process *process, int pagemap, struct fsnap_error *e
 	return 0;
 }
 
+static int nothing(void *arg, uint64_t start, uint64_t end, struct fsnap_error *err)
+{
+	(void)arg, (void)start, (void)end, (void)err;
+	return 0;
+}
+
+/* Likewise, by another fsnap, or whoever wants to know what is written: nobody handles faults there. */
+static bool only_counts_writes(const struct process *process, const image_watch *range)
+{
+	struct fsnap_error ignored = { 0 };
+	cleanup_fd int pagemap = openat(process->proc, "pagemap", O_RDONLY | O_CLOEXEC);
+	return range->mode == UFFDIO_REGISTER_MODE_WP && pagemap >= 0 &&
+	       track_written(pagemap, range->start, range->start + STORE_PAGE, nothing, NULL, &ignored) == 0;
+}
+
 int userfaults_check(const struct process *process, struct fsnap_error *err)
 {
 	for (u_int i = 0; i < process->userfaults.n_ranges; i++) {
 		const image_watch *range = &process->userfaults.ranges[i].watch;
-		if (process->userfaults.ranges[i].claimed)
+		if (process->userfaults.ranges[i].claimed || only_counts_writes(process, range))
 			continue;
 		fail(err, FSNAP_E_UNSUPPORTED, 0,
 		     "process %d (%s): mapping %lx-%lx: a userfaultfd that another process holds is registered for it",

@@ -49,6 +49,8 @@ struct cli {
 	pid_t process; /* --pid; 0: not given */
 	bool json, quiet, kill, detach, explain, threads, stacks, all, trim, help, version;
 	bool wait_resident, watch, unwatch, sync_files, no_prefetch, with_overwrite;
+	const char *every, *keep;
+	bool stop;
 	bool new_pids, pid_ns, net_ns, ipc_ns, user_ns;
 	const char *mailbox; /* not for people: checkpoint.c */
 	const char *clones, *cwd, *message;
@@ -79,6 +81,9 @@ int cli_inspect(const struct cli *cli, struct fsnap_error *err);
 int cli_heat(const struct cli *cli, struct fsnap_error *err);
 int cli_prefetch(const struct cli *cli, struct fsnap_error *err);
 int cli_report(const struct cli *cli, struct fsnap_error *err);
+int cli_track(const struct cli *cli, struct fsnap_error *err);
+int cli_watch(const struct cli *cli, struct fsnap_error *err);
+int cli_compact(const struct cli *cli, struct fsnap_error *err);
 int cli_core(const struct cli *cli, struct fsnap_error *err);
 int cli_doctor(const struct cli *cli, struct fsnap_error *err);
 int cli_run(const struct cli *cli, struct fsnap_error *err);

@@ -187,6 +187,42 @@ static const char core_help[] =
 	"  fsnap core filled --pid 1240         another process of it\n"
 	"  gdb -ex 'thread apply all bt' /usr/bin/redis-server filled.core\n";
 
+static const char track_help[] =
+	"From now on each `fsnap dump` of the tree stores only the memory that has changed since the one\n"
+	"before, and refers to that image for the rest. Such an image is restored, inspected and removed\n"
+	"like any other; one that others build on can be removed, too, and its file stays until they are\n"
+	"gone. A small process (fsnap-track) keeps track until the root ends or it is told to --stop.\n"
+	"\n"
+	"Stored in full each time: shared memory, private pages of files, processes with rings of io_uring\n"
+	"or files open with O_DIRECT, whatever is new. Needs Linux 6.7; no soft-dirty bits.\n"
+	"\n"
+	"Examples:\n"
+	"  fsnap track -t 1234\n"
+	"  fsnap dump -t 1234                   all of it\n"
+	"  fsnap dump -t 1234                   what has changed since\n"
+	"  fsnap compact NAME                   an image that is to stand alone\n"
+	"  fsnap track -t 1234 --stop\n";
+
+static const char watch_help[] =
+	"Saves the tree over and over, each image building on the one before, so that the state a moment\n"
+	"before a crash is always at hand. Of the images NAME-000001, NAME-000002, ... the newest stay.\n"
+	"Ends with the tree, or by Ctrl-C; the last images remain. A store in memory suits it best.\n"
+	"With --json, one line per image and one at the end.\n"
+	"\n"
+	"Examples:\n"
+	"  fsnap watch -t 1234 --every 10ms --keep 100\n"
+	"                                       the last second of a server, in steps of 10 ms\n"
+	"  fsnap watch -t 1234 --every 1m --keep 60 --name hourly\n"
+	"  fsnap restore hourly-000042          one of them runs again\n";
+
+static const char compact_help[] =
+	"An image that was made under `fsnap track` or `fsnap watch` refers to pages of earlier ones. This\n"
+	"copies them into it, so that it can be copied elsewhere as one file. Others that build on it go on\n"
+	"doing so, and whoever has it open goes on reading.\n"
+	"\n"
+	"Examples:\n"
+	"  fsnap compact nightly\n";
+
 static const char verify_help[] =
 	"Reads the whole image and compares every checksum. Without IMAGE: the newest.\n"
 	"Exit status 6 if it is damaged.\n"
@@ -252,6 +288,9 @@ const struct command commands[] = {
 	{ "report", "[IMAGE]", 0, 1, cli_report, "write a page about an image", report_help },
 	{ "run", "-- COMMAND...", 1, -1, cli_run, "start a command from an image, or make that", run_help },
 	{ "core", "[IMAGE]", 0, 1, cli_core, "write a process as a core file, for gdb", core_help },
+	{ "track", "-t PID", 0, 0, cli_track, "from now on, dumps store only what changed", track_help },
+	{ "watch", "-t PID", 0, 0, cli_watch, "save a tree over and over, keep the last images", watch_help },
+	{ "compact", "IMAGE", 1, 1, cli_compact, "make an image stand alone", compact_help },
 	{ "verify", "[IMAGE]", 0, 1, cli_verify, "check that an image is undamaged", verify_help },
 	{ "keygen", "FILE", 1, 1, cli_keygen, "make a key to sign images with", keygen_help },
 	{ "sign", "IMAGE...", 1, -1, cli_sign, "sign images", sign_help },

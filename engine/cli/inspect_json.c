@@ -189,6 +189,19 @@ static void print_records(struct json *json, struct image *image)
 	json_close(json);
 }
 
+/* Images it builds on, the nearest first. */
+static void print_lineage(struct json *json, const struct image *image)
+{
+	uint64_t pages;
+	const char *name;
+
+	json_u64(json_key(json, "referred_bytes"), image_referred(image) * STORE_PAGE);
+	json_array(json_key(json, "builds_on"));
+	for (unsigned i = 1; (name = image_parent(image, i, &pages)); i++)
+		json_string(json, name);
+	json_close(json);
+}
+
 void inspection_write_json(struct json *json, const struct cli *cli, const struct inspection *inspection)
 {
 	struct image *image = inspection->view.image;
@@ -199,6 +212,8 @@ void inspection_write_json(struct json *json, const struct cli *cli, const struc
 		json_string(json_key(json, "image"), inspection->image);
 		json_u64(json_key(json, "created_ns"), image_created_ns(image));
 		json_u64(json_key(json, "file_bytes"), image_file_bytes(image));
+		json_u64(json_key(json, "page_bytes"), image_pages(image) * STORE_PAGE);
+		print_lineage(json, image);
 	}
 	json_array(json_key(json, "processes"));
 	for (size_t i = 0; i < inspection->view.n_processes; i++)

@@ -14,6 +14,21 @@ static const char *base_name(const char *path)
 	return slash ? slash + 1 : path;
 }
 
+/* Images it builds on, the nearest first. */
+static void print_lineage(const struct image *image)
+{
+	uint64_t pages;
+	const char *name = image ? image_parent(image, 1, &pages) : NULL;
+
+	if (!name)
+		return;
+	printf("builds on %s", name);
+	for (unsigned i = 2; (name = image_parent(image, i, &pages)); i++)
+		printf(", %s", name);
+	printf(" for %s of pages, with %s of its own\n", text_bytes(image_referred(image) * STORE_PAGE).s,
+	       text_bytes(image_pages(image) * STORE_PAGE).s);
+}
+
 static void print_head(const struct inspection *inspection)
 {
 	const image_tree *tree = &inspection->view.tree;
@@ -28,6 +43,7 @@ static void print_head(const struct inspection *inspection)
 		       style_end(stdout), tree->comm);
 	printf("%s, %s\n", text_count(inspection->view.n_processes, "process", "processes").s,
 	       text_count(tree->threads, "thread", "threads").s);
+	print_lineage(inspection->view.image);
 }
 
 static void print_memory(const struct inspection *inspection, const struct process_view *process)

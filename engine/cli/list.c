@@ -7,14 +7,35 @@
 
 #include "engine/cli/catalogue.h"
 
+/* What an image refers to in others. */
+struct heritage {
+	char parent[FSNAP_NAME_MAX + 1]; /* empty: it stands alone */
+	unsigned images;
+	uint64_t bytes;
+};
+
+static struct heritage heritage_of(const struct image *image)
+{
+	struct heritage heritage = { .images = image_files(image) - 1 };
+	uint64_t pages;
+	const char *parent = image_parent(image, 1, &pages);
+
+	if (parent) {
+		snprintf(heritage.parent, sizeof(heritage.parent), "%s", parent);
+		heritage.bytes = image_referred(image) * STORE_PAGE;
+	}
+	return heritage;
+}
+
 /* An image that cannot be opened is listed all the same: it takes space, and can be removed. What is
  * wrong with it, the listing of the store saw (its head) or is found here (the rest). */
 static bool read_tree(struct catalogue *catalogue, const struct store_entry *entry,
-		      image_tree *tree, struct fsnap_error *damage)
+		      image_tree *tree, struct heritage *heritage, struct fsnap_error *damage)
 {
 	struct image *image;
 
 	memset(tree, 0, sizeof(*tree));
+	memset(heritage, 0, sizeof(*heritage));
 	*damage = entry->damage;
 	if (damage->code)
 		return false;
@@ -22,6 +43,7 @@ static bool read_tree(struct catalogue *catalogue, const struct store_entry *ent
 	if (!image)
 		return false;
 	image_get(image, IMAGE_TREE, 0, (xdrproc_t)xdr_image_tree, tree, damage);
+	*heritage = heritage_of(image);
 	image_close(image);
 	return !damage->code;
 }
@@ -36,6 +58,7 @@ static void print_json(struct catalogue *catalogue)
 	for (size_t i = 0; i < catalogue->count; i++) {
 		const struct store_entry *entry = &catalogue->entries[i];
 		struct fsnap_error damage;
+		struct heritage heritage;
 		image_tree tree;
 
 		json_object(&json);
@@ -43,11 +66,16 @@ static void print_json(struct catalogue *catalogue)
 		json_u64(json_key(&json, "created_ns"), entry->created_ns);
 		json_u64(json_key(&json, "file_bytes"), entry->file_bytes);
 		json_u64(json_key(&json, "page_bytes"), entry->page_bytes);
-		if (read_tree(catalogue, entry, &tree, &damage)) {
+		if (read_tree(catalogue, entry, &tree, &heritage, &damage)) {
 			json_string(json_key(&json, "comm"), tree.comm);
 			json_i64(json_key(&json, "pid"), tree.root_pid);
 			json_u64(json_key(&json, "processes"), tree.processes);
 			json_u64(json_key(&json, "threads"), tree.threads);
+			if (heritage.parent[0]) {
+				json_string(json_key(&json, "parent"), heritage.parent);
+				json_u64(json_key(&json, "ancestors"), heritage.images);
+				json_u64(json_key(&json, "referred_bytes"), heritage.bytes);
+			}
 		}
 		if (damage.code)
 			output_json_error(&json, &damage);
@@ -78,14 +106,19 @@ static void print_table(struct catalogue *catalogue)
 	for (size_t i = 0; i < catalogue->count; i++) {
 		const struct store_entry *entry = &catalogue->entries[i];
 		struct fsnap_error damage;
+		struct heritage heritage;
 		image_tree tree;
 
 		printf("%-*s  %-12s %10s  ", width, entry->name, text_age(entry->created_ns).s,
 		       text_bytes(entry->file_bytes).s);
-		if (read_tree(catalogue, entry, &tree, &damage))
-			printf("%s, %s\n", tree.comm,
-			       text_count(tree.processes, "process", "processes").s);
-		else
+		if (read_tree(catalogue, entry, &tree, &heritage, &damage)) {
+			printf("%s, %s", tree.comm, text_count(tree.processes, "process", "processes").s);
+			if (heritage.parent[0])
+				printf("; %s more in %s", text_bytes(heritage.bytes).s, heritage.parent);
+			if (heritage.images > 1)
+				printf(" and %s", text_count(heritage.images - 1, "other", "others").s);
+			putchar('\n');
+		} else
 			printf("%sdamaged%s: %s\n", style_bad(stdout), style_end(stdout),
 			       damage.message);
 		xdr_free((xdrproc_t)xdr_image_tree, (char *)&tree);

@@ -23,6 +23,7 @@ static const struct field dump_fields[] = {
 	F(collect_us, NUMBER64), F(copy_us, NUMBER64),	 F(commit_us, NUMBER64),
 	F(recycled, FLAG),	F(heat_files, NUMBER32), F(heat_sources, NUMBER32),
 	F(heat_bytes, NUMBER64), F(hot_bytes, NUMBER64), F(heat_us, NUMBER64),
+	F(parent, WORDS),	F(referred_pages, NUMBER64),
 	F(with_bytes, NUMBER64), F(with_us, NUMBER64),
 	F(kinds, KINDS),
 	F(rounds, NUMBER32),	F(arm_us, NUMBER64),	 F(arm_frozen_us, NUMBER64),

@@ -42,7 +42,7 @@ static void check(struct catalogue *catalogue, const char *name, const struct tr
 	if (!image)
 		return;
 	snprintf(verdict->name, sizeof(verdict->name), "%s", image_name(image));
-	verdict->pages = image_pages(image);
+	verdict->pages = image_pages(image) + image_referred(image);
 	if (check_pages(image, &progress, &verdict->err) == 0)
 		image_hints(image, &verdict->err);
 	progress_end(&progress);

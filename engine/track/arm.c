@@ -304,10 +304,15 @@ static void unregister(const struct track *track)
 
 void track_close(struct track *track)
 {
-	if (track->uffd >= 0) {
+	if (track->uffd >= 0)
 		unregister(track);
+	track_leave(track);
+}
+
+void track_leave(struct track *track)
+{
+	if (track->uffd >= 0)
 		close(track->uffd);
-	}
 	if (track->pagemap >= 0)
 		close(track->pagemap);
 	free(track->spans);

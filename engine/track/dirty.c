@@ -42,6 +42,19 @@ int track_written(int pagemap, uint64_t start, uint64_t end, track_region_fn fn,
 	return scan(pagemap, &argument, fn, arg, err);
 }
 
+int track_renew(const struct track *track, uint64_t start, uint64_t end, track_region_fn fn, void *arg,
+		struct fsnap_error *err)
+{
+	struct scan_argument argument = {
+		.flags = SCAN_CHECK_ASYNC | SCAN_PROTECT,
+		.start = start,
+		.end = end,
+		.category_mask = IS_WRITTEN,
+		.return_mask = IS_WRITTEN,
+	};
+	return scan(track->pagemap, &argument, fn, arg, err);
+}
+
 /* Marked is what is there and going to be copied, nothing else: what looks like a page in swap may be none (a guard
  * region), and the marks of empty entries look like that. */
 int track_take(const struct track *track, uint64_t start, uint64_t end, track_region_fn fn, void *arg,

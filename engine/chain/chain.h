@@ -1,0 +1,110 @@
+/*
+ * chain.h - dumps of one tree that store only what changed since the one before.
+ *
+ *	chain.c        what is known of a tree from one dump to the next; a dump's part in it
+ *	chain_pages.c  pages that have not changed since the parent image, and those that have
+ *	parcel.c       a chain as bytes and descriptors, to be handed to another process
+ *	keeper.c       the process that keeps it while nobody dumps (`fsnap track`)
+ *	watch.c        dumps one after the other, for ever (`fsnap watch`)
+ *
+ * track.h tells which pages have been written since they were *taken*.  A chain says in which image that was:
+ * its *base*.  What must hold at any time, also if we are killed:
+ *
+ *	While a chain has a base, each tracked page that is not written is what the base says.
+ *
+ * Taking pages is what ends that, and only the commit of the image that has them begins it again: before the
+ * first page is taken the base is given up (chain_begin()), with the keeper, too.  A dump that fails in between
+ * costs the next one a full image, and nobody a wrong one.
+ *
+ * Not tracked, and stored in full each time: private mappings of files, small mappings, what track_open() refuses;
+ * and what is new: mappings since the last dump, children, programs just executed.  Of a child's pages those that it
+ * still shares with its parent are the parent's.
+ */
+#ifndef ENGINE_CHAIN_H
+#define ENGINE_CHAIN_H
+
+#include "engine/dump.h"
+#include "engine/track/track.h"
+
+struct chain_member {
+	pid_t pid;
+	uint64_t start;	 /* clock ticks, as /proc/PID/stat has it: this very process */
+	unsigned space;	 /* in the base */
+	bool based;	 /* it was tracked, and its pages taken, when the base was made */
+	struct track track;
+};
+
+struct chain {
+	char base[128]; /* name of the image; empty: none */
+	uint8_t uuid[16]; /* its own */
+	struct chain_member *members;
+	size_t n_members;
+	struct image *open; /* the base, kept open from dump to dump if `stays_open` */
+	bool stays_open;
+	bool is_kept; /* by another process, too: tracking goes on without us */
+	uint64_t tidy; /* image_writer_tidy() */
+};
+
+/* A process of a tree that is being dumped. */
+struct chained {
+	struct chain_member *member;
+	bool based;
+	image_span *huge; /* of the base, transparent huge pages */
+	size_t n_huge, huge_at; /* before it: behind us */
+	image_span *guards; /* likewise, guard regions */
+	size_t n_guards;
+	struct page_run *kept; /* pages that have not changed, `at` as in the base */
+	size_t n_kept;
+	image_span *lost; /* tracked no more */
+	size_t n_lost;
+};
+
+struct chain *chain_new(void);
+void chain_free(struct chain *chain);
+
+/* --- of a dump; all do nothing where it has no chain ----------------------------------------------- */
+
+/* Before the freeze: the base is opened, members are found again, newcomers tracked from now on. Where something
+ * cannot be, that is stored in full. */
+int chain_join(struct dump *dump, struct fsnap_error *err);
+/* When there is a writer. */
+void chain_inherit(struct dump *dump);
+/* About how many pages of a process will be stored; UINT64_MAX: not known. */
+uint64_t chain_estimate(const struct process *process);
+/* The base is given up. */
+void chain_begin(struct dump *dump);
+/* Pages of a mapping, frozen. 1: it is not tracked. */
+int chain_pages(struct dump *dump, struct process *process, int pagemap, const image_vma *vma,
+		struct fsnap_error *err);
+/* Where in the base a page is that has this frame, and that an ancestor of the process has kept; UINT64_MAX: nowhere. */
+void chain_frames(struct dump *dump, const struct process *process, uint64_t page, const uint64_t *entries,
+		  uint64_t n, uint64_t *at);
+/* The image is durable: it is the base from now on. */
+void chain_commit(struct dump *dump, const uint8_t *uuid);
+void chain_leave(struct dump *dump);
+
+/* --- parcel.c: over a socket -------------------------------------------------------------------------- */
+
+struct parcel {
+	int memfd; /* what it says */
+	int *fds;  /* two for each member */
+	unsigned n_fds;
+};
+
+int parcel_make(const struct chain *chain, struct parcel *parcel, struct fsnap_error *err); /* fds stay the chain's */
+struct chain *parcel_open(struct parcel *parcel, struct fsnap_error *err); /* takes the fds over */
+int parcel_send(int socket, const struct parcel *parcel, bool valid);
+int parcel_receive(int socket, struct parcel *parcel, bool *valid);
+void parcel_close(struct parcel *parcel);
+
+/* --- keeper.c -------------------------------------------------------------------------------------------- */
+
+/* Asks the keeper of a tree for its chain; NULL: there is none, or somebody else has it. *keeper is the
+ * connection, as long as it is open nobody else gets the chain. */
+struct chain *keeper_ask(pid_t pid, uint64_t start, int *keeper, struct fsnap_error *err);
+int keeper_give_up_base(int keeper);
+int keeper_return(int keeper, const struct chain *chain);
+int keeper_start(pid_t pid, uint64_t start, struct chain *chain, struct fsnap_error *err);
+int keeper_stop(pid_t pid, uint64_t start, struct fsnap_error *err);
+
+#endif

@@ -1,0 +1,91 @@
+/*
+ * track.c - fsnap_track() and fsnap_compact(): what is asked of a chain between dumps.
+ */
+#include <string.h>
+#include <unistd.h>
+
+#include "engine/chain/chain.h"
+#include "engine/machine.h"
+#include "engine/procfs.h"
+#include "engine/seize.h"
+#include "store/scope.h"
+
+static uint64_t start_of(const struct process *root)
+{
+	struct procfs_stat stat;
+	return procfs_stat(root->proc, "stat", &stat, NULL) == 0 ? stat.start_time : 0;
+}
+
+static void describe(const struct chain *chain, struct fsnap_track_report *report)
+{
+	report->processes = (unsigned)chain->n_members;
+	for (size_t i = 0; i < chain->n_members; i++)
+		for (size_t j = 0; j < chain->members[i].track.n_spans; j++)
+			report->bytes += chain->members[i].track.spans[j].end - chain->members[i].track.spans[j].start;
+}
+
+/* The beginning of a dump, which ends there. */
+static int begin(struct dump *dump, struct process *root, struct fsnap_track_report *report, struct fsnap_error *err)
+{
+	if (root->image.zombie)
+		return fail(err, FSNAP_E_NO_PROCESS, 0, "process %d (%s) has ended", root->pid, root->comm);
+	machine_raise_files();
+	dump->chain = dump->lent = chain_new();
+	if (!dump->chain)
+		return fail(err, FSNAP_E_NOMEM, ENOMEM, "tracking process %d", root->pid);
+	if (look_at_tree(dump, err) < 0 || chain_join(dump, err) < 0)
+		return -1;
+	describe(dump->chain, report);
+	if (dump->chain->n_members)
+		return keeper_start(root->pid, start_of(root), dump->chain, err);
+	return fail(err, FSNAP_E_UNSUPPORTED, 0, "nothing of the tree can be tracked: %.*s",
+		    (int)strcspn(report->notes, "\n"), report->notes);
+}
+
+static int track(const struct fsnap_track_options *options, struct fsnap_track_report *report, struct fsnap_error *err)
+{
+	struct fsnap_dump_options dump_options = { .size = sizeof(dump_options), .pid = options->pid };
+	struct fsnap_dump_report dump_report = { .size = sizeof(dump_report) };
+	struct dump dump = { .options = &dump_options, .report = &dump_report, .self = getpid(), .keeper = -1 };
+	if (options->pid <= 0)
+		return fail(err, FSNAP_E_USAGE, 0, "%d is not a process ID", options->pid);
+	struct process *root = seize_refuse_self(options->pid, err) < 0 ? NULL :
+			       seize_prepare(&dump.tree, options->pid, 0, err);
+	int result = -1;
+	report->pid = options->pid;
+	if (root && options->stop)
+		result = keeper_stop(root->pid, start_of(root), err);
+	else if (root)
+		result = begin(&dump, root, report, err);
+	memcpy(report->notes, dump_report.notes, sizeof(report->notes));
+	if (result < 0 && err && err->code == FSNAP_E_UNSUPPORTED && !err->hint[0])
+		error_hint(err, "`fsnap dump` saves it all the same, in full each time");
+	dump_free(&dump);
+	return result;
+}
+
+int fsnap_track(const struct fsnap_track_options *options, struct fsnap_track_report *report, struct fsnap_error *err)
+{
+	struct fsnap_error ignored = { 0 };
+	struct fsnap_track_options known = { 0 };
+	struct fsnap_track_report own = { 0 };
+	memcpy(&known, options, options->size < sizeof(known) ? options->size : sizeof(known));
+	int result = track(&known, &own, err ? err : &ignored);
+	if (report) {
+		size_t size = report->size;
+		memcpy(report, &own, size < sizeof(own) ? size : sizeof(own));
+		report->size = size;
+	}
+	return result;
+}
+
+int fsnap_compact(const char *store, const char *image, uint64_t *bytes, struct fsnap_error *err)
+{
+	char dir[4096];
+	if (!store && fsnap_default_store(dir, sizeof(dir), err) < 0)
+		return -1;
+	struct store *opened = store_open(store ? store : dir, STORE_WRITE, err);
+	int result = opened ? store_compact(opened, image, bytes, err) : -1;
+	store_close(opened);
+	return result;
+}

@@ -1,0 +1,238 @@
+/*
+ * watch.c - images of a running tree one after the other, each building on the one before; the last of them stay.
+ *
+ * The chain is our own: nobody else keeps it, and the newest image stays open. Names of old images go at once; their
+ * files, on which newer ones may build, when nothing refers to them any more. That takes a look at all images, so it
+ * is done now and then (COLLECT_EVERY), and the newest image carries on what little is left of old ones
+ * (image_writer_tidy()), so that lineages stay short and space bounded.
+ */
+#include <inttypes.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "engine/chain/chain.h"
+#include "engine/laps.h"
+#include "engine/procfs.h"
+#include "store/scope.h"
+
+#define COLLECT_EVERY 32
+#define TIDY_PAGES 2048u   /* at most so many of old images are copied into each new one: 8 MiB */
+#define GIVE_UP_AFTER 1000 /* moments in a row at which the tree could not be saved */
+
+struct watch {
+	const struct fsnap_watch_options *options;
+	struct fsnap_watch_report *report;
+	struct store *store;
+	struct chain *chain;
+	int root; /* pidfd */
+	char name[FSNAP_NAME_MAX + 1];
+	uint64_t number; /* of the last image */
+	uint64_t oldest; /* of ours that is there */
+	unsigned skipped; /* in a row */
+};
+
+static void image_name_of(const struct watch *watch, uint64_t number, char *name, size_t size)
+{
+	snprintf(name, size, "%.*s-%06" PRIu64, FSNAP_NAME_MAX - 21, watch->name, number);
+}
+
+/* --- beginning ---------------------------------------------------------------------------------- */
+
+static int choose_name(struct watch *watch, struct fsnap_error *err)
+{
+	pid_t pid = watch->options->pid;
+	struct procfs_stat stat;
+	if (watch->options->name) {
+		snprintf(watch->name, sizeof(watch->name), "%s", watch->options->name);
+		return store_check_name(watch->name, err);
+	}
+	cleanup_fd int proc = procfs_open(pid, err);
+	if (proc < 0 || procfs_stat(proc, "stat", &stat, err) < 0)
+		return -1;
+	snprintf(watch->name, sizeof(watch->name), "%s-%d", stat.comm, pid);
+	for (char *c = watch->name; *c; c++)
+		if (!strchr("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-", *c) ||
+		    (c == watch->name && (*c == '.' || *c == '-')))
+			*c = '_';
+	return 0;
+}
+
+/* Behind those that an earlier watch of this name has left. */
+static int find_number(struct watch *watch, struct fsnap_error *err)
+{
+	cleanup_free struct store_entry *entries = NULL;
+	size_t count, length = strlen(watch->name);
+	if (store_list(watch->store, &entries, &count, err) < 0)
+		return -1;
+	for (size_t i = 0; i < count; i++) {
+		char *end;
+		const char *name = entries[i].name;
+		if (strncmp(name, watch->name, length) != 0 || name[length] != '-')
+			continue;
+		uint64_t number = strtoull(name + length + 1, &end, 10);
+		if (!*end && number > watch->number && number < UINT64_MAX / 2)
+			watch->number = number;
+	}
+	watch->oldest = watch->number + 1;
+	return 0;
+}
+
+static int watch_open(struct watch *watch, struct fsnap_error *err)
+{
+	char dir[4096];
+	const char *store = watch->options->store;
+	watch->root = -1;
+	if (watch->options->every_us == 0)
+		return fail(err, FSNAP_E_USAGE, 0, "an image every 0 microseconds cannot be");
+	if (choose_name(watch, err) < 0 || (!store && fsnap_default_store(dir, sizeof(dir), err) < 0))
+		return -1;
+	watch->root = (int)syscall(SYS_pidfd_open, watch->options->pid, 0);
+	if (watch->root < 0)
+		return fail(err, FSNAP_E_NO_PROCESS, errno, "process %d", watch->options->pid);
+	watch->store = store_open(store ? store : dir, STORE_WRITE, err);
+	watch->chain = chain_new();
+	if (!watch->store || find_number(watch, err) < 0)
+		return -1;
+	if (!watch->chain)
+		return fail(err, FSNAP_E_NOMEM, ENOMEM, "watching process %d", watch->options->pid);
+	watch->chain->stays_open = true;
+	watch->chain->tidy = TIDY_PAGES;
+	return 0;
+}
+
+/* --- one image -------------------------------------------------------------------------------------- */
+
+static void drop_old(struct watch *watch)
+{
+	char name[FSNAP_NAME_MAX + 1];
+	while (watch->options->keep && watch->number - watch->oldest >= watch->options->keep) {
+		image_name_of(watch, watch->oldest++, name, sizeof(name));
+		store_remove_name(watch->store, name, NULL); /* the user may have done so */
+	}
+	if (watch->number % COLLECT_EVERY == 0)
+		store_collect(watch->store, NULL);
+}
+
+static void account(struct watch *watch, const struct fsnap_dump_report *image)
+{
+	struct fsnap_watch_report *report = watch->report;
+	snprintf(report->image, sizeof(report->image), "%s", image->image);
+	report->images++;
+	report->bytes += image->bytes;
+	report->frozen_us += image->frozen_us;
+	if (image->frozen_us > report->frozen_max_us)
+		report->frozen_max_us = image->frozen_us;
+	if (watch->options->image)
+		watch->options->image(watch->options->image_arg, image);
+}
+
+static bool has_ended(const struct watch *watch)
+{
+	struct pollfd polled = { watch->root, POLLIN, 0 };
+	return poll(&polled, 1, 0) > 0;
+}
+
+/* What cannot be saved now may be in the next moment; what the store cannot take it will not take then. */
+static bool may_pass(const struct fsnap_error *why)
+{
+	return why->code == FSNAP_E_UNSUPPORTED || why->code == FSNAP_E_TRACED || why->code == FSNAP_E_SYSTEM ||
+	       why->code == FSNAP_E_TARGET_DIED || why->code == FSNAP_E_TARGET_BUSY;
+}
+
+/* 1: it is over. */
+static int make_image(struct watch *watch, struct fsnap_error *err)
+{
+	char name[FSNAP_NAME_MAX + 1];
+	image_name_of(watch, watch->number + 1, name, sizeof(name));
+	struct fsnap_dump_options options = {
+		.size = sizeof(options), .pid = watch->options->pid, .store = watch->options->store, .name = name,
+		.heat = FSNAP_HEAT_NEVER, .external = watch->options->external,
+	};
+	struct fsnap_dump_report image = { .size = sizeof(image) };
+	struct fsnap_error why = { 0 };
+	if (dump_chained(&options, watch->chain, &image, &why) == 0) {
+		watch->number++;
+		watch->skipped = 0;
+		account(watch, &image);
+		drop_old(watch);
+		return 0;
+	}
+	if (watch->report->images && has_ended(watch))
+		return watch->report->ended = 1;
+	if (!watch->report->images || !may_pass(&why) || ++watch->skipped > GIVE_UP_AFTER) {
+		*err = why;
+		return -1;
+	}
+	watch->report->skipped++;
+	snprintf(watch->report->why, sizeof(watch->report->why), "%s", why.message);
+	return 0;
+}
+
+/* --- for ever ------------------------------------------------------------------------------------------ */
+
+/* Until the next moment. 1: it is over. */
+static int await(struct watch *watch, uint64_t until)
+{
+	struct pollfd polled[] = { { watch->root, POLLIN, 0 },
+				   { watch->options->stop_fd > 0 ? watch->options->stop_fd : -1, POLLIN, 0 } };
+	for (;;) {
+		uint64_t now = clock_ns(CLOCK_MONOTONIC), left = until > now ? until - now : 0;
+		struct timespec wait = { (time_t)(left / 1000000000), (long)(left % 1000000000) };
+		int n = ppoll(polled, 2, &wait, NULL);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n > 0 && polled[0].revents)
+			watch->report->ended = 1;
+		return n != 0;
+	}
+}
+
+static int go_on(struct watch *watch, struct fsnap_error *err)
+{
+	uint64_t every = watch->options->every_us * 1000, next = clock_ns(CLOCK_MONOTONIC);
+	for (;;) {
+		int result = make_image(watch, err);
+		if (result)
+			return result;
+		uint64_t now = clock_ns(CLOCK_MONOTONIC);
+		next += every;
+		if (now > next) {
+			watch->report->late += (now - next + every - 1) / every;
+			next += (now - next + every - 1) / every * every;
+		}
+		if (await(watch, next))
+			return 1;
+	}
+}
+
+int fsnap_watch(const struct fsnap_watch_options *options, struct fsnap_watch_report *report, struct fsnap_error *err)
+{
+	struct fsnap_error ignored = { 0 };
+	struct fsnap_watch_options known = { 0 };
+	struct fsnap_watch_report own = { 0 };
+	memcpy(&known, options, options->size < sizeof(known) ? options->size : sizeof(known));
+	struct watch watch = { .options = &known, .report = &own };
+	uint64_t mark = clock_ns(CLOCK_MONOTONIC);
+	err = err ? err : &ignored;
+	int result = watch_open(&watch, err);
+	if (result == 0)
+		result = go_on(&watch, err);
+	chain_free(watch.chain);
+	if (watch.store && own.images)
+		store_collect(watch.store, NULL);
+	store_close(watch.store);
+	if (watch.root >= 0)
+		close(watch.root);
+	own.kept = own.images ? watch.number - watch.oldest + 1 : 0;
+	own.total_us = lap(&mark);
+	if (report) {
+		size_t size = report->size;
+		memcpy(report, &own, size < sizeof(own) ? size : sizeof(own));
+		report->size = size;
+	}
+	return result < 0 ? -1 : 0;
+}
