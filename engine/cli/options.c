@@ -27,7 +27,7 @@ static const struct option_row rows[] = {
 	{ 't', "tree", TAKES_PID, "PID", FIELD(pid), "dump inspect heat track watch",
 	  "the tree: this process and all its descendants" },
 	{ 'n', "name", TAKES_TEXT, "NAME", FIELD(name), "dump watch",
-	  "call the image NAME instead of COMMAND-PID-TIME; images of a watch: NAME-000001, ..." },
+	  "call the image NAME instead of COMMAND-PID-TIME (watch: NAME-000001)" },
 	{ 0, "every", TAKES_TEXT, "TIME", FIELD(every), "watch", "from one image to the next: 10ms, 2s; else 1s" },
 	{ 0, "keep", TAKES_TEXT, "N", FIELD(keep), "watch", "how many images stay, the newest; else 100; 0: all" },
 	{ 0, "stop", 0, NULL, FIELD(stop), "track", "end it" },
