@@ -198,10 +198,11 @@ static int make_one(const struct fsnap_restore_options *common, unsigned number,
 {
 	struct fsnap_restore_options own = *common;
 	char **map = numbered_list(own.map, number), **listen = numbered_list(own.listen, number);
-	char **env = numbered_list(own.env, number), *cwd = own.cwd ? numbered(own.cwd, number) : NULL;
+	char **env = numbered_list(own.env, number), **with = numbered_list(own.with, number), *cwd = own.cwd ? numbered(own.cwd, number) : NULL;
 	own.map = (const char *const *)map;
 	own.listen = (const char *const *)listen;
 	own.env = (const char *const *)env;
+	own.with = (const char *const *)with;
 	own.cwd = cwd;
 	own.copy = number;
 	report->size = sizeof(*report);
@@ -209,6 +210,7 @@ static int make_one(const struct fsnap_restore_options *common, unsigned number,
 	free_list(map);
 	free_list(listen);
 	free_list(env);
+	free_list(with);
 	free(cwd);
 	return result;
 }

@@ -391,8 +391,8 @@ uint64_t fsnap_template_bytes(const struct fsnap_template *held); /* of memory t
 int fsnap_spawn(const char *image, const struct fsnap_restore_options *options,
 		struct fsnap_restore_report *report, struct fsnap_error *err);
 
-/* Restores `n` copies side by side, numbered from options.copy, or 1; all or none. "{n}" in options.map, .listen,
- * .cwd, .env stands for the number. Limits (processes, memory, descriptors) are checked before the first is made.
+/* Restores `n` copies side by side, numbered from options.copy, or 1; all or none. "{n}" in options.map, .with,
+ * .listen, .cwd, .env stands for the number. Limits (processes, memory, descriptors) are checked before the first is made.
  * reports: NULL, or n of them; the size of the first counts for all. */
 int fsnap_clones(const struct fsnap_restore_options *options, unsigned n, struct fsnap_restore_report *reports,
 		 struct fsnap_error *err);

@@ -76,7 +76,7 @@ static int open_image(struct restore *restore, struct fsnap_error *err)
 	    (!dir && !restore->options->from && fsnap_default_store(store_dir, sizeof(store_dir), err) < 0))
 		return -1;
 	const struct fsnap_template *template = restore->options->from;
-	restore->store = template ? NULL : store_open(dir ? dir : store_dir, STORE_READ, err);
+	restore->store = template ? template->store : store_open(dir ? dir : store_dir, STORE_READ, err);
 	restore->image = template ? template->image :
 			 restore->store ? image_open(restore->store, restore->options->image, err) : NULL;
 	if (!restore->image || model_load(&restore->model, restore->image, err) < 0 ||
@@ -183,8 +183,9 @@ static void restore_end(struct restore *restore)
 	free(restore->source.specials);
 	inherited_free(&restore->self);
 	model_free(&restore->model);
-	if (!restore->options->from)
-		image_close(restore->image);
+	if (restore->options->from) /* both are the template's */
+		return;
+	image_close(restore->image);
 	store_close(restore->store);
 }
 

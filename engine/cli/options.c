@@ -68,7 +68,7 @@ static const struct option_row rows[] = {
 	  "any process numbers: a copy can run beside its original" },
 	{ 0, "mailbox", TAKES_TEXT, "ADDRESS", FIELD(mailbox), "dump", NULL },
 	{ 0, "clones", TAKES_TEXT, "N", FIELD(clones), "restore",
-	  "N copies side by side; {n} in --map, --listen, --cwd, --env is which" },
+	  "N copies side by side; {n} in --map, --with, --listen, --env is which" },
 	{ 0, "pid-ns", 0, NULL, FIELD(pid_ns), "restore",
 	  "a PID namespace of its own, in which it has the numbers it had" },
 	{ 0, "net-ns", 0, NULL, FIELD(net_ns), "restore", "a network of its own, with a loopback device" },

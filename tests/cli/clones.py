@@ -153,6 +153,23 @@ def all_or_none(t, image):
     end(copies)
 
 
+def files_of_their_own(t):
+    """A directory that goes with the image: each copy has its own of it."""
+    os.mkdir(t.path("data"))
+    with open(t.path("data/log"), "w") as f:
+        f.write("begin\n")
+    loop = "exec 5>>data/log; touch writing; while :; do echo $$ >&5; sleep 0.02; done"
+    pid = t.start(["/bin/sh", "-c", loop], ready="writing")
+    image = t.dump(pid, "--with", t.path("data"))["image"]
+    copies = clones(t, image, 3, "--with", f"{t.path('data')}={t.path('data-{n}')}")
+    for n, copy in enumerate(copies, 1):
+        t.expect("its file", t.path(f"data-{n}/log"), os.readlink(f"/proc/{copy['pid']}/fd/5"))
+        t.expect_true("with what was in it", open(t.path(f"data-{n}/log")).readline() == "begin\n")
+    end(copies)
+    for each in children.tree(pid):
+        os.kill(each, signal.SIGKILL)
+
+
 def without_root(t):
     os.mkdir(t.path("mine"))
     os.chown(t.path("mine"), 1000, 1000)
@@ -194,6 +211,7 @@ def body(t):
     all_or_none(t, image)
     for each in children.tree(pid):
         os.kill(each, signal.SIGKILL)
+    files_of_their_own(t)
     without_root(t)
 
 
