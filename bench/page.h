@@ -10,7 +10,7 @@
 #include <stdint.h>
 #include <time.h>
 
-#define PAGE_GAPS 128
+#define PAGE_GAPS 4000
 
 /* The specimen was not running between these two moments (CLOCK_MONOTONIC, ns). */
 struct gap {

@@ -7,7 +7,7 @@ import os
 import processes
 import spread
 from figures import Limit
-from works import Restore, Work
+from works import Restore
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -37,7 +37,7 @@ class Series:
                            if samples.values]}
 
 
-class Curve(Work):
+class Curve(Restore):
     """What is done at each point, `rounds` times, fills in the series that declare() made."""
     share = 16
     axis = None  # what grows, and its unit
@@ -89,7 +89,7 @@ class Curve(Work):
     def restore_rounds(self, pid, rounds, note):
         self.tool.dump(pid, kill=True)
         for i in range(rounds + 1):
-            timing, first = Restore.restore(self)
+            timing, first = self.restore()
             if i:
                 note(timing, first)
 
@@ -102,8 +102,12 @@ class Curve(Work):
 
 
 class ByMemory(Curve):
+    """As it is by itself: large ones are dumped while they run, and run while they are restored."""
     name, title = "curve-memory", "one process, by its memory"
     axis = ("memory", "MiB")
+
+    def how(self):
+        return self.tool.awaited
 
     def declare(self):
         top = largest()

@@ -3,7 +3,7 @@
 import mmap
 import struct
 
-GAPS = 128
+GAPS = 4000
 SIZE = 16 + GAPS * 16
 
 
@@ -11,7 +11,7 @@ class Page:
     def __init__(self, path):
         self.path = path
         with open(path, "w+b") as f:
-            f.truncate(mmap.PAGESIZE)
+            f.truncate(SIZE)
             self.memory = mmap.mmap(f.fileno(), mmap.PAGESIZE)
 
     def clear(self):

@@ -6,13 +6,13 @@ import contextlib
 
 import processes
 from figures import at_most
-from works import Restore, Work
+from works import Restore
 
 STEPS = (1 / 8, 1 / 4, 1 / 2, 1)
 MAP_LIMIT = "/proc/sys/vm/max_map_count"
 
 
-class Scale(Work):
+class Scale(Restore):
     """Each size is a specimen of its own: dumped a few times, killed, restored a few times."""
     kind, most, each = None, 0, None
     share = 16
@@ -60,7 +60,7 @@ class Scale(Work):
                 self.frozen[size].add_ns(timing.report["frozen_us"] * 1000)
         self.tool.dump(pid, kill=True)
         for i in range(repetitions + 1):
-            timing, first = Restore.restore(self)
+            timing, first = self.restore()
             if i:
                 self.restores[size].add_ns(max(timing.ns, first))
                 if self.each and size == self.most:

@@ -25,6 +25,7 @@ class Timing:
 class Tool:
     name = None
     all_at_once = ()  # options of dump: nothing is copied before the freeze
+    eager = streamed = awaited = ()  # of restore: all memory first; behind it; wait for it
 
     def __init__(self, work, programs):
         self.work, self.programs = work, programs
@@ -49,6 +50,8 @@ class Tool:
 class Fsnap(Tool):
     name = "fsnap"
     all_at_once = ("--no-live",)
+    eager, awaited = ("--memory", "eager"), ("--wait-resident",)
+    streamed = ("--memory", "stream", *awaited)
 
     def __init__(self, work, programs, command, store):
         super().__init__(work, programs)
@@ -89,7 +92,7 @@ class Criu(Tool):
         return self.time(self.command, "dump", "-t", str(pid), "-D", self.images,
                          *([] if kill else ["--leave-running"]))
 
-    def restore(self):
+    def restore(self, *_options):
         return self.time(self.command, "restore", "-d", "-D", self.images)
 
     def remove(self, trim=False):
@@ -129,7 +132,7 @@ class Dmtcp(Tool):
             processes.end_all()
         return timing
 
-    def restore(self):
+    def restore(self, *_options):
         images = [os.path.join(self.images, x) for x in os.listdir(self.images)
                   if x.endswith(".dmtcp")]
         start = time.monotonic_ns()

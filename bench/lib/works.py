@@ -142,9 +142,13 @@ class Restore(Work):
     def set_up(self):
         self.tool.dump(self.start(), kill=True)
 
+    def how(self):
+        """How memory arrives: options of the tool."""
+        return self.tool.eager
+
     def restore(self):
         """Timing, and when the first instruction ran."""
-        timing = self.tool.restore()
+        timing = self.tool.restore(*self.how())
         woke = processes.wait_until(lambda: self.page.woke_after(timing.start),
                                     "the restored process to run")
         processes.end_all()
@@ -264,6 +268,47 @@ class RestoreMemory(Restore):
             self.command.add_ns(max(timing.ns, first), MEMORY)
 
 
+class RestoreStreamed(Restore):
+    """The program runs at once; its memory comes behind it."""
+    share = 8
+    size = None
+
+    def how(self):
+        return self.tool.streamed
+
+    def declare(self):
+        self.copy = self.limit("memcpy, fresh anonymous pages", "GiB/s")
+        self.first = self.figure("first instruction", "ms", goal=self.goal(at_most(10, "ms")))
+        self.resident = self.figure("full residence", "GiB/s", self.copy, self.goal(at_least(0.8)))
+
+    def measure(self, count):
+        timing, first = self.restore()
+        if not count:
+            return
+        self.measure_memory(self.copy, "copy-fresh", self.size, 2)
+        self.first.add_ns(first)
+        self.resident.add_ns(timing.report["resident_us"] * 1000, self.size)
+
+
+class RestoreStreamed64M(RestoreStreamed):
+    name, title = "restore-stream-64m", "streamed restore of 64 MiB"
+    size = 64 << 20
+    arguments = ("--spin", "--memory", "64")
+
+
+class RestoreStreamed1G(RestoreStreamed):
+    name, title = "restore-stream-1g", "streamed restore of 1 GiB"
+    size = 1 << 30
+    arguments = ("--spin", "--memory", "1024")
+
+
+class RestoreStreamed4G(RestoreStreamed):
+    name, title = "restore-stream-4g", "streamed restore of 4 GiB"
+    share = 16
+    size = 4 << 30
+    arguments = ("--spin", "--memory", "4096")
+
+
 class DumpTree(Work):
     name, title = "dump-tree", "dump of 64 processes"
     share = 4
@@ -318,7 +363,8 @@ class Place:
         return os.path.join(self.programs, name)
 
 
-KINDS = (DumpTiny, RestoreTiny, DumpMemory, DumpLive, DumpLiveLarge, RestoreMemory, DumpTree, Frozen, DumpMemoryFresh,
+KINDS = (DumpTiny, RestoreTiny, DumpMemory, DumpLive, DumpLiveLarge, RestoreMemory, RestoreStreamed64M,
+         RestoreStreamed1G, RestoreStreamed4G, DumpTree, Frozen, DumpMemoryFresh,
          RestoreTree)
 IN_BOTH_LINKINGS = (DumpTiny, RestoreTiny)
 
