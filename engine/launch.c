@@ -138,8 +138,10 @@ static void report(const struct restore *restore)
 	uint64_t done = 0;
 	if (!restore->options->progress)
 		return;
-	for (uint32_t i = 0; i < ctl->n_tasks; i++)
-		done += __atomic_load_n(&ctl_task(restore_control(restore), i)->pc, __ATOMIC_RELAXED);
+	for (uint32_t i = 0; i < ctl->n_tasks; i++) {
+		struct ctl_task *task = ctl_task(restore_control(restore), i);
+		done += __atomic_load_n(&task->pc, __ATOMIC_RELAXED) + __atomic_load_n(&task->done, __ATOMIC_RELAXED);
+	}
 	restore->options->progress(restore->options->progress_arg, "restoring", done, ctl->n_ops);
 }
 

@@ -335,6 +335,7 @@ static int64_t share(const struct run *run, struct ctl_task *shared, struct plan
 			return -ECANCELED;
 		for (uint32_t pc = stretches->first[i]; !result && pc < stretches->first[i + 1]; pc++)
 			result = perform_shared(run, ctl_op(run->ctl, shared->first_op + pc), pc, shared);
+		__atomic_fetch_add(&shared->done, stretches->first[i + 1] - stretches->first[i], __ATOMIC_RELAXED);
 	}
 	return result;
 }

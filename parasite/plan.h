@@ -97,7 +97,7 @@ struct ctl_task {
 	uint32_t pc;		/* agent: operation being run, from 0 in this task's plan */
 	int64_t result;		/* agent: what the last system call returned */
 	uint32_t alive;		/* kernel, of a PLAN_HELPER: its TID; 0: it is not there (any more). Futex word */
-	uint32_t reserved;
+	uint32_t done;		/* agents, of a plan that is shared: how many of its operations are done */
 };
 
 #define CTL_BARRIERS 16

@@ -209,6 +209,7 @@ static void shared_work_is_done_once_and_its_helpers_are_gone(void **state)
 	assert_int_equal(slot(4), strlen(seen));
 	assert_string_equal(data(2048), seen);
 	assert_in_range(((struct plan_stretches *)data(512))->next, 12, 15);
+	assert_int_equal(ctl_task(ctl, 3)->done, 24);
 	for (uint32_t helper = 1; helper <= 2; helper++) {
 		assert_int_equal(ctl_task(ctl, helper)->alive, 0);
 		assert_int_not_equal(slot(helper), pid);
