@@ -3,6 +3,7 @@
  * taken hold of.
  */
 #include <linux/futex.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -17,6 +18,7 @@
 
 #define LOOK_AROUND_MS 50
 #define REAP_PATIENCE_MS 2000
+#define LINGER_ROUNDS 1000 /* some 300 us */
 
 /* --- spawning ---------------------------------------------------------------------------- */
 
@@ -145,9 +147,21 @@ static void report(const struct restore *restore)
 	restore->options->progress(restore->options->progress_arg, "restoring", done, ctl->n_ops);
 }
 
+/* A small tree is made in less time than it takes to wake us. */
+static void linger(const struct ctl *ctl, uint32_t wanted)
+{
+	for (int rounds = 0; rounds < LINGER_ROUNDS; rounds++) {
+		if (__atomic_load_n(&ctl->parked, __ATOMIC_ACQUIRE) >= wanted ||
+		    __atomic_load_n(&ctl->failed, __ATOMIC_ACQUIRE))
+			return;
+		sched_yield();
+	}
+}
+
 static int await_parked(struct restore *restore, uint32_t wanted, struct fsnap_error *err)
 {
 	struct ctl *ctl = restore_control(restore);
+	linger(ctl, wanted);
 	const struct timespec patience = { .tv_nsec = LOOK_AROUND_MS * 1000000 };
 	for (uint32_t seen; (seen = __atomic_load_n(&ctl->parked, __ATOMIC_ACQUIRE)) < wanted;) {
 		if (__atomic_load_n(&ctl->failed, __ATOMIC_ACQUIRE))
