@@ -1,12 +1,16 @@
 #include "engine/renumber.h"
 
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <linux/futex.h>
+#include <linux/nsfs.h>
 #include <linux/sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/user.h>
@@ -20,11 +24,27 @@
 
 /* --- whether --------------------------------------------------------------------------- */
 
+/* Capabilities that count where our numbers come from: 0.2 ms are saved that a clone takes until it is refused. */
+static bool has_capability(void)
+{
+	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct data[2] = { 0 };
+	struct stat own, theirs;
+	cleanup_fd int numbers = open("/proc/self/ns/pid_for_children", O_RDONLY | O_CLOEXEC);
+	cleanup_fd int owner = numbers >= 0 ? ioctl(numbers, NS_GET_USERNS) : -1;
+	return owner >= 0 && fstat(owner, &theirs) == 0 && stat("/proc/self/ns/user", &own) == 0 &&
+	       own.st_ino == theirs.st_ino && own.st_dev == theirs.st_dev && syscall(SYS_capget, &header, data) == 0 &&
+	       (data[0].effective & (1u << CAP_SYS_ADMIN) ||
+		data[1].effective & (1u << (CAP_CHECKPOINT_RESTORE - 32)));
+}
+
 /* The kernel looks for the capability before it finds that number 1 is never free (alloc_pid() in
  * kernel/pid.c). */
 static bool may_choose_numbers(void)
 {
 	pid_t first = 1;
+	if (has_capability())
+		return true;
 	struct clone_args args = { .set_tid = (uintptr_t)&first, .set_tid_size = 1 };
 	long child = syscall(SYS_clone3, &args, sizeof(args));
 	if (child == 0)
