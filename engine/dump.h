@@ -186,9 +186,11 @@ void mapped_free(struct dump *dump);
 int pages_find(struct dump *dump, struct process *process, struct fsnap_error *err);
 uint64_t pages_estimate(const struct dump *dump); /* before the freeze, generously */
 
-/* Of a range of private anonymous memory. */
+/* Of a range of private anonymous memory: all of it, or what tracking says was written. */
 int pages_scan(struct dump *dump, struct process *process, int pagemap, uint64_t start, uint64_t end,
 	       struct fsnap_error *err);
+int pages_scan_written(struct dump *dump, struct process *process, int pagemap, uint64_t start, uint64_t end,
+		       struct fsnap_error *err);
 
 /* page_store.c: pages_store() adds runs and jobs; pages_keep() runs: their copies are there (live_pages.c). */
 int pages_store(struct dump *dump, struct process *process, int pagemap, uint64_t start, uint64_t end,

@@ -62,6 +62,7 @@ struct judgement {
 	struct process *process;
 	int pagemap;
 	const struct live_space *space;
+	uint64_t table; /* the page table asked for last: it is there */
 	image_span *written;
 	size_t n_written;
 };
@@ -83,14 +84,17 @@ static int look(const struct judgement *judge, uint64_t start, uint64_t end, str
 }
 
 /* Pages of one run of copies, none of which was written: of each page table one is asked whether it is there. */
-static int keep_run(const struct judgement *judge, uint64_t page, uint64_t end, struct fsnap_error *err)
+static int keep_run(struct judgement *judge, uint64_t page, uint64_t end, struct fsnap_error *err)
 {
 	for (uint64_t next; page < end; page = next) {
-		next = (page / TABLE_PAGES + 1) * TABLE_PAGES;
+		uint64_t table = page / TABLE_PAGES;
+		next = (table + 1) * TABLE_PAGES;
 		if (next > end)
 			next = end;
-		if (track_has_table(judge->pagemap, page * STORE_PAGE) &&
-		    pages_keep(judge->dump, judge->process, judge->pagemap, page * STORE_PAGE, next * STORE_PAGE,
+		if (judge->table != table && !track_has_table(judge->pagemap, page * STORE_PAGE))
+			continue;
+		judge->table = table;
+		if (pages_keep(judge->dump, judge->process, judge->pagemap, page * STORE_PAGE, next * STORE_PAGE,
 			       err) < 0)
 			return -1;
 	}
@@ -98,7 +102,7 @@ static int keep_run(const struct judgement *judge, uint64_t page, uint64_t end, 
 }
 
 /* A range in which nothing was written. What has no copy in it was not there, and is not. */
-static int keep(const struct judgement *judge, uint64_t start, uint64_t end, struct fsnap_error *err)
+static int keep(struct judgement *judge, uint64_t start, uint64_t end, struct fsnap_error *err)
 {
 	const struct held *held = &judge->space->held;
 	uint64_t first = start / STORE_PAGE, last = end / STORE_PAGE;
@@ -138,12 +142,18 @@ static int judge_range(struct judgement *judge, uint64_t start, uint64_t end, st
 		return look(judge, start, end, err);
 	if (asked < 0 || add_doubts(judge, start, end, err) < 0)
 		return -1;
+	/* All that was written in one question, where it need not be asked range by range. */
+	bool together = judge->space->n_doubts == 0;
+	if (together && judge->n_written &&
+	    pages_scan_written(judge->dump, judge->process, judge->pagemap, start, end, err) < 0)
+		return -1;
 	for (size_t i = 0; i < judge->n_written; i++) {
 		const image_span *written = &judge->written[i];
 		uint64_t from = written->start > start ? written->start : start;
 		if (written->end <= start)
 			continue;
-		if (keep(judge, start, from, err) < 0 || look(judge, from, written->end, err) < 0)
+		if (keep(judge, start, from, err) < 0 ||
+		    (!together && look(judge, from, written->end, err) < 0))
 			return -1;
 		start = written->end;
 	}
@@ -186,7 +196,7 @@ static int unite_huge(const struct judgement *judge, const image_vma *vma, u_int
 int live_pages(struct dump *dump, struct process *process, int pagemap, const image_vma *vma,
 	       struct fsnap_error *err)
 {
-	struct judgement judge = { .dump = dump, .process = process, .pagemap = pagemap,
+	struct judgement judge = { .dump = dump, .process = process, .pagemap = pagemap, .table = UINT64_MAX,
 				   .space = find_space(dump, process) };
 	const struct track *track = &judge.space->track;
 	u_int huge = process->mm.huge.huge_len;

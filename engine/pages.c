@@ -88,6 +88,7 @@ enum scan_what {
 	SCAN_FILES = 1,	  /* files' pages, which are not to be stored */
 	SCAN_HUGETLB = 2, /* huge pages of the system's pool */
 	SCAN_ZEROES = 4,  /* pages of zeroes that differ from none: a userfaultfd has been told of them */
+	SCAN_WRITTEN = 8, /* ... and only what was written (track/) is asked for: 1 ms per GiB that was not */
 };
 
 static int take_region(struct dump *dump, struct process *process, int pagemap,
@@ -117,7 +118,7 @@ static int scan_range(struct dump *dump, struct process *process, int pagemap, u
 		.vec = (uintptr_t)regions,
 		.vec_len = REGIONS,
 		.category_inverted = unwanted,
-		.category_mask = unwanted,
+		.category_mask = unwanted | (what & SCAN_WRITTEN ? IS_WRITTEN : 0),
 		.category_anyof_mask = IS_PRESENT | IS_SWAPPED,
 		.return_mask = IS_SWAPPED | IS_HUGE, /* neighbours that agree in these make one region */
 	};
@@ -140,6 +141,12 @@ int pages_scan(struct dump *dump, struct process *process, int pagemap, uint64_t
 	       struct fsnap_error *err)
 {
 	return scan_range(dump, process, pagemap, start, end, 0, err);
+}
+
+int pages_scan_written(struct dump *dump, struct process *process, int pagemap, uint64_t start, uint64_t end,
+		       struct fsnap_error *err)
+{
+	return scan_range(dump, process, pagemap, start, end, SCAN_WRITTEN, err);
 }
 
 static bool is_watched(const struct process *process, const image_vma *vma, u_int *next)
