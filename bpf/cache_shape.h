@@ -12,8 +12,8 @@
 /* How likely it is that pages are needed again, as the kernel judges it. */
 enum cache_heat {
 	CACHE_ABSENT = 0,
-	CACHE_COLD = 1, /* read once, or ahead */
-	CACHE_WARM = 2, /* used again: PG_referenced, or mapped */
+	CACHE_COLD = 1, /* read ahead, and not wanted so far */
+	CACHE_WARM = 2, /* PG_referenced: read once already (folio_mark_accessed() in mm/swap.c), or mapped */
 	CACHE_HOT = 3,  /* on the active list, or come back after eviction: PG_active, PG_workingset */
 };
 
