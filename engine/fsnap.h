@@ -339,6 +339,9 @@ struct fsnap_restore_options {
 	const char *const *with;
 	int with_overwrite;
 	int memory;		/* enum fsnap_memory */
+	/* So long, which pages are touched is recorded beside the image, for later restores to bring them first;
+	 * nothing else is streamed until then. 0: not at all. */
+	unsigned record_ms;
 	/* Rules behind those of /etc/fsnap/policy, each NULL or NULL-ended: "credentials", "devices", "network",
 	 * "namespaces", "unconfined", or an absolute path. What is denied and not allowed again is an error, FORBIDDEN,
 	 * before anything is made; `fsnap restore --help` explains them. */
@@ -372,6 +375,7 @@ struct fsnap_restore_report {
 	struct fsnap_page_kinds kinds;
 	uint64_t with_us;	/* of prepare_us: directories put back */
 	uint64_t stream_bytes;	/* of memory that were still to come when the tree began to run */
+	uint64_t record_bytes;	/* of them in the record of an earlier restore, which come first */
 	uint64_t resident_us;	/* call -> all memory is there; 0: not known yet */
 	uint64_t streamed_bytes, stream_faults; /* as in fsnap_streaming_stats; for the caller to fill in */
 	struct fsnap_streaming *streaming; /* NULL, or the caller's, to be freed: what is still to come */

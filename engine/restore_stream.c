@@ -15,6 +15,7 @@
 #include "engine/heat/apart.h"
 #include "engine/laps.h"
 #include "engine/restore.h"
+#include "restorer/record.h"
 #include "store/scope.h"
 
 #define LARGE (256ull << 20) /* bytes of private memory that make `auto` stream */
@@ -41,7 +42,10 @@ int streaming_decide(struct restore *restore, struct fsnap_error *err)
 	int wanted = restore->options->memory;
 	if (wanted < FSNAP_MEMORY_AUTO || wanted > FSNAP_MEMORY_STREAM)
 		return fail(err, FSNAP_E_USAGE, 0, "%d says nothing about memory", wanted);
-	if (restore->options->from || wanted == FSNAP_MEMORY_EAGER || (wanted == FSNAP_MEMORY_AUTO && private_bytes(restore) <= LARGE))
+	if (restore->options->record_ms && wanted == FSNAP_MEMORY_AUTO)
+		wanted = FSNAP_MEMORY_STREAM;
+	if (restore->options->from || wanted == FSNAP_MEMORY_EAGER ||
+	    (wanted == FSNAP_MEMORY_AUTO && private_bytes(restore) <= LARGE))
 		return 0;
 	if (restore->options->user_ns)
 		fail(&why, FSNAP_E_PERMISSION, 0, "in a user namespace, a userfaultfd cannot follow forks");
@@ -271,7 +275,16 @@ int streaming_hand_over(struct restore *restore, struct fsnap_error *err)
 	snprintf(who, sizeof(who), "process %d (%s)", restore_number(restore, root->pid),
 		 root->threads.threads_val[0].comm);
 	struct pager_order order = { .image = restore->image, .spaces = spaces, .progress = progress, .who = who,
-				     .tell = where_to_tell(restore), .began_ns = restore->began_ns };
+				     .tell = where_to_tell(restore), .began_ns = restore->began_ns,
+				     .record_ns = restore->options->record_ms * 1000000ull };
+	char path[4096] = "";
+	if (record_path(restore->image, path, sizeof(path)) < 0)
+		order.record_ns = 0;
+	order.record_path = path;
+	cleanup_free struct record_entry *played = order.record_ns ? NULL :
+						   record_read(restore->image, path, &order.n_played);
+	order.played = played;
+	restore->report->record_bytes = order.n_played * STORE_PAGE;
 	int result = 0;
 	for (size_t i = 0; i < tree->n_processes && result == 0; i++)
 		result = take(restore, tree->processes[i], &spaces[order.n++], err);

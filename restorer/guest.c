@@ -191,12 +191,29 @@ static void settled(struct pager *pager, uint32_t space)
 		guest_over(pager, space);
 }
 
+static bool is_valid(const struct slot *slot, uint32_t page)
+{
+	return slot->valid[page / 64] >> page % 64 & 1;
+}
+
+/* As pending_next(), of those that the slot has. */
+static uint32_t next_valid(const struct segment *segment, const struct slot *slot, uint32_t from, uint32_t most,
+			   uint32_t *first)
+{
+	uint32_t n, valid = 0;
+	while ((n = pending_next(segment, from, most, first)) && !is_valid(slot, segment->in + *first))
+		from = *first + 1;
+	while (valid < n && is_valid(slot, segment->in + *first + valid))
+		valid++;
+	return valid;
+}
+
 int guest_place(struct pager *pager, const struct slot *slot, uint32_t number, uint32_t from, uint32_t n, bool *again)
 {
 	struct segment *segment = &pager->pending.segments[number];
 	uint32_t space = segment->space, first;
-	n = pending_next(segment, from, n, &first);
 	*again = false;
+	n = next_valid(segment, slot, from, n, &first);
 	if (n == 0 || pager->uffd[space] < 0)
 		return 0;
 	const char *bytes = slot->buffer + (segment->in + first) * STORE_PAGE;

@@ -28,6 +28,8 @@
 #define FEATURES (UFFD_FEATURE_EVENT_FORK | UFFD_FEATURE_EVENT_REMAP | UFFD_FEATURE_EVENT_REMOVE | \
 		  UFFD_FEATURE_EVENT_UNMAP | UFFD_FEATURE_THREAD_ID)
 
+#define PATIENCE_MS 50
+
 /* In epoll, besides numbers of spaces: */
 #define NEWS_RING (1ull << 32)
 #define NEWS_GUARDIAN (2ull << 32)
@@ -50,11 +52,24 @@ bool pager_possible(struct fsnap_error *err)
 
 /* --- faults --------------------------------------------------------------------------------- */
 
+static void record(struct pager *pager, const struct slot *slot, uint32_t page)
+{
+	if (pager->n_recorded == pager->most_recorded)
+		return;
+	pager->recorded[pager->n_recorded++] = (struct record_entry){
+		.page = slot->block * STORE_BLOCK_PAGES + page,
+		.checksum = record_checksum(slot->buffer + (size_t)page * STORE_PAGE),
+	};
+}
+
 /* Some pages around the one that is waited for, which come from the same block. */
 static int place_cluster(struct pager *pager, const struct slot *slot, uint32_t segment, uint64_t page, bool *again)
 {
 	uint32_t at = (uint32_t)(page - pager->pending.segments[segment].page);
-	return guest_place(pager, slot, segment, at, PAGER_CLUSTER, again);
+	if (!pager->recording)
+		return guest_place(pager, slot, segment, at, PAGER_CLUSTER, again);
+	record(pager, slot, pager->pending.segments[segment].in + at);
+	return guest_place(pager, slot, segment, at, 1, again);
 }
 
 /* 1: done with; 0: later. */
@@ -67,7 +82,8 @@ static int serve(struct pager *pager, const struct fault *fault)
 	if (segment == PENDING_NONE)
 		return guest_zero(pager, fault);
 	uint64_t block = pager->pending.segments[segment].block;
-	const struct slot *slot = blocks_find(pager, block);
+	const struct segment *of = &pager->pending.segments[segment];
+	const struct slot *slot = blocks_find(pager, block, of->in + (uint32_t)(fault->page - of->page));
 	if (!slot)
 		slot = blocks_read(pager, block);
 	if (error_is_set(&pager->err))
@@ -122,8 +138,21 @@ static struct slot *ready_slot(struct pager *pager)
 	return NULL;
 }
 
+/* It ends by the clock, or with the tree. */
+static void end_recording(struct pager *pager)
+{
+	const struct pager_order *order = pager->order;
+	pager->recording = false;
+	if (record_write(order->image, order->record_path, pager->recorded, pager->n_recorded) == 0)
+		pager->progress->recorded = pager->n_recorded;
+}
+
 static int work(struct pager *pager)
 {
+	if (pager->recording && pager_now() - pager->order->began_ns > pager->order->record_ns)
+		end_recording(pager);
+	if (pager->recording)
+		return 0;
 	struct slot *slot = ready_slot(pager);
 	if (!slot && blocks_ahead(pager) < 0)
 		return -1;
@@ -164,8 +193,8 @@ static int hear(struct pager *pager, uint64_t what)
 static int listen_for(struct pager *pager)
 {
 	struct epoll_event events[PAGER_EVENTS];
-	bool idle = !ready_slot(pager) && !pager->hungry_ns && blocks_reading(pager);
-	int n = epoll_wait(pager->epoll, events, PAGER_EVENTS, idle ? 1000 : 0);
+	bool idle = pager->recording || (!ready_slot(pager) && !pager->hungry_ns && blocks_reading(pager));
+	int n = epoll_wait(pager->epoll, events, PAGER_EVENTS, idle ? PATIENCE_MS : 0);
 	for (int i = 0; i < n; i++)
 		if (hear(pager, events[i].data.u64) < 0)
 			return -1;
@@ -197,6 +226,10 @@ static int prepare(struct pager *pager)
 	pager->self = (int)syscall(SYS_pidfd_open, getpid(), 0);
 	if (pager->epoll < 0 || pager->self < 0)
 		return fail(&pager->err, FSNAP_E_SYSTEM, errno, "the pager");
+	pager->most_recorded = order->record_ns ? image_blocks(order->image) * STORE_BLOCK_PAGES : 0;
+	pager->recorded = mmap(NULL, (pager->most_recorded + 1) * sizeof(*pager->recorded), PROT_READ | PROT_WRITE,
+			       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	pager->recording = pager->most_recorded && pager->recorded != MAP_FAILED;
 	if (guests_open(pager) < 0 || blocks_open(pager) < 0 || guardian_start(pager) < 0)
 		return -1;
 	int result = pager->has_ring ? watch(pager, pager->ring.ring_fd, NEWS_RING) : 0;
@@ -236,6 +269,8 @@ void pager_run(void *arg)
 	close(order->ready);
 	if (run(&pager) < 0)
 		guardian_end_tree(&pager, pager.err.message);
+	if (pager.recording)
+		end_recording(&pager);
 	progress->resident_us = (pager_now() - order->began_ns) / 1000;
 	__atomic_store_n(&progress->safe, 1, __ATOMIC_RELEASE);
 	for (size_t i = 0; i < order->n && !progress->failed; i++)

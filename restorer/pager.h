@@ -37,6 +37,7 @@ struct pager_space {
 };
 
 struct pager_progress;
+struct record_entry;
 struct pager_order {
 	const struct image *image;
 	struct pager_space *spaces;
@@ -46,6 +47,10 @@ struct pager_order {
 	const char *who;   /* as people call the tree */
 	int tell;	   /* where a message about its end goes, besides the kernel's log; -1: nowhere */
 	uint64_t began_ns; /* CLOCK_MONOTONIC, of the restore */
+	const struct record_entry *played; /* pages that come first, in the order of the image */
+	size_t n_played;
+	uint64_t record_ns; /* so long, which pages are touched is recorded; 0: not at all */
+	const char *record_path; /* where to */
 };
 
 /* In memory shared with the pager, which alone writes it. */
@@ -56,6 +61,7 @@ struct pager_progress {
 	uint64_t forgotten;   /* thrown away by the program before they came */
 	uint64_t faults;      /* waited for */
 	uint64_t resident_us; /* from the beginning of the restore to the last page */
+	uint64_t recorded;    /* pages of the record that was written */
 	uint32_t failed;      /* the tree was killed: message says why */
 	uint32_t safe;	      /* all is there: nothing depends on the pager any more */
 	uint32_t done;	      /* a futex */

@@ -11,6 +11,7 @@
 
 #include "restorer/pager.h"
 #include "restorer/pending.h"
+#include "restorer/record.h"
 
 #define PAGER_SLOTS 8u	      /* blocks in memory at once */
 #define PAGER_AHEAD 4u	      /* of them being read for nobody in particular */
@@ -18,6 +19,7 @@
 #define PAGER_CHUNK 64u	      /* pages placed between two looks at what happens: a fault waits no longer than that */
 #define PAGER_CLUSTER 16u     /* pages that a fault brings */
 #define PAGER_EVENTS 64
+#define PAGER_READS 512u      /* on their way at once, at most */
 
 enum slot_state { SLOT_FREE, SLOT_READING, SLOT_READY };
 
@@ -28,6 +30,13 @@ struct slot {
 	uint64_t block;
 	uint32_t segment; /* to be looked at next, PENDING_NONE: done */
 	uint32_t from;	  /* and from which of its pages */
+	uint64_t valid[4]; /* its pages that are there, or are to be: all, but where a record is played */
+	unsigned reads;	  /* on their way */
+	uint64_t asked;	  /* bytes that they are, and were */
+	int64_t got;	  /* or -errno */
+	uint64_t used;	  /* when, by pager.clock */
+	const struct record_entry *entries; /* NULL: the block as a whole, and its checksum */
+	size_t n_entries;
 };
 
 struct fault {
@@ -52,6 +61,11 @@ struct pager {
 	struct slot slots[PAGER_SLOTS];
 	struct fault faults[PAGER_FAULTS];
 	size_t n_faults;
+	uint64_t clock;	     /* blocks read */
+	size_t played;	     /* entries of order->played that were asked for */
+	struct record_entry *recorded;
+	size_t n_recorded, most_recorded;
+	bool recording;	     /* nothing but faults is served, and these one by one */
 	char *zeroes;	  /* a page of them */
 	uint64_t hungry_ns; /* since when the kernel has no memory to give; 0: it has */
 	struct fsnap_error err;
@@ -73,8 +87,8 @@ static inline void pager_done(struct pager_progress *progress)
 /* --- block.c ----------------------------------------------------------------------- */
 
 int blocks_open(struct pager *pager);
-/* The slot that has, or is to have, a block; NULL: none. */
-struct slot *blocks_find(struct pager *pager, uint64_t block);
+/* The slot that has, or is to have, a page of a block; NULL: none. */
+struct slot *blocks_find(struct pager *pager, uint64_t block, uint32_t page);
 bool blocks_reading(const struct pager *pager);
 /* Begins to read a block; NULL: there is no slot free. It may be READY at once. */
 struct slot *blocks_read(struct pager *pager, uint64_t block);

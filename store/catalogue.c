@@ -1,6 +1,7 @@
 /* catalogue.c - the images of a store by name: listing them, the newest, removing one. */
 #define _GNU_SOURCE
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
 
@@ -160,6 +161,14 @@ int store_discard(struct store *store, const char *dir, const struct store_at *a
 	return 0;
 }
 
+/* Which pages a restore touched first (restorer/record.h): without the image it is nothing. */
+static void remove_record(const struct store *store, const char *name)
+{
+	char path[200];
+	snprintf(path, sizeof(path), STORE_IMAGES "/%s.record", name);
+	unlinkat(store->dir, path, 0);
+}
+
 int store_remove_name(struct store *store, const char *name, struct fsnap_error *err)
 {
 	if (store_check_name(name, err) < 0)
@@ -175,6 +184,7 @@ int store_remove_name(struct store *store, const char *name, struct fsnap_error 
 	if (store_discard(store, STORE_IMAGES, &at, fd, err) < 0)
 		return error_context(err, "image %s", name);
 	files_remove(store, name);
+	remove_record(store, name);
 	return 0;
 }
 

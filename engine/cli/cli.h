@@ -43,7 +43,7 @@ struct cli {
 	const char *stats;
 	const char *key;
 	const char *max_freeze;
-	const char *memory;
+	const char *memory, *record;
 	int tcp;   /* enum fsnap_tcp */
 	pid_t pid; /* 0: not given */
 	pid_t process; /* --pid; 0: not given */

@@ -99,6 +99,8 @@ static const struct option_row rows[] = {
 	  "at most so many bytes (2G); else until a tenth of memory is left" },
 	{ 0, "memory", TAKES_TEXT, "MODE", FIELD(memory), "restore",
 	  "`eager`: all before it runs; `stream`: behind it; `auto`: stream if large" },
+	{ 0, "record", TAKES_TEXT, "SECONDS", FIELD(record), "restore",
+	  "note which pages are touched so long: the next restore brings them first" },
 	{ 0, "wait-resident", 0, NULL, FIELD(wait_resident), "restore",
 	  "tell how it went when all memory is there" },
 	{ 0, "stats", TAKES_TEXT, "SECONDS", FIELD(stats), "restore",

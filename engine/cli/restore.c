@@ -89,6 +89,18 @@ static int parse_memory(const char *mode, int *memory, struct fsnap_error *err)
 	return error_hint(err, "say --memory auto, eager or stream; without it, much memory is streamed");
 }
 
+static int parse_record(const char *text, unsigned *ms, struct fsnap_error *err)
+{
+	char *end;
+	double seconds = text ? strtod(text, &end) : 0;
+	if (!text || (end != text && !*end && seconds > 0 && seconds <= 86400)) {
+		*ms = (unsigned)(seconds * 1000);
+		return 0;
+	}
+	fail(err, FSNAP_E_USAGE, 0, "--record %s: that is no number of seconds", text);
+	return error_hint(err, "five seconds tell what most programs need first: --record 5");
+}
+
 /* --wait-resident; without it, nobody asks any more. */
 static int await_memory(const struct cli *cli, struct fsnap_restore_report *report, struct fsnap_error *err)
 {
@@ -165,6 +177,7 @@ int cli_restore(const struct cli *cli, struct fsnap_error *err)
 	choose_copy(cli, &options);
 	if (read_message(cli->message, &options, &message, err) < 0 ||
 	    parse_memory(cli->memory, &options.memory, err) < 0 ||
+	    parse_record(cli->record, &options.record_ms, err) < 0 ||
 	    parse_changed(cli->changed, &options.changed, err) < 0 ||
 	    parse_clocks(cli->clocks, &options.clocks, err) < 0 ||
 	    parse_cgroup(cli->cgroup, &options.cgroup, err) < 0 || prefetch_choose(cli, &choice, err) < 0)

@@ -83,6 +83,33 @@ def changing(t):
     end(t, pid)
 
 
+def recording(t):
+    """What was touched while it was recorded comes first the next time."""
+    pid, image = start(t, 8)
+    record = os.path.join(t.fsnap.store, "images", image + ".record")
+    touch(t, "go")
+    result = t.fsnap.run("restore", image, "-d", "--record", "1", "--wait-resident", "--json")
+    t.expect("restore --record: exit status", 0, result.status)
+    t.expect_true("page after page was waited for", result.json["stream_faults"] > 2000)
+    t.expect("there was no record yet", 0, result.json["record_bytes"])
+    t.expect_true("there is one now", os.path.exists(record))
+    faults = result.json["stream_faults"]
+    t.until("it is through", lambda: os.path.exists(t.path("done")), 30)
+    judge(t, 15)
+    end(t, pid)
+    clear(t)
+    touch(t, "go")
+    result = t.fsnap.run("restore", image, "-d", "--memory", "stream", "--wait-resident", "--json")
+    t.expect("with a record: exit status", 0, result.status)
+    t.expect_true("it is used", result.json["record_bytes"] > 8 * MIB)
+    t.expect_true("less is waited for", result.json["stream_faults"] < faults)
+    t.until("it is through again", lambda: os.path.exists(t.path("done")), 30)
+    judge(t, 15)
+    end(t, pid)
+    t.expect("rm: exit status", 0, t.fsnap.run("rm", image).status)
+    t.expect("the record goes with the image", False, os.path.exists(record))
+
+
 def runs_on(t, pid, image, disturb):
     """Whatever happened to helpers, its memory comes."""
     handle = t.fsnap.start("restore", image, "-d", "--memory", "stream", "--json")
@@ -137,6 +164,7 @@ def flip(t, image):
 
 def body(t):
     changing(t)
+    recording(t)
 
     pid, image = start(t, 16)
     runs_on(t, pid, image, lambda: kill_one("fsnap-guardian"))
