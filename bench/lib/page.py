@@ -12,7 +12,7 @@ class Page:
         self.path = path
         with open(path, "w+b") as f:
             f.truncate(SIZE)
-            self.memory = mmap.mmap(f.fileno(), mmap.PAGESIZE)
+            self.memory = mmap.mmap(f.fileno(), SIZE)
 
     def clear(self):
         self.memory[:SIZE] = bytes(SIZE)
