@@ -15,6 +15,7 @@
 #include "store/scope.h"
 
 #define ERESTARTNOHAND 514 /* include/linux/errno.h; see trace_hide_stop() */
+#define USED (NUMBERS_NONE - 1)
 #define NS_PER_MS 1000000ull
 
 /* A call behind which the register with its limit is not looked at. */
@@ -26,8 +27,8 @@ struct call_site {
 
 struct time_left {
 	struct wake_reader *reader;
-	struct numbers limit_of; /* by TID: place among the reader's */
-	bool indexed;
+	struct numbers limit_of; /* by TID: place among the reader's; USED: of an earlier stop */
+	size_t n_indexed;
 	struct call_site *sites;
 	size_t n_sites;
 };
@@ -63,7 +64,7 @@ static void add_site(struct dump *dump, const struct process *process, uint64_t 
 	};
 }
 
-void time_left_look(struct dump *dump, const struct process *process)
+void time_left_look(struct dump *dump, struct process *process)
 {
 	size_t n;
 	cleanup_free pid_t *tids = procfs_threads(process->proc, &n, NULL);
@@ -77,6 +78,7 @@ void time_left_look(struct dump *dump, const struct process *process)
 		    has_limit(nr, args[3]) && !find_site(dump->time_left, process, behind))
 			add_site(dump, process, behind);
 	}
+	process->time_left = dump->time_left;
 }
 
 void time_left_watch(struct dump *dump)
@@ -87,30 +89,38 @@ void time_left_watch(struct dump *dump)
 
 /* --- during it ------------------------------------------------------------------------- */
 
+/* What was seen of the stop that the thread is in. */
 static const struct wake_limit *find_limit(struct time_left *known, pid_t tid)
 {
 	size_t n;
 	const struct wake_limit *limits = wake_limits(known->reader, &n);
-	for (size_t i = 0; !known->indexed && i < n; i++)
-		numbers_put(&known->limit_of, (int)limits[i].tid, i);
-	known->indexed = true;
+	for (; known->n_indexed < n; known->n_indexed++)
+		numbers_put(&known->limit_of, (int)limits[known->n_indexed].tid, known->n_indexed);
 	size_t place = numbers_get(&known->limit_of, tid);
-	return place == NUMBERS_NONE ? NULL : &limits[place];
+	return place == NUMBERS_NONE || place == USED ? NULL : &limits[place];
+}
+
+static bool is_waiting(const struct user_regs_struct *regs)
+{
+	return (int64_t)regs->rax == -ERESTARTNOHAND && has_limit(regs->orig_rax, regs->r10);
+}
+
+static void find_deadline(struct time_left *known, struct task *task)
+{
+	const struct call_site *site = find_site(known, task->process, task->regs.rip);
+	const struct wake_limit *limit = known->reader && site && site->forgets ? find_limit(known, task->tid) : NULL;
+	if (limit && limit->clock == CLOCK_MONOTONIC)
+		task->deadline = (uint64_t)(limit->expires + wake_clock_offset(known->reader));
 }
 
 void time_left_note(struct dump *dump, struct task *task)
 {
-	const struct user_regs_struct *regs = &task->regs;
-	struct time_left *known = dump->time_left;
-	if ((int64_t)regs->rax != -ERESTARTNOHAND || !has_limit(regs->orig_rax, regs->r10))
+	struct time_left *known = task->process->time_left;
+	if (!known || !is_waiting(&task->regs))
 		return;
-	const struct call_site *site = find_site(known, task->process, regs->rip);
-	if (!site)
-		return; /* it began when the freeze did */
-	const struct wake_limit *limit = known->reader && site->forgets ? find_limit(known, task->tid) : NULL;
-	if (limit && limit->clock == CLOCK_MONOTONIC)
-		task->deadline = (uint64_t)(limit->expires + wake_clock_offset(known->reader));
-	else if (!known->reader || !site->forgets)
+	find_deadline(known, task);
+	const struct call_site *site = find_site(known, task->process, task->regs.rip);
+	if (site && (!known->reader || !site->forgets)) /* else it began when the freeze did */
 		sleeps_unknown(dump);
 }
 
@@ -134,6 +144,10 @@ void time_left_tell(struct dump *dump, uint64_t frozen_at)
 
 void time_left_free(struct dump *dump)
 {
+	const struct tree *trees[] = { &dump->tree, &dump->known };
+	for (size_t i = 0; i < 2; i++)
+		for (size_t j = 0; j < trees[i]->n_processes; j++)
+			trees[i]->processes[j]->time_left = NULL;
 	if (!dump->time_left)
 		return;
 	wake_close(dump->time_left->reader);
@@ -146,7 +160,14 @@ void time_left_free(struct dump *dump)
 void time_left_set(struct task *task)
 {
 	struct user_regs_struct regs = task->regs;
-	if (!task->deadline || !task->stopped)
+	struct time_left *known = task->process->time_left;
+	if (!known || !task->stopped)
+		return;
+	if (!task->deadline && is_waiting(&regs)) /* it was stopped for something else than a dump */
+		find_deadline(known, task);
+	if (known->reader && find_limit(known, task->tid))
+		numbers_put(&known->limit_of, task->tid, USED);
+	if (!task->deadline)
 		return;
 	time_left_shorten(&regs, left(task->deadline, clock_ns(CLOCK_MONOTONIC)));
 	trace_set_regs(task, &regs, NULL);

@@ -10,7 +10,7 @@
 #include "engine/dump.h"
 
 /* Before the freeze: is a thread of the process in such a call? */
-void time_left_look(struct dump *dump, const struct process *process);
+void time_left_look(struct dump *dump, struct process *process);
 /* If so, has until when they sleep noted while they are stopped. */
 void time_left_watch(struct dump *dump);
 

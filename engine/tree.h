@@ -99,6 +99,7 @@ struct process {
 	uint32_t continued_ask;	  /* job_control.c */
 	int processors;		  /* that are online; 0: nobody has asked */
 	bool prepared;		  /* what can be had before the freeze was had */
+	struct time_left *time_left; /* time_left.c; NULL: nobody in it waited with a limit. Not ours to free */
 	struct chained *chained;  /* its part in a chain of dumps: chain/ */
 	const image_process *becomes; /* restore: who it is to be */
 };

@@ -3,7 +3,7 @@
  * epoll_wait and epoll_pwait. They last as long as they were to, not the whole time again; the same call
  * made once more has its whole limit.
  *
- * harness: threads=3 modes=left-running,restored
+ * harness: threads=3 modes=left-running,restored,live,renumbered
  */
 #include "specimen.h"
 
