@@ -100,7 +100,7 @@ static void print_table(const struct listing *listing)
 		print_strip(heat, width, shades);
 		printf("  %s%s\n", heat->identity.path, heat->open ? "" : "  (not open any more)");
 	}
-	printf("%s%s cached   %s used again   %s hot   source: %s%s\n", style_dim(stdout), shades[1], shades[2],
+	printf("%s%s cached   %s used   %s hot   source: %s%s\n", style_dim(stdout), shades[1], shades[2],
 	       shades[3], source_words(listing->sources), style_end(stdout));
 	if (listing->lack && listing->lack[0])
 		fprintf(stderr, "  %snote:%s %s\n", style_dim(stderr), style_end(stderr), listing->lack);
