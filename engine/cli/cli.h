@@ -28,6 +28,12 @@ enum exit_status {
 	EXIT_RESTORE = 125, /* restore itself failed: other statuses are the tree's */
 };
 
+struct exit_meaning {
+	int status;
+	const char *meaning;
+};
+extern const struct exit_meaning exit_meanings[]; /* ended by one without a meaning */
+
 /* The command line, understood. */
 struct cli {
 	const struct command *command;
@@ -109,7 +115,7 @@ int prefetch_choose(const struct cli *cli, struct prefetch_choice *choice, struc
 /* Fills *cli as far as the command line can be understood, even on failure: whether errors are
  * to be JSON stands in it too. */
 int options_parse(int argc, char **argv, struct cli *cli, struct fsnap_error *err);
-void options_print(FILE *out, const struct command *command);
+void options_print(FILE *out, const struct command *command); /* NULL: what nearly all take */
 
 /* --- help.c --------------------------------------------------------------- */
 

@@ -301,19 +301,27 @@ const struct command commands[] = {
 	{ 0 },
 };
 
-static const char exit_help[] =
-	"Exit statuses:\n"
-	"    0  done\n"
-	"    1  something else failed; the message says what\n"
-	"    2  the command line is wrong\n"
-	"    3  refused: the tree holds state that cannot be saved; nothing was touched\n"
-	"    4  the process is gone, keeps changing, is traced, or is somebody else's\n"
-	"    5  the store is missing, full or not writable\n"
-	"    6  the image is missing, damaged, taken, or not for this machine\n"
-	"  125  `fsnap restore` (in the foreground) or `run` failed itself; else the status is the tree's\n"
-	"\n"
-	"With --json an error is {\"error\":{\"code\":...,\"message\":...,\"hint\":...,\"errno\":...}}; the\n"
-	"code is a word that stays the same across releases.\n";
+const struct exit_meaning exit_meanings[] = {
+	{ 0, "done" },
+	{ EXIT_GENERAL, "something else failed; the message says what" },
+	{ EXIT_USAGE, "the command line is wrong" },
+	{ EXIT_REFUSED, "refused: the tree holds state that cannot be saved; nothing was touched" },
+	{ EXIT_TARGET, "the process is gone, keeps changing, is traced, or is somebody else's" },
+	{ EXIT_STORE, "the store is missing, full or not writable" },
+	{ EXIT_IMAGE, "the image is missing, damaged, taken, or not for this machine" },
+	{ EXIT_RESTORE, "`fsnap restore` (in the foreground) or `run` failed itself; else the status is the tree's" },
+	{ 0, NULL },
+};
+
+static void help_exit(FILE *out)
+{
+	fputs("Exit statuses:\n", out);
+	for (const struct exit_meaning *row = exit_meanings; row->meaning; row++)
+		fprintf(out, "  %3d  %s\n", row->status, row->meaning);
+	fputs("\nWith --json an error is {\"error\":{\"code\":...,\"message\":...,\"hint\":...,\"errno\":...}}; the\n"
+	      "code is a word that stays the same across releases.\n",
+	      out);
+}
 
 const struct command *command_find(const char *name)
 {
@@ -401,7 +409,7 @@ int cli_help(const struct cli *cli, struct fsnap_error *err)
 	if (!cli->n_words) {
 		help_overview(stdout);
 	} else if (!strcmp(cli->words[0], "exit")) {
-		fputs(exit_help, stdout);
+		help_exit(stdout);
 	} else if (!strcmp(cli->words[0], "kinds")) {
 		help_kinds(stdout);
 	} else if ((command = command_find(cli->words[0]))) {

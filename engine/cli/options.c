@@ -1,25 +1,14 @@
 /*
  * options.c - the command line.  One table: getopt_long's tables, the check of
- * what belongs to which command, and the help are all derived from it.
+ * what belongs to which command, the help, the manual and what shells complete are
+ * all derived from it.
  */
 #include <getopt.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/cli/cli.h"
-
-enum { TAKES_NOTHING, TAKES_TEXT, TAKES_PID, TAKES_TCP, TAKES_LIST /* may be given again */ };
-
-struct option_row {
-	char letter; /* 0: only the long form */
-	const char *name;
-	int takes;
-	const char *argument;
-	size_t field; /* in struct cli */
-	const char *commands; /* "": all */
-	const char *help; /* NULL: not for people */
-};
+#include "engine/cli/options.h"
 
 #define FIELD(name) offsetof(struct cli, name)
 
@@ -141,9 +130,16 @@ static bool listed(const char *list, const char *word)
 	return false;
 }
 
-static bool belongs(const struct option_row *row, const struct command *command)
+bool option_belongs(const struct option_row *row, const struct command *command)
 {
+	if (!command)
+		return !row->commands[0] || row->field == FIELD(store);
 	return !row->commands[0] || listed(row->commands, command->name);
+}
+
+const struct option_row *option_row(size_t i)
+{
+	return i < ROWS ? &rows[i] : NULL;
 }
 
 static int parse_pid(const char *text, pid_t *pid, struct fsnap_error *err)
@@ -261,7 +257,7 @@ static int parse_options(int argc, char **argv, bool given[ROWS], struct cli *cl
 static int check_options(const struct cli *cli, const bool given[ROWS], struct fsnap_error *err)
 {
 	for (size_t i = 0; i < ROWS; i++) {
-		if (!given[i] || belongs(&rows[i], cli->command))
+		if (!given[i] || option_belongs(&rows[i], cli->command))
 			continue;
 		return fail(err, FSNAP_E_USAGE, 0, "fsnap %s has no option --%s",
 			    cli->command->name, rows[i].name);
@@ -304,14 +300,12 @@ int options_parse(int argc, char **argv, struct cli *cli, struct fsnap_error *er
 	return result;
 }
 
-/* Without a command: what nearly all of them take. */
 void options_print(FILE *out, const struct command *command)
 {
 	for (size_t i = 0; i < ROWS; i++) {
 		char left[32];
-		bool common = !rows[i].commands[0] || rows[i].field == FIELD(store);
 
-		if (!(command ? belongs(&rows[i], command) : common) || !rows[i].help)
+		if (!option_belongs(&rows[i], command) || !rows[i].help)
 			continue;
 		snprintf(left, sizeof(left), "%c%c%s--%s%s%s", rows[i].letter ? '-' : ' ',
 			 rows[i].letter ? rows[i].letter : ' ', rows[i].letter ? ", " : "  ",
