@@ -38,6 +38,29 @@ static bool has_content(image_file_pipe *state)
 
 /* --- dump ------------------------------------------------------------------- */
 
+/* A read(2) ends where a packet does, whatever else waits (pipe_read() in fs/pipe.c); tee(2) leaves packets what
+ * they are. A byte behind all of it tells whether the last was one. Fills state->content; -1: not all is there. */
+static int read_pieces(int from, int to, image_file_pipe *state, size_t waiting)
+{
+	char *at = state->content.content_val, *end = at + waiting;
+	bool marked = write(to, "", 1) == 1;
+	for (;;) {
+		ssize_t got = read(from, at, (size_t)(end - at) + marked);
+		if (got <= 0)
+			break;
+		at += got;
+		if (at > end - !marked)
+			break; /* it took the byte along: no packet */
+		unsigned *more = realloc(state->packets.packets_val, (state->packets.packets_len + 1) * sizeof(*more));
+		if (!more)
+			return -1;
+		state->packets.packets_val = more;
+		more[state->packets.packets_len++] = (unsigned)got;
+	}
+	state->content.content_len = (unsigned)waiting;
+	return at < end ? -1 : 0;
+}
+
 static int tee_content(const struct fd_view *fd, image_file_pipe *state, struct fsnap_error *err)
 {
 	int waiting, copy[2];
@@ -46,21 +69,15 @@ static int tee_content(const struct fd_view *fd, image_file_pipe *state, struct 
 	if (pipe2(copy, O_CLOEXEC | O_NONBLOCK) < 0)
 		return fail(err, FSNAP_E_SYSTEM, errno, "pipe");
 	cleanup_fd int from = copy[0], to = copy[1];
-	/* As many slots as the pipe has, or content in small pieces would not fit. */
-	if (fcntl(to, F_SETPIPE_SZ, state->capacity) < 0 && errno != EPERM)
+	/* As many slots as the pipe has, or content in small pieces would not fit; and one. */
+	if (fcntl(to, F_SETPIPE_SZ, state->capacity + STORE_PAGE) < 0 && fcntl(to, F_SETPIPE_SZ, state->capacity) < 0 &&
+	    errno != EPERM)
 		return fail(err, FSNAP_E_SYSTEM, errno, "pipe of %u bytes", state->capacity);
-	state->content.content_val = malloc((size_t)waiting);
+	state->content.content_val = malloc((size_t)waiting + 1);
 	if (!state->content.content_val)
 		return no_memory(err);
 	ssize_t seen = tee(fd->dup, to, (size_t)waiting, SPLICE_F_NONBLOCK);
-	while (seen > (ssize_t)state->content.content_len) {
-		ssize_t got = read(from, state->content.content_val + state->content.content_len,
-				   (size_t)waiting - state->content.content_len);
-		if (got <= 0)
-			break;
-		state->content.content_len += (unsigned)got;
-	}
-	if (seen == waiting && (int)state->content.content_len == waiting)
+	if (seen == waiting && read_pieces(from, to, state, (size_t)waiting) == 0)
 		return 0;
 	return refuse_fd(fd, err, "Run fsnap as root, or raise /proc/sys/fs/pipe-user-pages-soft.",
 			 "a pipe whose %d bytes cannot be copied", waiting);
@@ -98,7 +115,6 @@ static int pipe_save(const struct fd_view *fd, image_file *file, void *out,
 /* What the tree holds of one pipe. */
 struct pipe_ends {
 	bool reader, writer;
-	bool packets; /* a write end in packet mode (O_DIRECT) */
 	bool stored;  /* an end before this one has the content already */
 };
 
@@ -112,7 +128,6 @@ static struct pipe_ends ends_in_tree(struct dump *dump, const image_file_pipe *s
 		before = before && other != state;
 		ends.reader |= other->writer != PIPE_WRITER;
 		ends.writer |= other->writer != PIPE_READER;
-		ends.packets |= other->writer != PIPE_READER && (file->flags & O_DIRECT);
 		ends.stored |= before && has_content(other);
 	}
 	return ends;
@@ -158,13 +173,12 @@ static int pipe_save_links(struct dump *dump, image_file *file, void *out, struc
 		return refuse_outside(dump, file, err, "a pipe whose %s end is held by a process outside the tree",
 				      ends.reader ? "write" : "read");
 	}
-	if (has_content(state) && ends.packets)
-		return refuse_file(dump, file, err, "Dump when the packets have been read.",
-				   "a pipe in packet mode with packets in it");
 	if (has_content(state) && ends.stored) {
 		free(state->content.content_val);
+		free(state->packets.packets_val);
 		state->content.content_val = NULL;
-		state->content.content_len = 0;
+		state->packets.packets_val = NULL;
+		state->content.content_len = state->packets.packets_len = 0;
 	}
 	return 0;
 }
@@ -174,6 +188,34 @@ static int pipe_save_links(struct dump *dump, image_file *file, void *out, struc
 static int failed(const image_file *file, struct fsnap_error *err, const char *step)
 {
 	return fail(err, FSNAP_E_RESTORE_STEP, errno, "file %u (%s): %s", file->id, file->label, step);
+}
+
+static int write_piece(int fd, const char *from, unsigned size, bool packet)
+{
+	int flags = fcntl(fd, F_GETFL);
+	if (flags < 0 || fcntl(fd, F_SETFL, packet ? flags | O_DIRECT : flags & ~O_DIRECT) < 0)
+		return -1;
+	return size == 0 || write(fd, from, size) == (ssize_t)size ? 0 : -1;
+}
+
+/* Its packets, what is behind them, and no packet mode: each end gets its own flags later. */
+static int write_content(int fd, const image_file_pipe *state)
+{
+	const char *at = state->content.content_val, *end = at + state->content.content_len;
+	for (u_int i = 0; i < state->packets.packets_len; i++) {
+		unsigned size = state->packets.packets_val[i];
+		if (size > (size_t)(end - at)) {
+			errno = EINVAL;
+			return -1;
+		}
+		/* What is longer than a packet can be had something before it that was none. */
+		unsigned plain = size > STORE_PAGE ? size - STORE_PAGE : 0;
+		if ((plain && write_piece(fd, at, plain, false) < 0) ||
+		    write_piece(fd, at + plain, size - plain, true) < 0)
+			return -1;
+		at += size;
+	}
+	return write_piece(fd, at, (unsigned)(end - at), false);
 }
 
 /* Capacity and content; `fd` writes to the pipe and never blocks. */
@@ -189,8 +231,7 @@ static int fill(struct restore *restore, const image_file *file, const image_fil
 		failed(file, err, "capacity");
 		return error_hint(err, "Run fsnap as root, or raise /proc/sys/fs/pipe-max-size.");
 	}
-	unsigned size = content->content.content_len;
-	if (size && write(fd, content->content.content_val, size) != (ssize_t)size)
+	if (content->content.content_len && write_content(fd, content) < 0)
 		return failed(file, err, "writing back what was in the pipe");
 	return 0;
 }
@@ -282,8 +323,8 @@ static int pipe_make(struct restore *restore, const image_file *file, const void
 
 const struct file_kind kind_pipe = {
 	.name = "pipe",
-	.keeps = "content, capacity, packet mode, FIFOs by path, closed ends",
-	.refuses = "an end held outside the tree, packets not read yet",
+	.keeps = "content, capacity, packet mode and packets, FIFOs by path, closed ends",
+	.refuses = "an end held outside the tree",
 	.shown_by = "pipe_*",
 	.xdr = (xdrproc_t)xdr_image_file_pipe,
 	.key = pipe_key,

@@ -16,7 +16,7 @@ static int scan(int pagemap, struct scan_argument *argument, track_region_fn fn,
 	argument->vec_len = REGIONS;
 	while (argument->start < argument->end) {
 		int n = ioctl(pagemap, SCAN, argument);
-		if (n < 0 && errno == EPERM)
+		if (n < 0 && (errno == EPERM || errno == ESRCH)) /* another mapping; another program, or its end */
 			return TRACK_LOST;
 		if (n < 0)
 			return fail(err, FSNAP_E_SYSTEM, errno, "PAGEMAP_SCAN");
