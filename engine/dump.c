@@ -182,7 +182,10 @@ static void explain_death(const struct dump *dump, struct fsnap_error *err)
 	for (size_t i = 0; i < dump->tree.n_processes; i++) {
 		const struct process *process = dump->tree.processes[i];
 		struct procfs_stat stat = { .state = 'X' };
-		procfs_stat(process->proc, "stat", &stat, NULL);
+		struct fsnap_error why = { 0 };
+		procfs_stat(process->proc, "stat", &stat, &why);
+		if (why.sys == EMFILE || why.sys == ENFILE || why.sys == ENOMEM)
+			return; /* it is we who lack something */
 		if (process->image.zombie || (stat.state != 'Z' && stat.state != 'X'))
 			continue;
 		*err = (struct fsnap_error){ 0 };

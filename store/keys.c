@@ -127,7 +127,8 @@ static int add_directory(struct trust *trust, const char *path, bool must, struc
 	if (!dir && errno == ENOENT && !must)
 		return 0;
 	if (!dir)
-		return fail(err, FSNAP_E_PERMISSION, errno, "trusted keys: %s", path);
+		return fail(err, errno == EACCES || errno == EPERM ? FSNAP_E_PERMISSION : FSNAP_E_SYSTEM, errno,
+			    "trusted keys: %s", path);
 	for (struct dirent *entry; (entry = readdir(dir));) {
 		char file[4096];
 		size_t length = strlen(entry->d_name), suffix = strlen(SUFFIX);

@@ -138,9 +138,10 @@ static int map_piece(struct medium *medium, uint64_t offset, uint64_t length, in
 {
 	int flags = medium->dax ? MAP_SHARED_VALIDATE | MAP_SYNC : MAP_SHARED;
 	char *where = medium->base + offset;
-	if (where + length > (char *)medium->reserved + medium->reserved_length)
-		return store_fail(err, EFBIG, "growing the image");
-
+	if (where + length > (char *)medium->reserved + medium->reserved_length) {
+		fail(err, FSNAP_E_NOMEM, ENOMEM, "growing the image: addresses for it");
+		return error_hint(err, "a limit on the address space of fsnap itself: `ulimit -v unlimited`");
+	}
 	if (mmap(where, length, prot, flags | MAP_FIXED, medium->fd, (off_t)offset) == MAP_FAILED)
 		return store_fail(err, errno, "mapping the image");
 	medium->length = offset + length;

@@ -243,7 +243,9 @@ static int open_and_make(const struct fsnap_core_options *options, struct fsnap_
 		return -1;
 	struct store *store = store_open(dir, STORE_READ, err);
 	struct image *image = store ? image_open(store, options->image, err) : NULL;
-	int result = image ? view_of_image(&view, image, err) : -1;
+	/* A core of damaged pages would be believed. */
+	int result = !image || image_verify_blocks(image, 0, image_blocks(image), err) < 0 ?
+			     -1 : view_of_image(&view, image, err);
 	if (result == 0) {
 		snprintf(report->image, sizeof(report->image), "%s", image_name(image));
 		result = make(&view, options, report, err);
