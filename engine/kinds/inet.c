@@ -87,15 +87,14 @@ static int save_addresses(const struct fd_view *fd, image_file_inet *state, stru
 	return set_bytes(&state->remote.remote_len, &state->remote.remote_val, remote.bytes, remote_size, err);
 }
 
-/* UDP_CORK: what was written and not sent lies where nothing reads. */
-static void note_corked(const struct fd_view *fd, const image_file_inet *state)
+/* MSG_MORE, UDP_CORK: what was written and not sent lies where nothing reads; what it costs shows
+ * (SIOCOUTQ). So does what waits for a device or for a neighbour's address, and is sent anyway. */
+static void note_held_back(const struct fd_view *fd, const image_file_inet *state)
 {
-	int corked = 0, waiting = 0;
-	socklen_t size = sizeof(corked);
-	if (is_udp(state->type, state->protocol) &&
-	    getsockopt(fd->dup, IPPROTO_UDP, 1 /* UDP_CORK */, &corked, &size) == 0 && corked &&
-	    ioctl(fd->dup, SIOCOUTQ, &waiting) == 0 && waiting)
-		dump_note(fd->dump, "a datagram that UDP_CORK holds back is not in the image");
+	int cost = 0;
+	if (ioctl(fd->dup, SIOCOUTQ, &cost) == 0 && cost > 0)
+		dump_note(fd->dump, "a datagram of %s that was not sent yet is not in the image: what MSG_MORE "
+				    "or UDP_CORK holds back cannot be read", what_is(state));
 }
 
 static int inet_save(const struct fd_view *fd, image_file *file, void *out,
@@ -109,7 +108,7 @@ static int inet_save(const struct fd_view *fd, image_file *file, void *out,
 	state->family = socket_int(fd->dup, SO_DOMAIN);
 	state->type = socket_int(fd->dup, SO_TYPE);
 	state->protocol = socket_int(fd->dup, SO_PROTOCOL);
-	note_corked(fd, state);
+	note_held_back(fd, state);
 	if (sockopts_save(fd, &scratch->defaults, &state->options.options_len, &state->options.options_val,
 			  err) < 0 ||
 	    memberships_save(fd, scratch->groups, state->family, state, err) < 0 ||

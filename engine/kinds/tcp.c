@@ -18,8 +18,6 @@
 
 #define FSNAP_TCP_AO_INFO 40 /* newer than the C library's headers */
 #define FSNAP_TCP_ULP_NAME 17
-#define FAREWELL_MS 5000
-#define SPARE (256 << 10)
 
 static bool tcp_matches(const struct fd_view *fd)
 {
@@ -85,18 +83,6 @@ static int connection_state(const struct fd_view *fd, const struct tcp_info *inf
 	return tcp_look_add(fd, file, state, err);
 }
 
-/* A socket that was connected, and whose two directions have come to their end, reads as ended; one
- * that never was does not. */
-static int closed_state(const struct fd_view *fd, image_file_tcp *state, struct fsnap_error *err)
-{
-	struct pollfd event = {.fd = fd->dup, .events = POLLRDHUP};
-	poll(&event, 1, 0);
-	state->state = event.revents & POLLRDHUP ? TCP_IS_ENDED : TCP_IS_BOUND;
-	state->error = !!(event.revents & POLLERR);
-	return state->state == TCP_IS_ENDED ? tcp_peek(fd->dup, &state->received.received_len,
-						       &state->received.received_val, err) : 0;
-}
-
 /* getpeername(2) does not tell while a connection is only attempted. */
 static socklen_t called(const struct fd_view *fd, union inet_address *remote, struct fsnap_error *err)
 {
@@ -149,7 +135,7 @@ static int tcp_save(const struct fd_view *fd, image_file *file, void *out, struc
 		; /* and its options */
 	else if (info.tcpi_state != TCP_CLOSE)
 		return connection_state(fd, &info, file, state, err);
-	else if (closed_state(fd, state, err) < 0)
+	else if (tcp_ended_save(fd, state, err) < 0)
 		return -1;
 	struct sockopt_defaults *defaults = tcp_defaults(fd->dump, err);
 	return defaults ? sockopts_save(fd, defaults, &state->options.options_len,
@@ -207,90 +193,11 @@ static int make_bound(const image_file *file, const image_file_tcp *state, struc
 	return steal_fd(&fd);
 }
 
-static socklen_t loopback(int family, union inet_address *address)
-{
-	memset(address, 0, sizeof(*address));
-	address->any.sa_family = (sa_family_t)family;
-	if (family == AF_INET6) {
-		address->v6.sin6_addr = in6addr_loopback;
-		return sizeof(address->v6);
-	}
-	address->v4.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-	return sizeof(address->v4);
-}
-
-/* A connection with ourselves: returns the other end. */
-static int connect_with_self(int fd, int family)
-{
-	union inet_address address;
-	socklen_t size = loopback(family, &address);
-	cleanup_fd int listener = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (listener < 0 || bind(listener, &address.any, size) < 0 || listen(listener, 1) < 0 ||
-	    getsockname(listener, &address.any, &size) < 0 || connect(fd, &address.any, size) < 0)
-		return -1;
-	return accept4(listener, NULL, NULL, SOCK_CLOEXEC);
-}
-
-/* The other end goes away without a farewell. */
-static int connect_and_reset(int fd, int family)
-{
-	struct linger reset = {.l_onoff = 1, .l_linger = 0};
-	cleanup_fd int other = connect_with_self(fd, family);
-	return other < 0 ? -1 : setsockopt(other, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
-}
-
-/* Both ends say goodbye, the other one first: ours is closed then, and has what it was sent. */
-static int connect_and_end(int fd, const image_file_tcp *state)
-{
-	int size = (int)state->received.received_len;
-	int room = 4 * size + SPARE; /* buffers cost more than their bytes */
-	const char *bytes = state->received.received_val;
-	setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &room, sizeof(room));
-	cleanup_fd int other = connect_with_self(fd, state->family);
-	if (other < 0)
-		return -1;
-	setsockopt(other, SOL_SOCKET, SO_SNDBUFFORCE, &room, sizeof(room));
-	for (ssize_t sent; size > 0; size -= (int)sent, bytes += sent)
-		if ((sent = send(other, bytes, (size_t)size, MSG_DONTWAIT | MSG_NOSIGNAL)) <= 0)
-			return -1;
-	struct pollfd event = {.fd = fd, .events = POLLRDHUP};
-	if (shutdown(other, SHUT_WR) < 0 || poll(&event, 1, FAREWELL_MS) != 1 || shutdown(fd, SHUT_WR) < 0)
-		return -1;
-	event = (struct pollfd){.fd = fd}; /* POLLHUP, when our FIN is acknowledged */
-	return poll(&event, 1, FAREWELL_MS) == 1 ? 0 : -1;
-}
-
-static int make_reset(const image_file *file, const image_file_tcp *state, struct fsnap_error *err)
-{
-	cleanup_fd int fd = socket(state->family, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP);
-	if (fd < 0 || connect_and_reset(fd, state->family) < 0) {
-		fail(err, FSNAP_E_RESTORE_STEP, errno, "file %u (%s): a connection to reset", file->id,
-		     file->label);
-		return error_hint(err, "The loopback interface must be up (ip link set lo up).");
-	}
-	return steal_fd(&fd);
-}
-
-/* Read to its end, and an end to what is written: TIME_WAIT, as its program sees it. */
-static int make_ended(const image_file *file, const image_file_tcp *state, struct fsnap_error *err)
-{
-	cleanup_fd int fd = socket(state->family, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP);
-	if (fd < 0 || connect_and_end(fd, state) < 0) {
-		fail(err, FSNAP_E_RESTORE_STEP, errno, "file %u (%s): a connection that has ended",
-		     file->id, file->label);
-		return error_hint(err, "The loopback interface must be up (ip link set lo up).");
-	}
-	if (sockopts_apply(file, fd, state->options.options_len, state->options.options_val,
-			   SOCKOPT_LATE, err) < 0)
-		return -1;
-	return steal_fd(&fd);
-}
-
 static int tcp_make(struct restore *restore, const image_file *file, const void *in,
 		    struct fsnap_error *err)
 {
 	const image_file_tcp *state = in;
-	bool reset = state->state == TCP_IS_ENDED;
+	bool reset = false;
 	size_t least = inet_address_size(state->family);
 	if (state->local.local_len < least ||
 	    (state->state == TCP_IS_CONNECTION && state->remote.remote_len < least) ||
@@ -300,12 +207,10 @@ static int tcp_make(struct restore *restore, const image_file *file, const void 
 	int fd = -1;
 	if (state->state == TCP_IS_CONNECTION)
 		fd = tcp_made(restore, file, state, &reset, err);
-	else if (!reset)
+	else if (state->state != TCP_IS_ENDED)
 		fd = make_bound(file, state, err);
-	else if (!state->error)
-		return make_ended(file, state, err);
-	if (reset)
-		fd = make_reset(file, state, err);
+	if (reset || state->state == TCP_IS_ENDED)
+		fd = tcp_ended_make(file, state, err);
 	if (fd >= 0 && fchown(fd, state->uid, state->gid) < 0 && errno != EPERM) {
 		close(fd);
 		return fail(err, FSNAP_E_RESTORE_STEP, errno, "file %u (%s): its owner", file->id,

@@ -5,6 +5,7 @@
  *	tcp_read.c	what is read of each of them
  *	tcp_made.c	connections made again in repair mode (tcp(7) has nothing on it: net/ipv4/tcp.c)
  *	tcp_waiting.c	connections not accepted yet
+ *	tcp_ended.c	connections that are over, and attempts that failed
  *	tcp_shared.c	who else has them
  *	tcp_diag.c	what only sock_diag(7) tells
  *	tcp_forge.c	segments as the other end would send them
@@ -106,6 +107,13 @@ int tcp_made_waiting(struct restore *restore, const image_file *file, const imag
 
 /* Binds and, if it is a listener, listens (tcp.c). */
 int tcp_bind(int fd, const image_file_tcp *state, struct fsnap_error *err);
+
+/* --- tcp_ended.c: sockets whose connection is over ---------------------------------------- */
+
+/* Of a socket in TCP_CLOSE: has it ended, or was it never connected? */
+int tcp_ended_save(const struct fd_view *fd, image_file_tcp *state, struct fsnap_error *err);
+/* One that has ended; of a connection that cannot be kept, one that its peer has reset. */
+int tcp_ended_make(const image_file *file, const image_file_tcp *state, struct fsnap_error *err);
 
 /* --- tcp_forge.c ------------------------------------------------------------------------ */
 

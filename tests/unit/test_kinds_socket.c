@@ -115,6 +115,24 @@ static void connection_comes_back_reset(void **state)
 	}
 }
 
+/* By MSG_MORE, which no option shows, and by UDP_CORK; what was sent is not noted. */
+static void datagram_held_back_is_noted(void **state)
+{
+	(void)state;
+	for (int i = 0; i < 3; i++) {
+		struct sockaddr_storage name;
+		int receiver = bound(AF_INET, SOCK_DGRAM, &name), fd = reach(AF_INET, SOCK_DGRAM, &name);
+		if (i == 2)
+			set_option(fd, IPPROTO_UDP, 1 /* UDP_CORK */, 1);
+		assert_int_equal(send(fd, "half", 4, i == 1 ? MSG_MORE : 0), 4);
+		world_round(1, &fd);
+		assert_true(!strstr(world.notes, "holds back") == !i);
+		close(receiver);
+		world_teardown(NULL);
+		world_setup(NULL);
+	}
+}
+
 static bool may_repair(void)
 {
 	int one = 1, fd = socket(AF_INET, SOCK_STREAM, 0);
@@ -214,6 +232,7 @@ int main(void)
 		in_world(tcp_listener_accepts_again),
 		in_world(tcp_address_may_be_taken),
 		in_world(connection_comes_back_reset),
+		in_world(datagram_held_back_is_noted),
 		in_world(connection_within_goes_on),
 		in_world(udp_keeps_address_and_peer),
 		in_world(fresh_socket_has_no_options),
