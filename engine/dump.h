@@ -64,6 +64,8 @@ struct saved_file {
 	int fd;
 	uint64_t number; /* the kernel's own for it, the same in every descriptor of it; 0: none */
 	int held; /* our own descriptor of what is only in flight, else -1 */
+	const struct process *carrier; /* a message has it that waits in a socket, descriptor carrier_fd there; or NULL */
+	int carrier_fd;
 	bool stuck; /* what fdinfo says of close-on-exec is the description's, and no number's */
 };
 

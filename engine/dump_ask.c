@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "engine/dump.h"
+#include "engine/kinds/carried.h"
 #include "engine/kinds/peek.h"
 #include "engine/notes.h"
 
@@ -16,9 +17,10 @@ int refuse_fd(const struct fd_view *fd, struct fsnap_error *err, const char *hin
 	va_start(args, what);
 	vsnprintf(text, sizeof(text), what, args);
 	va_end(args);
-	if (fd->carrier)
+	const struct fd_view *carrier = fd->carrier ? carrier_outermost(fd->carrier) : NULL;
+	if (carrier)
 		fail(err, FSNAP_E_UNSUPPORTED, 0, "process %d (%s): under way in descriptor %d (%s): %s: %s",
-		     fd->process->pid, fd->process->comm, fd->carrier->fd, fd->carrier->link, fd->link, text);
+		     carrier->process->pid, carrier->process->comm, carrier->fd, carrier->link, fd->link, text);
 	else
 		fail(err, FSNAP_E_UNSUPPORTED, 0, "process %d (%s): descriptor %d (%s): %s", fd->process->pid,
 		     fd->process->comm, fd->fd, fd->link, text);
@@ -123,6 +125,12 @@ void dump_holder(struct dump *dump, const image_file *file, pid_t *pid, int *fd)
 {
 	*pid = dump->files[file->id - 1]->pid;
 	*fd = dump->files[file->id - 1]->fd;
+}
+
+const struct process *dump_carrier(struct dump *dump, const image_file *file, int *fd)
+{
+	*fd = dump->files[file->id - 1]->carrier_fd;
+	return dump->files[file->id - 1]->carrier;
 }
 
 bool fdinfo_number(const char *info, const char *key, int base, uint64_t *value)

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "engine/dump.h"
+#include "engine/kinds/carried.h"
 #include "engine/kinds/locks.h"
 #include "engine/kinds/peek.h"
 #include "engine/procfs.h"
@@ -256,6 +257,11 @@ static struct saved_file *view_received(const struct fd_view *carrier, int fd, s
 unsigned dump_received(const struct fd_view *carrier, int fd, struct fsnap_error *err)
 {
 	struct saved_file *saved = view_received(carrier, fd, err);
+	if (saved && !saved->carrier) {
+		const struct fd_view *outer = carrier_outermost(carrier);
+		saved->carrier = outer->process;
+		saved->carrier_fd = outer->fd;
+	}
 	/* What is known by our own descriptor only is compared with others through it, to the end. */
 	if (saved && saved->pid == carrier->dump->self && saved->fd == fd)
 		saved->held = fd;
@@ -294,6 +300,9 @@ int files_finish(struct dump *dump, struct fsnap_error *err)
 {
 	if (externals_check(dump, err) < 0 || index_files(dump, err) < 0)
 		return -1;
+	for (size_t i = 0; i < dump->n_files; i++)
+		if (carried_check(dump, &dump->files[i]->file, &dump->files[i]->state, err) < 0)
+			return -1;
 	for (size_t i = 0; i < dump->n_files; i++) {
 		struct saved_file *saved = dump->files[i];
 		const struct file_kind *kind = file_kind_find(saved->file.kind);

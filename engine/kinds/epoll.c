@@ -108,67 +108,75 @@ static int epoll_save(const struct fd_view *fd, image_file *file, void *out,
 	return 0;
 }
 
-/* A watch as kcmp(2) names it: the nth with this number in the epoll instance `epoll` of `process`. */
+/* A watch as kcmp(2) names it: the nth with this number in the epoll instance `slot.efd` of process `pid`. */
 struct watch {
-	const struct process *process;
+	pid_t pid;
 	struct kcmp_epoll_slot slot;
+	const struct process *holder; /* has the instance as well; NULL: only a message has it */
 };
 
-static bool watches(const struct watch *watch, const struct process *process, int fd)
+static bool watches(const struct watch *watch, pid_t pid, int fd)
 {
-	return syscall(SYS_kcmp, process->live, watch->process->live, KCMP_EPOLL_TFD, fd,
-		       &watch->slot) == 0;
+	return syscall(SYS_kcmp, pid, watch->pid, KCMP_EPOLL_TFD, fd, &watch->slot) == 0;
 }
 
-/* Nearly always the descriptor of that number in the same process; else anybody's. A socket has an
- * inode of its own, which fdinfo shows: no need to ask, which takes the longer the more is watched. */
-static unsigned watched_file(struct dump *dump, const struct watch *watch, uint64_t ino)
+/* Nearly always the descriptor of that number in the same process; else anybody's, or what only a message
+ * has. A socket has an inode of its own, which fdinfo shows: no need to ask, which takes the longer the more
+ * is watched. */
+static unsigned watched_file(struct dump *dump, const struct watch *watch, const struct process *likely, uint64_t ino)
 {
 	char socket[64];
-	unsigned id = dump_file_of_fd(dump, watch->process, (int)watch->slot.tfd);
+	unsigned id = likely ? dump_file_of_fd(dump, likely, (int)watch->slot.tfd) : 0;
 	image_file *file = NULL;
 	dump_file_by_id(dump, id, &file);
 	snprintf(socket, sizeof(socket), "socket:[%" PRIu64 "]", ino);
 	if (file && !strcmp(file->label, socket))
 		return id;
-	if (id && watches(watch, watch->process, (int)watch->slot.tfd))
+	if (id && watches(watch, likely->live, (int)watch->slot.tfd))
 		return id;
-	const struct tree *tree = dump_tree(dump);
-	for (size_t i = 0; i < tree->n_processes; i++) {
-		const struct process *process = tree->processes[i];
-		for (unsigned j = 0; j < process->image.fds.fds_len; j++)
-			if (watches(watch, process, process->image.fds.fds_val[j].fd))
-				return process->image.fds.fds_val[j].file;
+	for (id = 1; dump_file_by_id(dump, id, &file); id++) {
+		pid_t pid;
+		int fd;
+		dump_holder(dump, file, &pid, &fd);
+		if (watches(watch, pid, fd))
+			return id;
 	}
 	return 0;
 }
 
-/* What is late is added by the process that has the instance, which must have the file under that
- * number, too. */
-static bool is_late_elsewhere(struct dump *dump, const struct process *process,
-			      const image_epoll_target *target)
+/* Some are added by the process that has the instance, which must have the file under that number, too. */
+static bool is_added_inside(struct dump *dump, unsigned id)
 {
 	image_file *file;
-	const void *state = dump_file_by_id(dump, target->file, &file);
+	const void *state = dump_file_by_id(dump, id, &file);
 	const struct file_kind *kind = file_kind_find(file->kind);
-	return kind->is_late && kind->is_late(state) &&
-	       dump_file_of_fd(dump, process, target->fd) != target->file;
+	return kind == &kind_signalfd || (kind->is_late && kind->is_late(state));
 }
 
 static int link_target(struct dump *dump, const image_file *file, struct watch *watch,
 		       image_epoll_target *target, struct fsnap_error *err)
 {
+	int ignored;
+	const struct process *likely = watch->holder ? watch->holder : dump_carrier(dump, file, &ignored);
+	image_file *watched;
 	watch->slot.tfd = (__u32)target->fd;
-	target->file = watch->process ? watched_file(dump, watch, target->ino) : 0;
+	target->file = watched_file(dump, watch, likely, target->ino);
 	if (!target->file)
 		return refuse_file(dump, file, err,
 				   "The program closed a descriptor it still watches, and a process "
 				   "outside the tree has it open: dump that one, too.",
 				   "it watches a file (added as descriptor %d) that no process of the tree "
 				   "has open", target->fd);
-	if (is_late_elsewhere(dump, watch->process, target))
+	if (!is_added_inside(dump, target->file))
+		return 0;
+	dump_file_by_id(dump, target->file, &watched);
+	if (!watch->holder)
+		return refuse_file(dump, file, err, "Let the program receive the message before the dump.",
+				   "it watches %s (added as descriptor %d), which only a process that has it can "
+				   "add", watched->label, target->fd);
+	if (dump_file_of_fd(dump, watch->holder, target->fd) != target->file)
 		return refuse_file(dump, file, err, "Let it watch the descriptor that the program has open.",
-				   "it watches a pidfd that was closed as descriptor %d", target->fd);
+				   "it watches %s that was closed as descriptor %d", watched->label, target->fd);
 	return 0;
 }
 
@@ -176,8 +184,9 @@ static int link_target(struct dump *dump, const image_file *file, struct watch *
 static int epoll_save_links(struct dump *dump, image_file *file, void *out, struct fsnap_error *err)
 {
 	image_file_epoll *state = out;
-	int epoll = -1, highest = 0;
-	struct watch watch = {.process = file_holder(dump, file, &epoll)};
+	int epoll, highest = 0;
+	struct watch watch = {.holder = file_holder(dump, file, &epoll)};
+	dump_holder(dump, file, &watch.pid, &epoll);
 	for (unsigned i = 0; i < state->targets.targets_len; i++)
 		if (state->targets.targets_val[i].fd > highest)
 			highest = state->targets.targets_val[i].fd;
@@ -371,7 +380,8 @@ const struct file_kind kind_epoll = {
 	.name = "epoll",
 	.keeps = "what is watched, under which number, for what; what has been told and what is still to be, in "
 		 "order; one-shot, edge-triggered, exclusive; parameters of busy polling",
-	.refuses = "watches of closed descriptors that only a process outside the tree still has",
+	.refuses = "watches of closed descriptors that only a process outside the tree still has; in a message: "
+		   "watches of a signalfd, a pidfd, a file of /proc",
 	.shown_by = "event_epoll*",
 	.xdr = (xdrproc_t)xdr_image_file_epoll,
 	.matches = epoll_matches,

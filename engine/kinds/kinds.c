@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "engine/ipc/ipc.h"
+#include "engine/kinds/carried.h"
 #include "engine/kinds/table.h"
 
 /* Order matters: the first that matches takes the descriptor. */
@@ -61,8 +62,10 @@ int refuse_file(struct dump *dump, const image_file *file, struct fsnap_error *e
 
 	int fd = -1;
 	const struct process *process = file_holder(dump, file, &fd);
-	fail(err, FSNAP_E_UNSUPPORTED, 0, "process %d (%s): descriptor %d (%s): %s",
-	     process ? process->pid : 0, process ? process->comm : "?", fd, file->label, text);
+	if (!process)
+		return refuse_carried(dump, file, err, hint, text);
+	fail(err, FSNAP_E_UNSUPPORTED, 0, "process %d (%s): descriptor %d (%s): %s", process->pid, process->comm, fd,
+	     file->label, text);
 	return error_hint(err, "%s", hint);
 }
 
@@ -76,9 +79,12 @@ int refuse_outside(struct dump *dump, const image_file *file, struct fsnap_error
 
 	int fd = -1;
 	const struct process *process = file_holder(dump, file, &fd);
-	refuse_file(dump, file, err, "", "%s", text);
+	refuse_file(dump, file, err, "Dump the process that has the other end, too; or let the program receive this "
+				     "one first.", "%s", text);
+	if (!process)
+		return -1;
 	return error_hint(err, "Dump the process that started both ends; or say that this one is to be replaced: "
 			       "fsnap dump --external %d:%d=NAME, and hand it in with fsnap restore --external "
 			       "NAME=M. A stray one from whoever started the program? Start it with %d>&-",
-			  process ? process->pid : 0, fd, fd);
+			  process->pid, fd, fd);
 }

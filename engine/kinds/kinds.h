@@ -110,6 +110,8 @@ struct file_kind {
 	 * that process are in place: what the kernel ties to the caller. Called for one of them. May be NULL. */
 	void (*settle)(struct restore *restore, const image_file *file, const void *state,
 		       struct plans *plans, uint32_t task, int fd);
+	/* Has settle anything to do for it? What only a message has is settled by nobody, and refused then. NULL: no. */
+	bool (*unsettled)(const void *state);
 	/* As settle, in every task that has it, thread `tid`, when all threads of its process exist: what the
 	 * kernel ties to a thread. `fd`: the first of its descriptors. May be NULL. */
 	void (*settle_task)(struct restore *restore, const image_file *file, const void *state,
@@ -225,6 +227,10 @@ unsigned dump_received(const struct fd_view *carrier, int fd, struct fsnap_error
 
 /* Where kcmp(2) finds a file: a process and its number there. It may be ours (dump_received). */
 void dump_holder(struct dump *dump, const image_file *file, pid_t *pid, int *fd);
+
+/* The process that has a socket in which a message waits that has this file, and its number there; NULL: no
+ * message has it. */
+const struct process *dump_carrier(struct dump *dump, const image_file *file, int *fd);
 
 /* The saved file of this id (they count from 1), whatever its kind; NULL past the end. */
 void *dump_file_by_id(struct dump *dump, unsigned id, image_file **file);

@@ -60,6 +60,14 @@ int locks_save(const struct fd_view *fd, image_file *file, struct fsnap_error *e
 	return 0;
 }
 
+bool locks_have_lease(const image_file *file)
+{
+	for (u_int i = 0; i < file->locks.locks_len; i++)
+		if (file->locks.locks_val[i].kind == LOCK_KIND_LEASE)
+			return true;
+	return false;
+}
+
 bool locks_write_lease(const image_file *file)
 {
 	for (u_int i = 0; i < file->locks.locks_len; i++)

@@ -14,6 +14,9 @@ int locks_save(const struct fd_view *fd, image_file *file, struct fsnap_error *e
 /* Takes them again on the new description; leases are left to locks_settle(). */
 int locks_take(const image_file *file, int fd, struct fsnap_error *err);
 
+/* A lease is taken by a process (locks_settle). */
+bool locks_have_lease(const image_file *file);
+
 /* Does it hold a lease that opening the file would break? */
 bool locks_write_lease(const image_file *file);
 

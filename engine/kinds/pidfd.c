@@ -140,7 +140,7 @@ static uint32_t pidfd_arrive(struct restore *restore, const image_file *file, co
 const struct file_kind kind_pidfd = {
 	.name = "pidfd",
 	.keeps = "processes and threads of the tree, ended ones included; who shares it",
-	.refuses = "processes outside the tree",
+	.refuses = "processes outside the tree; one that a message in a Unix socket has",
 	.shown_by = "pidfd_*",
 	.xdr = (xdrproc_t)xdr_image_file_pidfd,
 	.own_flags = true,

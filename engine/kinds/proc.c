@@ -153,7 +153,7 @@ static uint32_t proc_arrive(struct restore *restore, const image_file *file, con
 const struct file_kind kind_proc = {
 	.name = "proc",
 	.keeps = "files of /proc about processes of the tree, opened anew; those about the system are regular",
-	.refuses = "those about other processes, unless --external says so, or ended ones",
+	.refuses = "those about other processes, unless --external says so, or ended ones; one that a message has",
 	.shown_by = "file_proc",
 	.xdr = (xdrproc_t)xdr_image_file_proc,
 	.own_flags = true,

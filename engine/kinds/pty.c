@@ -309,6 +309,12 @@ static int pty_make(struct restore *restore, const image_file *file, const void 
 	return fd < 0 ? failed(file, err, "open the terminal") : fd;
 }
 
+static bool pty_unsettled(const void *in)
+{
+	const image_file_pty *state = in;
+	return state->exclusive || state->locked;
+}
+
 /* What would be in the way of making the rest comes last. */
 static void pty_settle(struct restore *restore, const image_file *file, const void *in,
 		       struct plans *plans, uint32_t task, int fd)
@@ -317,7 +323,7 @@ static void pty_settle(struct restore *restore, const image_file *file, const vo
 	(void)file;
 	const image_file_pty *state = in;
 	int locked = 1;
-	if (!state->exclusive && !state->locked)
+	if (!pty_unsettled(state))
 		return;
 	plan_note(plans, "terminal %u", state->index);
 	if (state->exclusive)
@@ -341,4 +347,5 @@ const struct file_kind kind_pty = {
 	.save_links = pty_save_links,
 	.make = pty_make,
 	.settle = pty_settle,
+	.unsettled = pty_unsettled,
 };

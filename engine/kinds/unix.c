@@ -283,7 +283,8 @@ const struct file_kind kind_unix = {
 	.name = "unix",
 	.keeps = "pairs and connections within the tree with what waits in them, descriptors under way "
 		 "included; listeners with who waits there; datagram sockets; credentials, options",
-	.refuses = "an end outside the tree; data sent before accept, where the kernel does not let us look",
+	.refuses = "an end outside the tree; data sent before accept, where the kernel does not let us look; pidfds, "
+		   "userfaultfds and files of /proc/PID under way",
 	.shown_by = "socket_pair* socket_unix_*",
 	.xdr = (xdrproc_t)xdr_image_file_unix,
 	.key = unix_key,

@@ -202,7 +202,8 @@ const struct file_kind kind_userfaultfd = {
 	.name = "userfaultfd",
 	.keeps = "features, what is watched for what, missing and write-protected pages, of the memory of the one "
 		 "process that holds it",
-	.refuses = "one that several processes hold, that follows forks, or whose other end is outside the tree",
+	.refuses = "one that several processes hold, or a message, that follows forks, or whose other end is outside "
+		   "the tree",
 	.shown_by = "memory_userfaultfd",
 	.xdr = (xdrproc_t)xdr_image_file_userfaultfd,
 	.own_flags = true,

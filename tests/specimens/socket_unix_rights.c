@@ -2,15 +2,18 @@
  * Descriptors under way in Unix sockets (SCM_RIGHTS): one that the specimen has
  * itself, one that only the message holds, a socket in whose queue lies another
  * descriptor, and the receiver in its own queue. They arrive with their message,
- * in order, as the same open files. A byte of MSG_OOB keeps its place.
+ * in order, as the same open files. A byte of MSG_OOB keeps its place. An epoll
+ * instance under way watches what the specimen has and what is under way itself,
+ * as one that the specimen has watches what is under way.
  */
 #include "specimen.h"
 
 #include <fcntl.h>
 #include <linux/kcmp.h>
 #include <linux/sockios.h>
-#include <sys/ioctl.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 
@@ -52,12 +55,62 @@ static void expect_same(const char *what, int a, int b)
 	expect_int(what, 0, syscall(SYS_kcmp, getpid(), getpid(), KCMP_FILE, a, b));
 }
 
+static void watch(int epoll, int fd, uint64_t data)
+{
+	struct epoll_event event = { .events = EPOLLIN, .data.u64 = data };
+	MUST(epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event));
+}
+
+static void expect_told(const char *what, int epoll, uint64_t data)
+{
+	struct epoll_event told[4] = { 0 };
+	expect_int(what, 1, epoll_wait(epoll, told, 4, 0));
+	expect_int("its data", (long)data, (long)told[0].data.u64);
+}
+
+/* Returns an instance that stays with us; the first of the message is another, which watches both others. */
+static int send_epolls(int to, int ours)
+{
+	int ready = MUST(eventfd(1, 0)), ends[2];
+	int under_way = MUST(epoll_create1(0)), here = MUST(epoll_create1(0));
+	MUST(pipe(ends));
+	watch(under_way, ours, 11);
+	watch(under_way, ends[0], 12);
+	watch(here, ready, 13);
+	send_with(to, "epoll", 4, (int[]){ under_way, ready, ends[0], ends[1] });
+	close(under_way);
+	close(ready);
+	close(ends[0]);
+	close(ends[1]);
+	return here;
+}
+
+static void expect_epolls(int from, int here, int ours)
+{
+	uint64_t count = 1;
+	struct epoll_event event;
+	int got[4];
+	expect_told("what is under way is ready", here, 13);
+	expect_message(from, "epoll", 4, got);
+	expect_int("nothing is ready yet", 0, epoll_wait(got[0], &event, 1, 0));
+	MUST(write(ours, &count, 8));
+	expect_told("what was open is ready", got[0], 11);
+	MUST(read(ours, &count, 8));
+	MUST(write(got[3], "x", 1));
+	expect_told("what was under way is ready", got[0], 12);
+	expect_int("it counts", 8, read(got[1], &count, 8));
+	expect_int("and no more", 0, epoll_wait(here, &event, 1, 0));
+	close(here);
+	for (int i = 0; i < 4; i++)
+		close(got[i]);
+}
+
 int main(void)
 {
 	int stream[2], packets[2];
 	MUST(socketpair(AF_UNIX, SOCK_STREAM, 0, stream));
 	MUST(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, packets));
-	int known = MUST(eventfd(5, EFD_NONBLOCK));
+	int known = MUST(eventfd(5, EFD_NONBLOCK)), watched = MUST(eventfd(0, 0));
 	while (specimen_round()) {
 		int ends[2], inner[2], file, got[8] = { 0 };
 		uint64_t five = 5;
@@ -82,6 +135,7 @@ int main(void)
 		send_with(packets[0], "nested", 2, inner);
 		close(inner[0]);
 		close(inner[1]);
+		int epoll = send_epolls(packets[0], watched);
 		bool urgent = send(stream[1], "abc", 3, 0) == 3 && send(stream[1], "!", 1, MSG_OOB) == 1;
 		MUST(send(stream[1], "def", 3, 0));
 		specimen_ready();
@@ -109,6 +163,7 @@ int main(void)
 		expect_message(got[1], "alive", 0, got + 3);
 		for (int i = 0; i < 3; i++)
 			close(got[i]);
+		expect_epolls(packets[1], epoll, watched);
 
 		int mark = 0;
 		char byte = 0;

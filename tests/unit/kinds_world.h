@@ -185,6 +185,14 @@ void dump_holder(struct dump *dump, const image_file *file, pid_t *pid, int *fd)
 	*fd = dump->files[file->id - 1].number;
 }
 
+const struct process *dump_carrier(struct dump *dump, const image_file *file, int *fd)
+{
+	(void)dump;
+	(void)file;
+	*fd = -1;
+	return NULL;
+}
+
 void *dump_file_next(struct dump *dump, const struct file_kind *kind, uint64_t key, size_t *at,
 		     image_file **file)
 {

@@ -1,7 +1,5 @@
 /*
- * holder KIND: holds one thing fsnap cannot save, creates "ready", and answers
- * every SIGUSR1 by appending a byte to "answers", so that one can see it is well.
- * Exit status 77: this kernel or this user does not let it have the thing.
+ * holder KIND: holds one thing fsnap cannot save (holder.h).
  */
 #include <fcntl.h>
 #include <linux/aio_abi.h>
@@ -30,14 +28,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-static int keep(int fd)
-{
-	if (fd < 0) {
-		perror("holder");
-		exit(77);
-	}
-	return fd;
-}
+#include "holder.h"
 
 static void hold_io_uring(void)
 {
@@ -333,10 +324,7 @@ static void hold_nothing(void)
 {
 }
 
-static const struct {
-	const char *name;
-	void (*hold)(void);
-} kinds[] = {
+static const struct holding kinds[] = {
 	{ "io_uring", hold_io_uring },
 	{ "uring_polled", hold_uring_polled },
 	{ "userfaultfd_forks", hold_userfaultfd_forks },
@@ -372,20 +360,5 @@ static const struct {
 
 int main(int argc, char **argv)
 {
-	sigset_t usr1;
-	sigemptyset(&usr1);
-	sigaddset(&usr1, SIGUSR1);
-	sigprocmask(SIG_BLOCK, &usr1, NULL);
-	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
-		if (argc > 1 && strcmp(argv[1], kinds[i].name) == 0)
-			kinds[i].hold();
-	close(open("ready", O_WRONLY | O_CREAT, 0644));
-	for (;;) {
-		if (sigwaitinfo(&usr1, NULL) != SIGUSR1)
-			continue; /* whether EINTR may happen is wait_signal's question */
-		int fd = open("answers", O_WRONLY | O_CREAT | O_APPEND, 0644);
-		if (write(fd, ".", 1) != 1)
-			return 3;
-		close(fd);
-	}
+	return hold(kinds, sizeof(kinds) / sizeof(kinds[0]), argc > 1 ? argv[1] : "");
 }
