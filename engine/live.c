@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 
 #include "engine/laps.h"
+#include "engine/notes.h"
 
 #define LARGE_TREE (64ull << 20) /* bytes: from here on, live is the default */
 #define WORTH_TRACKING (1ull << 20) /* bytes of a process: less is copied sooner than tracked */
@@ -234,6 +235,9 @@ static int do_rounds(struct dump *dump, struct fsnap_error *err)
 int live_copy(struct dump *dump, struct fsnap_error *err)
 {
 	uint64_t mark = clock_ns(CLOCK_MONOTONIC);
+	if (dump->chain && dump->options->live == FSNAP_LIVE_ALWAYS)
+		dump_note(dump, "--live: memory of a tracked tree is copied while it stands still, only what has changed "
+				"(all of it the first time)");
 	if (!is_wanted(dump))
 		return 0;
 	if (!(dump->live = calloc(1, sizeof(*dump->live))))
@@ -254,7 +258,11 @@ void live_account(struct dump *dump)
 	uint64_t budget = dump->options->max_freeze_us, state = report->seize_us + report->collect_us;
 	if (!budget || report->frozen_us <= budget)
 		return;
-	if (!dump->live || dump->live->n_spaces == 0)
+	if (dump->chain && report->copy_us > state)
+		snprintf(report->missed, sizeof(report->missed),
+			 "memory of a tracked tree (fsnap track) is copied while it stands still: %" PRIu64 " pages",
+			 report->frozen_pages);
+	else if (!dump->chain && (!dump->live || dump->live->n_spaces == 0))
 		snprintf(report->missed, sizeof(report->missed), "all of its memory had to be copied while it stood still");
 	else if (report->copy_us > state)
 		snprintf(report->missed, sizeof(report->missed),

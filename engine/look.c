@@ -17,6 +17,7 @@
 #include "engine/procfs.h"
 #include "engine/seize.h"
 #include "engine/time_left.h"
+#include "engine/trace.h"
 #include "store/scope.h"
 
 /* Namespaces of their own make a container, which is for later; refuse, rather than restore the
@@ -127,8 +128,7 @@ static int look_unless_traced(struct dump *dump, struct process *root, struct fs
 		*err = why;
 		return -1;
 	}
-	fail(err, FSNAP_E_TRACED, 0, "process %d is being traced by process %ld", root->pid, tracer);
-	return error_hint(err, "let the debugger, strace or other fsnap detach first");
+	return trace_refuse_traced(root->pid, tracer, err);
 }
 
 static int look_at_child(struct dump *dump, struct process *process)

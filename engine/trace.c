@@ -41,6 +41,18 @@ static enum trace_result request(struct task *task, int op, uintptr_t address, u
 	return TRACE_FAILED;
 }
 
+int trace_refuse_traced(pid_t pid, long tracer, struct fsnap_error *err)
+{
+	cleanup_fd int dir = procfs_open((pid_t)tracer, NULL);
+	cleanup_free char *comm = dir >= 0 ? procfs_read(dir, "comm", NULL, NULL) : NULL;
+	if (comm && strncmp(comm, "fsnap", strlen("fsnap")) == 0) {
+		fail(err, FSNAP_E_TRACED, 0, "process %d is held by fsnap (process %ld), which is saving it now", pid, tracer);
+		return error_hint(err, "try again in a moment; while `fsnap watch` runs, `fsnap list` shows its images");
+	}
+	fail(err, FSNAP_E_TRACED, 0, "process %d is being traced by process %ld", pid, tracer);
+	return error_hint(err, "let the debugger or strace detach first");
+}
+
 /* Why was PTRACE_SEIZE refused? The kernel says EPERM for several reasons; users need one. */
 static enum trace_result seize_refused(struct task *task, struct fsnap_error *err)
 {
@@ -52,9 +64,7 @@ static enum trace_result seize_refused(struct task *task, struct fsnap_error *er
 		return TRACE_DIED;
 	long tracer = procfs_status_number(status, "TracerPid");
 	if (tracer > 0) {
-		fail(err, FSNAP_E_TRACED, 0, "process %d is being traced by process %ld",
-		     task->process->pid, tracer);
-		error_hint(err, "let the debugger or strace detach first");
+		trace_refuse_traced(task->process->pid, tracer, err);
 	} else if (kernel) {
 		fail(err, FSNAP_E_UNSUPPORTED, 0, "process %d is a kernel thread", task->process->pid);
 	} else {

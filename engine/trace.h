@@ -14,6 +14,9 @@ enum trace_result { TRACE_OK = 0, TRACE_FAILED = -1, TRACE_DIED = -2 };
 /* Seizes without stopping. kill_with_us: the task dies when this process does (restore only). */
 enum trace_result trace_seize(struct task *task, bool kill_with_us, struct fsnap_error *err);
 
+/* Always -1: says who traces a process, and what to do about it. */
+int trace_refuse_traced(pid_t pid, long tracer, struct fsnap_error *err);
+
 /* Asks the task to stop; trace_await_stop() waits for it. A signal that arrives first is
  * delivered (its frame is built, no instruction of the handler runs). */
 enum trace_result trace_interrupt(struct task *task);

@@ -79,6 +79,13 @@ struct record_entry *record_read(const struct image *image, const char *path, si
 	return steal(&entries);
 }
 
+/* Is the image still where it was? /proc/PID/fd (proc(5)) says of one that was removed or renamed that it is not. */
+static bool is_there(const struct image *image, const char *path)
+{
+	char now[4096];
+	return record_path(image, now, sizeof(now)) == 0 && strcmp(now, path) == 0;
+}
+
 int record_write(const struct image *image, const char *path, const struct record_entry *entries, size_t n)
 {
 	char tmp[4200];
@@ -90,8 +97,13 @@ int record_write(const struct image *image, const char *path, const struct recor
 	if (fd < 0)
 		return -1;
 	if (write(fd, &head, sizeof(head)) == sizeof(head) && write(fd, entries, bytes) == (ssize_t)bytes &&
-	    fdatasync(fd) == 0 && rename(tmp, path) == 0)
-		return 0;
+	    fdatasync(fd) == 0 && rename(tmp, path) == 0) {
+		/* Afterwards: whoever removes the image from now on removes the record, too. */
+		if (is_there(image, path))
+			return 0;
+		unlink(path);
+		return -1;
+	}
 	unlink(tmp);
 	return -1;
 }

@@ -77,6 +77,8 @@ static int ask_image(void *arg, const char *name, struct fsnap_error *err)
 	struct stat st;
 	struct fsnap_error why = {0};
 	snprintf(at.path, sizeof(at.path), STORE_IMAGES "/%.140s", name);
+	if (!store_has_suffix(name, STORE_SUFFIX))
+		return 0; /* what goes with an image, a .record: unreadable as an image, and in nobody's way */
 	cleanup_fd int fd = openat(need->store->dir, at.path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
 	if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
 		return 0;
@@ -195,5 +197,6 @@ int store_collect(struct store *store, struct fsnap_error *err)
 			result = discard_unneeded(&unneeded, err);
 	} while (result == 0 && unneeded.n == BATCH);
 	free(need.uuids);
+	catalogue_drop_records(store);
 	return result;
 }

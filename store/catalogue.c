@@ -16,15 +16,20 @@ struct listing {
 	size_t room;
 };
 
+bool store_has_suffix(const char *file, const char *suffix)
+{
+	size_t length = strlen(file), n = strlen(suffix);
+	return length > n && strcmp(file + length - n, suffix) == 0;
+}
+
 /* The image's name if the file's is one of ours. */
 static bool image_of_file(const char *file, char *name, size_t size)
 {
-	size_t length = strlen(file), suffix = strlen(STORE_SUFFIX);
-	if (length <= suffix || strcmp(file + length - suffix, STORE_SUFFIX) != 0 ||
-	    length - suffix >= size)
+	size_t length = strlen(file) - strlen(STORE_SUFFIX);
+	if (!store_has_suffix(file, STORE_SUFFIX) || length >= size)
 		return false;
-	memcpy(name, file, length - suffix);
-	name[length - suffix] = '\0';
+	memcpy(name, file, length);
+	name[length] = '\0';
 	return store_check_name(name, NULL) == 0;
 }
 
@@ -165,8 +170,31 @@ int store_discard(struct store *store, const char *dir, const struct store_at *a
 static void remove_record(const struct store *store, const char *name)
 {
 	char path[200];
-	snprintf(path, sizeof(path), STORE_IMAGES "/%s.record", name);
+	snprintf(path, sizeof(path), STORE_IMAGES "/%s" STORE_RECORD, name);
 	unlinkat(store->dir, path, 0);
+}
+
+/* Written while its image was being removed. One whose image comes back under that name is of another UUID. */
+static int drop_record(void *arg, const char *file, struct fsnap_error *err)
+{
+	struct store *store = arg;
+	char name[128];
+	struct stat st;
+	(void)err;
+	if (!store_has_suffix(file, STORE_RECORD))
+		return 0;
+	if (snprintf(name, sizeof(name), "%.*s", (int)(strlen(file) - strlen(STORE_RECORD)), file) >= (int)sizeof(name) ||
+	    store_check_name(name, NULL) < 0)
+		return 0;
+	struct store_at image = store_image_at(name);
+	if (fstatat(store->dir, image.path, &st, AT_SYMLINK_NOFOLLOW) < 0 && errno == ENOENT)
+		remove_record(store, name);
+	return 0;
+}
+
+void catalogue_drop_records(struct store *store)
+{
+	store_each(store, STORE_IMAGES, drop_record, store, NULL);
 }
 
 int store_remove_name(struct store *store, const char *name, struct fsnap_error *err)

@@ -16,6 +16,7 @@
 #define STORE_TMP "tmp"
 #define STORE_ANCESTORS "ancestors"
 #define STORE_SUFFIX ".fsnap"
+#define STORE_RECORD ".record" /* restorer/record.h */
 
 #define STORE_POOL_FILES 8	   /* most files the pool keeps; the smallest go first */
 #define STORE_FILE_MIN (4ull << 20) /* a file's length when claimed: sparse, so it costs nothing */
@@ -102,6 +103,11 @@ int record_parse(const char *bytes, uint64_t length, uint64_t expected, const ch
 		 struct record **records, size_t *count, struct fsnap_error *err);
 int record_decode(const struct record *record, const char *image, xdrproc_t proc, void *object,
 		  struct fsnap_error *err);
+
+bool store_has_suffix(const char *file, const char *suffix); /* and something before it */
+
+/* Records of which pages a restore touched first, whose image is not there any more. */
+void catalogue_drop_records(struct store *store);
 
 /* --- reader.c, catalogue.c ---------------------------------------------------------- */
 

@@ -126,6 +126,14 @@ static int open_signed(struct signature *signature, uint64_t file_size, const st
 	return wrong ? refuse(err, signature->image, wrong) : read_table(signature, &tail, err);
 }
 
+bool signature_is_there(int fd, uint64_t file_size)
+{
+	uint8_t magic[sizeof(((struct signature_tail *)NULL)->magic)];
+	return file_size >= sizeof(struct signature_tail) &&
+	       read_exactly(fd, magic, sizeof(magic), file_size - sizeof(struct signature_tail), "", NULL) == 0 &&
+	       memcmp(magic, MAGIC, sizeof(magic)) == 0;
+}
+
 int signature_open(struct signature **out, int fd, uint64_t file_size, const char *image,
 		   const struct trust *trust, struct fsnap_error *err)
 {

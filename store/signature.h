@@ -51,6 +51,9 @@ void signature_close(struct signature *signature);
 /* Are these bytes what was signed? Those looked at once are not looked at again. Thread-safe. */
 int signature_check(struct signature *signature, uint64_t offset, uint64_t length, struct fsnap_error *err);
 
+/* Does the file end in a signature, whosever it is? */
+bool signature_is_there(int fd, uint64_t file_size);
+
 /* Puts a signature behind the first `covered` bytes of a file, in place of whatever is there. */
 int signature_make(int fd, uint64_t covered, const uint8_t key[KEY_SECRET], const char *image,
 		   struct fsnap_error *err);

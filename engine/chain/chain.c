@@ -129,14 +129,18 @@ static void open_base(struct dump *dump)
 {
 	struct chain *chain = dump->chain;
 	uint8_t uuid[16] = { 0 };
+	struct fsnap_error why = { 0 };
 	if (!chain->base[0])
 		return;
-	dump->parent = chain->open ? chain->open : image_open(dump->store, chain->base, NULL);
+	dump->parent = chain->open ? chain->open : image_open(dump->store, chain->base, &why);
 	if (dump->parent)
 		image_uuid(dump->parent, uuid);
 	if (dump->parent && memcmp(uuid, chain->uuid, sizeof(uuid)) == 0)
 		return;
-	dump_note(dump, "stored in full: %s, the image before, is not there any more", chain->base);
+	if (dump->parent || why.code == FSNAP_E_IMAGE_MISSING)
+		dump_note(dump, "stored in full: %s, the image before, is not there any more", chain->base);
+	else
+		dump_note(dump, "stored in full: the image before cannot be built on: %s", why.message);
 	do_without(dump);
 }
 

@@ -107,4 +107,9 @@ int keeper_return(int keeper, const struct chain *chain);
 int keeper_start(pid_t pid, uint64_t start, struct chain *chain, struct fsnap_error *err);
 int keeper_stop(pid_t pid, uint64_t start, struct fsnap_error *err);
 
+/* A tree is tracked or watched, not both: the marks of which memory was written can be one's only. A watch tells others
+ * of itself as long as *claim is open. */
+int keeper_claim_watch(pid_t pid, uint64_t start, int *claim, struct fsnap_error *err);
+int keeper_refuse_watched(pid_t pid, uint64_t start, struct fsnap_error *err);
+
 #endif

@@ -31,10 +31,10 @@
 
 enum { GIVE_UP = 'g', RETURN = 'r', STOP = 's' };
 
-static socklen_t name_of(struct sockaddr_un *address, pid_t pid, uint64_t start)
+static socklen_t name_of(struct sockaddr_un *address, const char *what, pid_t pid, uint64_t start)
 {
 	*address = (struct sockaddr_un){ .sun_family = AF_UNIX };
-	int n = snprintf(address->sun_path + 1, sizeof(address->sun_path) - 1, "fsnap-track-%d-%llu", pid,
+	int n = snprintf(address->sun_path + 1, sizeof(address->sun_path) - 1, "fsnap-%s-%d-%llu", what, pid,
 			 (unsigned long long)start);
 	return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)n);
 }
@@ -116,7 +116,7 @@ static void keep(struct keeper *keeper)
 static int listen_for(pid_t pid, uint64_t start, struct fsnap_error *err)
 {
 	struct sockaddr_un address;
-	socklen_t size = name_of(&address, pid, start);
+	socklen_t size = name_of(&address, "track", pid, start);
 	cleanup_fd int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (listener >= 0 && bind(listener, (struct sockaddr *)&address, size) == 0 && listen(listener, 8) == 0)
 		return steal_fd(&listener);
@@ -193,12 +193,50 @@ int keeper_start(pid_t pid, uint64_t start, struct chain *chain, struct fsnap_er
 static int reach(pid_t pid, uint64_t start)
 {
 	struct sockaddr_un address;
-	socklen_t size = name_of(&address, pid, start);
+	socklen_t size = name_of(&address, "track", pid, start);
 	cleanup_fd int keeper = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (keeper < 0 || connect(keeper, (struct sockaddr *)&address, size) < 0 || !is_trusted(keeper))
 		return -1;
 	return steal_fd(&keeper);
 }
+
+/* --- those who need none: fsnap watch ------------------------------------------------------------------ */
+
+/* It accepts nobody: that one can connect is all there is to know. Somebody else's does not count. */
+static bool is_watched(pid_t pid, uint64_t start)
+{
+	struct sockaddr_un address;
+	socklen_t size = name_of(&address, "watch", pid, start);
+	cleanup_fd int watcher = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	return watcher >= 0 && connect(watcher, (struct sockaddr *)&address, size) == 0 && is_trusted(watcher);
+}
+
+int keeper_refuse_watched(pid_t pid, uint64_t start, struct fsnap_error *err)
+{
+	if (!is_watched(pid, start))
+		return 0;
+	fail(err, FSNAP_E_USAGE, 0, "process %d is saved by `fsnap watch`, which tracks it by itself", pid);
+	return error_hint(err, "end that first, with ^C or SIGINT");
+}
+
+int keeper_claim_watch(pid_t pid, uint64_t start, int *claim, struct fsnap_error *err)
+{
+	struct sockaddr_un address;
+	socklen_t size = name_of(&address, "watch", pid, start);
+	cleanup_fd int keeper = reach(pid, start);
+	if (keeper >= 0) {
+		fail(err, FSNAP_E_USAGE, 0, "process %d is tracked: each image of a watch would be stored in full", pid);
+		return error_hint(err, "`fsnap track -t %d --stop` ends that; watch tracks it by itself", pid);
+	}
+	if (keeper_refuse_watched(pid, start, err) < 0)
+		return -1;
+	*claim = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (*claim >= 0 && (bind(*claim, (struct sockaddr *)&address, size) < 0 || listen(*claim, SOMAXCONN) < 0))
+		scope_close(claim); /* others do not see it: no reason not to watch */
+	return 0;
+}
+
+/* --- what a dump asks ---------------------------------------------------------------------------------- */
 
 struct chain *keeper_ask(pid_t pid, uint64_t start, int *keeper, struct fsnap_error *err)
 {

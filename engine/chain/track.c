@@ -29,6 +29,8 @@ static int begin(struct dump *dump, struct process *root, struct fsnap_track_rep
 {
 	if (root->image.zombie)
 		return fail(err, FSNAP_E_NO_PROCESS, 0, "process %d (%s) has ended", root->pid, root->comm);
+	if (keeper_refuse_watched(root->pid, start_of(root), err) < 0)
+		return -1;
 	machine_raise_files();
 	dump->chain = dump->lent = chain_new();
 	if (!dump->chain)

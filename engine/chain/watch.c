@@ -29,6 +29,7 @@ struct watch {
 	struct store *store;
 	struct chain *chain;
 	int root; /* pidfd */
+	int claim; /* keeper_claim_watch() */
 	char name[FSNAP_NAME_MAX + 1];
 	uint64_t number; /* of the last image */
 	uint64_t oldest; /* of ours that is there */
@@ -81,11 +82,21 @@ static int find_number(struct watch *watch, struct fsnap_error *err)
 	return 0;
 }
 
+static int claim_tree(struct watch *watch, struct fsnap_error *err)
+{
+	pid_t pid = watch->options->pid;
+	struct procfs_stat stat;
+	cleanup_fd int proc = procfs_open(pid, err);
+	if (proc < 0 || procfs_stat(proc, "stat", &stat, err) < 0)
+		return -1;
+	return keeper_claim_watch(pid, stat.start_time, &watch->claim, err);
+}
+
 static int watch_open(struct watch *watch, struct fsnap_error *err)
 {
 	char dir[4096];
 	const char *store = watch->options->store;
-	watch->root = -1;
+	watch->root = watch->claim = -1;
 	if (watch->options->every_us == 0)
 		return fail(err, FSNAP_E_USAGE, 0, "an image every 0 microseconds cannot be");
 	if (choose_name(watch, err) < 0 || (!store && fsnap_default_store(dir, sizeof(dir), err) < 0))
@@ -93,6 +104,8 @@ static int watch_open(struct watch *watch, struct fsnap_error *err)
 	watch->root = (int)syscall(SYS_pidfd_open, watch->options->pid, 0);
 	if (watch->root < 0)
 		return fail(err, FSNAP_E_NO_PROCESS, errno, "process %d", watch->options->pid);
+	if (claim_tree(watch, err) < 0)
+		return -1;
 	watch->store = store_open(store ? store : dir, STORE_WRITE, err);
 	watch->chain = chain_new();
 	if (!watch->store || find_number(watch, err) < 0)
@@ -225,8 +238,8 @@ int fsnap_watch(const struct fsnap_watch_options *options, struct fsnap_watch_re
 	if (watch.store && own.images)
 		store_collect(watch.store, NULL);
 	store_close(watch.store);
-	if (watch.root >= 0)
-		close(watch.root);
+	scope_close(&watch.root);
+	scope_close(&watch.claim);
 	own.kept = own.images ? watch.number - watch.oldest + 1 : 0;
 	own.total_us = lap(&mark);
 	if (report) {

@@ -5,10 +5,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/signalfd.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
-#include "engine/cli/cli.h"
+#include "engine/cli/catalogue.h"
 #include "store/scope.h"
+#include "store/signature.h"
 
 /* --- track ------------------------------------------------------------------------------------- */
 
@@ -168,9 +170,27 @@ int cli_watch(const struct cli *cli, struct fsnap_error *err)
 
 /* --- compact ------------------------------------------------------------------------------------- */
 
+/* A signature stands behind an image in its file (store/signature.h), and what is written anew has none. */
+static bool is_signed(const struct cli *cli)
+{
+	cleanup_catalogue struct catalogue catalogue = { 0 };
+	struct trust nobody = { 0 };
+	struct stat st;
+
+	if (catalogue_open(&catalogue, cli, STORE_READ, NULL) || !catalogue.store)
+		return false;
+	struct image *image = image_open_signed(catalogue.store, cli->words[0], &nobody, NULL);
+	bool found = image && fstat(image_descriptor(image, 0), &st) == 0 &&
+		     signature_is_there(image_descriptor(image, 0), (uint64_t)st.st_size);
+
+	image_close(image);
+	return found;
+}
+
 int cli_compact(const struct cli *cli, struct fsnap_error *err)
 {
 	uint64_t bytes = 0;
+	bool was_signed = is_signed(cli);
 
 	if (fsnap_compact(cli->store, cli->words[0], &bytes, err))
 		return -1;
@@ -186,5 +206,7 @@ int cli_compact(const struct cli *cli, struct fsnap_error *err)
 		printf("%s stands alone%s%s%s\n", cli->words[0], bytes ? "; " : ", as before",
 		       bytes ? text_bytes(bytes).s : "", bytes ? " copied" : "");
 	}
+	if (was_signed && !is_signed(cli))
+		output_notes(cli, "its signature was of what it was: sign it again");
 	return EXIT_SUCCESS;
 }

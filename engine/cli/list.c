@@ -119,7 +119,8 @@ static void print_table(struct catalogue *catalogue)
 				printf(" and %s", text_count(heritage.images - 1, "other", "others").s);
 			putchar('\n');
 		} else
-			printf("%sdamaged%s: %s\n", style_bad(stdout), style_end(stdout),
+			printf("%s%s%s: %s\n", style_bad(stdout),
+			       damage.code == FSNAP_E_IMAGE_SIGNATURE ? "not trusted" : "damaged", style_end(stdout),
 			       damage.message);
 		xdr_free((xdrproc_t)xdr_image_tree, (char *)&tree);
 	}

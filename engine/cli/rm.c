@@ -87,6 +87,8 @@ int cli_rm(const struct cli *cli, struct fsnap_error *err)
 		catalogue.store = store_open(catalogue.dir, STORE_WRITE, err);
 		if (!catalogue.store || remove_images(cli, &catalogue, err))
 			return -1;
+		/* What was being read when its last image went, that removal has left. */
+		store_collect(catalogue.store, NULL);
 		if (cli->trim && (freed = store_trim(catalogue.store, err)) < 0)
 			return -1;
 	}

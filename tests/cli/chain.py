@@ -72,9 +72,21 @@ def restored(t, tree, image):
     tree.check(f"restored from {image}")
 
 
+def named(comm):
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/stat") as file:
+                name, _, rest = file.read().partition("(")[2].rpartition(")")
+        except OSError:
+            continue
+        if name == comm and rest.split()[0] != "Z":
+            found.append(int(pid))
+    return found
+
+
 def kept_by(t, pid):
-    return [int(x) for x in os.listdir("/proc") if x.isdigit() and
-            open(f"/proc/{x}/comm").read().strip() == "fsnap-track"]
+    return named("fsnap-track")
 
 
 def images_of_a_tree(t, tree):
@@ -178,6 +190,30 @@ def without_parent(t, tree):
     t.expect("not tracked any more", "", t.dump(tree.pid, "--name", "w2")["parent"])
 
 
+def named_elsewhere(t, tree):
+    """--live does nothing while a tree is tracked, and says so. An image that is removed while it is streamed leaves its
+    ancestor to whoever removes something next, even nothing; a record goes with its image, and is in nobody's way."""
+    run(t, 0, "track", "-t", tree.pid)
+    t.dump(tree.pid, "--name", "s0")
+    tree.step()
+    t.expect_true("--live says what it does", "tracked" in str(t.dump(tree.pid, "--name", "s1", "--live")["notes"]))
+    refused = t.fsnap.run("watch", "-t", tree.pid)
+    t.expect_error(refused, 2, "USAGE", "is tracked")
+    t.expect_true("it tells how to end tracking", "--stop" in refused.hint)
+    run(t, 0, "rm", "s0")
+    tree.end()
+    run(t, 0, "restore", "s1", "-d", "--memory", "stream", "--record", "2")
+    run(t, 0, "rm", "s1")
+    ancestors, images = (os.path.join(t.fsnap.store, x) for x in ("ancestors", "images"))
+    t.expect("an ancestor that is being read", 1, len(os.listdir(ancestors)))
+    with open(os.path.join(images, "gone.record"), "w") as f:
+        f.write("of an image that is not there")
+    t.until("all has come", lambda: not named("fsnap-pager"), 20)
+    tree.check("restored, its image removed meanwhile")
+    run(t, 0, "rm", "--trim")
+    t.expect("what is left", [], os.listdir(ancestors) + os.listdir(images))
+
+
 def body(t):
     t.fsnap.name_store = False
     tree = Tree(t)
@@ -195,6 +231,8 @@ def body(t):
     whichever_are_left(t, tree)
     killed(t, tree)
     without_parent(t, tree)
+    run(t, 0, "rm", "--all")
+    named_elsewhere(t, tree)
     tree.end()
 
 

@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 """fsnap keygen, sign, verify --key: where a key is trusted, an image that is not signed with it is not
-restored, listed as damaged, and left alone; signed, it is; altered, it is not."""
+restored, listed as not trusted, and left alone; signed, it is; altered, it is not."""
 
 import os
 import sys
@@ -11,6 +11,18 @@ import trial  # noqa: E402
 
 IMAGE = 6
 SLEEPER = "import time; open('ready', 'w').close(); time.sleep(1000)"
+
+
+def chained(t, pid):
+    """What is not signed is not built on, and it is said why; what is made to stand alone wants signing anew."""
+    t.dump(pid, "--name", "c0")
+    t.expect_true("why it is whole", "not signed" in str(t.dump(pid, "--name", "c1")["notes"]))
+    t.expect("sign c1", 0, t.fsnap.run("sign", "--key", t.path("mine"), "c1").status)
+    t.expect("signed, it is built on", "c1", t.dump(pid, "--name", "c2")["parent"])
+    t.expect("sign c2", 0, t.fsnap.run("sign", "--key", t.path("mine"), "c2").status)
+    for again in (True, False):
+        said = t.fsnap.run("compact", "c2" if again else "c1")
+        t.expect(f"compact {said.argv[-1]}", (0, again), (said.status, "sign it again" in said.err))
 
 
 def body(t):
@@ -29,6 +41,7 @@ def body(t):
     for words in (("restore", image, "-d"), ("verify", image), ("inspect", image)):
         t.expect_error(t.fsnap.run(*words, "--json"), IMAGE, "IMAGE_SIGNATURE", image)
     t.expect("list names it", "IMAGE_SIGNATURE", t.fsnap.run("list", "--json").json["images"][0]["error"]["code"])
+    t.expect_true("in words, too", "not trusted:" in t.fsnap.run("list").out)
     t.expect_error(t.fsnap.run("sign", image, "--json"), 2, "USAGE", "--key")
     t.expect_error(t.fsnap.run("sign", "--key", t.path("mine.pub"), image, "--json"), 2, "USAGE", "secret")
     t.expect("signed by another", 0, t.fsnap.run("sign", "--key", t.path("other"), image).status)
@@ -38,6 +51,8 @@ def body(t):
     t.expect("verify --key", 0, t.fsnap.run("verify", "--key", t.path("mine.pub"), image).status)
     t.expect_error(t.fsnap.run("verify", "--key", t.path("other.pub"), image, "--json"), IMAGE, "IMAGE_SIGNATURE")
     t.restore(image)
+    if t.fsnap.run("track", "-t", pid).status == 0:  # else this kernel cannot
+        chained(t, pid)
     os.kill(pid, 9)
     t.until("its end", lambda: not children.wait_gone([pid], 0.1))
 

@@ -45,6 +45,8 @@ def body(t):
         return
     handle = watch(t, pid, "w")
     os.kill(pid, signal.SIGUSR1)
+    t.expect_error(t.fsnap.run("track", "-t", pid, "--json"), 2, "USAGE", "fsnap watch")
+    t.expect_error(t.fsnap.run("watch", "-t", pid), 2, "USAGE", "fsnap watch")
     time.sleep(0.3)
     os.kill(handle[0], signal.SIGINT)
     result = t.fsnap.finish(handle)
