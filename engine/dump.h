@@ -169,7 +169,9 @@ int records_put(struct dump *dump, image_tree *tree, struct fsnap_error *err);
 
 /* smaps.c asks what is costly to ask, before the freeze; maps.c the rest. */
 int maps_survey(struct process *process, struct fsnap_error *err);
-/* What the survey said about a mapping; a new survey, unless *asked, if it knows none such. */
+/* What the survey said of the mapping that begins there; NULL: nothing. */
+const struct advice *maps_known_advice(const struct process *process, uint64_t start);
+/* The same, of this very mapping; a new survey, unless *asked, if it knows none such. */
 int maps_advice(struct process *process, uint64_t start, uint64_t end, bool *asked, struct advice *advice,
 		struct fsnap_error *err);
 int maps_collect(struct dump *dump, struct process *process, struct fsnap_error *err);

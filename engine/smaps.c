@@ -83,7 +83,7 @@ int maps_survey(struct process *process, struct fsnap_error *err)
 	return 0;
 }
 
-static const struct advice *look_up(const struct process *process, uint64_t start, uint64_t end)
+const struct advice *maps_known_advice(const struct process *process, uint64_t start)
 {
 	size_t low = 0, high = process->n_advice;
 	while (low < high) {
@@ -93,9 +93,13 @@ static const struct advice *look_up(const struct process *process, uint64_t star
 		else
 			high = middle;
 	}
-	if (low < process->n_advice && process->advice[low].start == start && process->advice[low].end == end)
-		return &process->advice[low];
-	return NULL;
+	return low < process->n_advice && process->advice[low].start == start ? &process->advice[low] : NULL;
+}
+
+static const struct advice *look_up(const struct process *process, uint64_t start, uint64_t end)
+{
+	const struct advice *found = maps_known_advice(process, start);
+	return found && found->end == end ? found : NULL;
 }
 
 /* A mapping that has changed since: all are asked for anew, once. While the process still runs they may

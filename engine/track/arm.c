@@ -222,13 +222,12 @@ int track_adopt(struct track *track, int uffd, int pagemap)
  * read there next is another's content (zap_install_uffd_wp_if_needed(), mm/memory.c). */
 static bool is_worth_it(const struct process *process, const image_vma *vma)
 {
-	for (size_t i = 0; i < process->n_advice; i++)
-		if (process->advice[i].start == vma->start &&
-		    process->advice[i].marks & (MARK_WATCHED_MISSING | MARK_WATCHED_MINOR | MARK_WATCHED_WRITES |
-						MARK_SHADOW_STACK | MARK_DROPPABLE | MARK_DEVICE))
-			return false;
-	return vma->kind == VMA_ANON && vma->end - vma->start >= WORTH_IT &&
-	       !(vma->flags & (MAP_SHARED | MAP_HUGETLB));
+	const unsigned others = MARK_WATCHED_MISSING | MARK_WATCHED_MINOR | MARK_WATCHED_WRITES | MARK_SHADOW_STACK |
+				MARK_DROPPABLE | MARK_DEVICE;
+	if (vma->kind != VMA_ANON || vma->end - vma->start < WORTH_IT || vma->flags & (MAP_SHARED | MAP_HUGETLB))
+		return false;
+	const struct advice *advice = maps_known_advice(process, vma->start);
+	return !advice || !(advice->marks & others);
 }
 
 static int by_start(const void *a, const void *b)
@@ -237,15 +236,23 @@ static int by_start(const void *a, const void *b)
 	return x->start < y->start ? -1 : x->start > y->start;
 }
 
-/* Adds a span, and makes one of those that overlap. */
-static int cover(struct track *track, uint64_t start, uint64_t end, struct fsnap_error *err)
+static int add_span(struct track *track, uint64_t start, uint64_t end, struct fsnap_error *err)
 {
 	image_span *spans = grow(track->spans, track->n_spans, sizeof(*spans), err);
-	size_t kept = 0;
 	if (!spans)
 		return -1;
 	track->spans = spans;
 	spans[track->n_spans++] = (image_span){ start, end };
+	return 0;
+}
+
+/* Those that overlap become one. */
+static void join_spans(struct track *track)
+{
+	image_span *spans = track->spans;
+	size_t kept = 0;
+	if (track->n_spans == 0)
+		return;
 	qsort(spans, track->n_spans, sizeof(*spans), by_start);
 	for (size_t i = 1; i < track->n_spans; i++) {
 		if (spans[i].start > spans[kept].end)
@@ -254,7 +261,6 @@ static int cover(struct track *track, uint64_t start, uint64_t end, struct fsnap
 			spans[kept].end = spans[i].end;
 	}
 	track->n_spans = kept + 1;
-	return 0;
 }
 
 static int take_mark_away(void *arg, uint64_t start, uint64_t end, struct fsnap_error *err)
@@ -283,9 +289,10 @@ int track_register(struct track *track, const struct process *process, struct fs
 		if (!track_watches(track, vma->start) &&
 		    (ioctl(track->uffd, UFFDIO_REGISTER, &range) < 0 || wash(track, vma->start, vma->end, err) < 0))
 			continue;
-		if (cover(track, vma->start, vma->end, err) < 0)
+		if (add_span(track, vma->start, vma->end, err) < 0)
 			return -1;
 	}
+	join_spans(track);
 	return 0;
 }
 
