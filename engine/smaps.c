@@ -51,7 +51,9 @@ static char *parse_one(char *text, char *codes, struct process *process, struct 
 	/* Pss_Dirty (Linux 6.0), else Private_Dirty: for an estimate. */
 	uint64_t dirty = number_of(cursor, codes, "\nPss_Dirty:");
 	process->dirty += 1024 * (dirty ? dirty : number_of(cursor, codes, "\nPrivate_Dirty:"));
-	process->shares |= number_of(cursor, codes, "\nShared_Dirty:") > 0;
+	/* " rw-p": pages of a mapping that is shared by intent are not stored by their frames. */
+	if (codes - cursor > 4 && cursor[4] == 'p')
+		process->shares |= number_of(cursor, codes, "\nShared_Dirty:") > 0;
 	advice->pkey = (unsigned)number_of(cursor, codes, "\nProtectionKey:");
 	if (advice->marks & MARK_HUGETLB)
 		advice->page = 1024 * number_of(cursor, codes, "\nKernelPageSize:");
