@@ -24,3 +24,11 @@ build_preset() {
 	step "configure $1" cmake --preset "$1"
 	step "build $1" cmake --build --preset "$1" -j2
 }
+
+# test_preset PRESET [OPTION...] - runs its tests. Some kill at random moments, all use clocks and processors that
+# others use too: what fails runs once more, alone. Both runs are printed; whatever fails twice fails here.
+test_preset() {
+	ctest --preset "$@" && return
+	printf '%s\n' "${bold}== what failed, once more and alone${plain}"
+	ctest --preset "$@" --rerun-failed --parallel 1
+}
