@@ -62,8 +62,10 @@ static int add_space(struct dump *dump, struct process *process, struct fsnap_er
 {
 	struct live *live = dump->live;
 	struct fsnap_error why = { 0 };
+	/* Small descendants come and go, and one that executes while it is stopped alone may never answer. */
 	if (process->image.zombie || !process->prepared ||
-	    (process->dirty < WORTH_TRACKING && dump->options->live != FSNAP_LIVE_ALWAYS))
+	    (process->dirty < WORTH_TRACKING &&
+	     (dump->options->live != FSNAP_LIVE_ALWAYS || process != dump->tree.processes[0])))
 		return 0;
 	struct live_space *spaces = grow(live->spaces, live->n_spaces, sizeof(*spaces), err);
 	if (!spaces)

@@ -15,7 +15,7 @@ int procfs_open(pid_t pid, struct fsnap_error *err)
 	char path[32];
 	snprintf(path, sizeof(path), "/proc/%d", pid);
 	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fd < 0 && errno == ENOENT) {
+	if (fd < 0 && (errno == ENOENT || errno == ESRCH)) {
 		fail(err, FSNAP_E_NO_PROCESS, 0, "there is no process %d", pid);
 		return error_hint(err, "`ps -e` lists what runs; is it in another PID namespace?");
 	}
