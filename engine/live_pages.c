@@ -49,12 +49,6 @@ uint64_t live_place(const struct dump *dump, const struct process *process, uint
 	return space ? held_find(&space->held, page, n) : HELD_NOWHERE;
 }
 
-static int by_start(const void *a, const void *b)
-{
-	const image_span *x = a, *y = b;
-	return x->start < y->start ? -1 : x->start > y->start;
-}
-
 /* --- judging ------------------------------------------------------------------------------ */
 
 struct judgement {
@@ -63,20 +57,8 @@ struct judgement {
 	int pagemap;
 	const struct live_space *space;
 	uint64_t table; /* the page table asked for last: it is there */
-	image_span *written;
-	size_t n_written;
+	struct track_spans written;
 };
-
-static int note_written(void *arg, uint64_t start, uint64_t end, struct fsnap_error *err)
-{
-	struct judgement *judge = arg;
-	image_span *spans = grow(judge->written, judge->n_written, sizeof(*spans), err);
-	if (!spans)
-		return -1;
-	judge->written = spans;
-	spans[judge->n_written++] = (image_span){ start, end };
-	return 0;
-}
 
 static int look(const struct judgement *judge, uint64_t start, uint64_t end, struct fsnap_error *err)
 {
@@ -124,31 +106,31 @@ static int add_doubts(struct judgement *judge, uint64_t start, uint64_t end, str
 	for (u_int i = 0; i < space->n_doubts; i++) {
 		const image_span *doubt = &space->doubts[i];
 		if (overlaps(doubt, start, end) &&
-		    note_written(judge, doubt->start > start ? doubt->start : start,
+		    track_note(&judge->written, doubt->start > start ? doubt->start : start,
 				 doubt->end < end ? doubt->end : end, err) < 0)
 			return -1;
 	}
 	if (space->n_doubts)
-		qsort(judge->written, judge->n_written, sizeof(*judge->written), by_start);
+		track_sort(&judge->written);
 	return 0;
 }
 
 /* A range that was registered: what was written is looked at anew, what lies between is kept. */
 static int judge_range(struct judgement *judge, uint64_t start, uint64_t end, struct fsnap_error *err)
 {
-	judge->n_written = 0;
-	int asked = track_written(judge->pagemap, start, end, note_written, judge, err);
+	judge->written.n = 0;
+	int asked = track_written(judge->pagemap, start, end, track_note, &judge->written, err);
 	if (asked == TRACK_LOST)
 		return look(judge, start, end, err);
 	if (asked < 0 || add_doubts(judge, start, end, err) < 0)
 		return -1;
 	/* All that was written in one question, where it need not be asked range by range. */
 	bool together = judge->space->n_doubts == 0;
-	if (together && judge->n_written &&
+	if (together && judge->written.n &&
 	    pages_scan_written(judge->dump, judge->process, judge->pagemap, start, end, err) < 0)
 		return -1;
-	for (size_t i = 0; i < judge->n_written; i++) {
-		const image_span *written = &judge->written[i];
+	for (size_t i = 0; i < judge->written.n; i++) {
+		const image_span *written = &judge->written.spans[i];
 		uint64_t from = written->start > start ? written->start : start;
 		if (written->end <= start)
 			continue;
@@ -179,7 +161,7 @@ static int unite_huge(const struct judgement *judge, const image_vma *vma, u_int
 	for (u_int i = 0; i < space->n_huge; i++)
 		if (overlaps(&space->huge[i], vma->start, vma->end))
 			all[n++] = space->huge[i];
-	qsort(all, n, sizeof(*all), by_start);
+	track_sort(&(struct track_spans){ all, n });
 	uint64_t done = vma->start;
 	for (size_t i = 0; i < n; i++) {
 		uint64_t start = all[i].start > done ? all[i].start : done;
@@ -215,6 +197,6 @@ int live_pages(struct dump *dump, struct process *process, int pagemap, const im
 	}
 	if (result == 0)
 		result = look(&judge, done, vma->end, err);
-	free(judge.written);
+	free(judge.written.spans);
 	return result < 0 ? -1 : unite_huge(&judge, vma, huge, err);
 }

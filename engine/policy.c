@@ -12,6 +12,7 @@
 
 #include "engine/kinds/kinds.h"
 #include "engine/model.h"
+#include "engine/remap.h"
 #include "store/scope.h"
 
 #define FILE_OF_RULES "/etc/fsnap/policy"
@@ -128,18 +129,11 @@ static int forbidden(struct fsnap_error *err, const char *what)
 
 /* --- paths ------------------------------------------------------------------------------ */
 
-static bool covers(const char *rule, const char *path)
-{
-	size_t length = strlen(rule);
-	return strcmp(rule, "/") == 0 ||
-	       (strncmp(path, rule, length) == 0 && (path[length] == '/' || path[length] == '\0'));
-}
-
 static bool path_denied(const struct policy *policy, const char *path)
 {
 	const struct policy_rule *best = NULL;
 	for (size_t i = 0; i < policy->n; i++)
-		if (policy->rules[i].what[0] == '/' && covers(policy->rules[i].what, path) &&
+		if (policy->rules[i].what[0] == '/' && remap_covers(policy->rules[i].what, path) &&
 		    (!best || strlen(policy->rules[i].what) >= strlen(best->what)))
 			best = &policy->rules[i];
 	return best ? best->deny : policy->listed;

@@ -66,18 +66,17 @@ void remap_close(struct remap *remap)
 	*remap = (struct remap){ 0 };
 }
 
-/* /a covers /a and /a/b, not /ab. */
-static bool covers(const char *old, const char *path)
+bool remap_covers(const char *above, const char *path)
 {
-	size_t length = strlen(old);
-	return strncmp(path, old, length) == 0 && (path[length] == '/' || path[length] == '\0');
+	size_t length = strcmp(above, "/") ? strlen(above) : 0;
+	return strncmp(path, above, length) == 0 && (path[length] == '/' || path[length] == '\0');
 }
 
 char *remap_path(const struct remap *remap, const char *path, struct fsnap_error *err)
 {
 	const struct mapping *best = NULL;
 	for (size_t i = 0; path[0] == '/' && i < remap->n; i++)
-		if (covers(remap->list[i].old, path) &&
+		if (remap_covers(remap->list[i].old, path) &&
 		    (!best || strlen(remap->list[i].old) > strlen(best->old)))
 			best = &remap->list[i];
 	if (!best)

@@ -7,6 +7,7 @@
 #ifndef ENGINE_REMAP_H
 #define ENGINE_REMAP_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "store/error.h"
@@ -20,6 +21,9 @@ struct remap {
 	struct mapping *list;
 	size_t n;
 };
+
+/* /a covers /a and /a/b, not /ab; "" and "/" cover every absolute path. */
+bool remap_covers(const char *above, const char *path);
 
 /* words: NULL or NULL-ended; they must live as long as the remap. */
 int remap_open(struct remap *remap, const char *const *words, struct fsnap_error *err);

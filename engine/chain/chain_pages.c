@@ -110,22 +110,6 @@ static int keep(struct dump *dump, struct process *process, int pagemap, struct 
 
 /* --- a mapping ------------------------------------------------------------------------------------------ */
 
-struct changes {
-	image_span *spans;
-	size_t n;
-};
-
-static int note_change(void *arg, uint64_t start, uint64_t end, struct fsnap_error *err)
-{
-	struct changes *changes = arg;
-	image_span *spans = grow(changes->spans, changes->n, sizeof(*spans), err);
-	if (!spans)
-		return -1;
-	changes->spans = spans;
-	spans[changes->n++] = (image_span){ start, end };
-	return 0;
-}
-
 static int lose(struct chained *chained, uint64_t start, uint64_t end, struct fsnap_error *err)
 {
 	image_span *lost = grow(chained->lost, chained->n_lost, sizeof(*lost), err);
@@ -136,7 +120,7 @@ static int lose(struct chained *chained, uint64_t start, uint64_t end, struct fs
 	return 0;
 }
 
-static int walk(struct dump *dump, struct process *process, int pagemap, const struct changes *changes,
+static int walk(struct dump *dump, struct process *process, int pagemap, const struct track_spans *changes,
 		uint64_t start, uint64_t end, struct fsnap_error *err)
 {
 	struct base base = { 0 };
@@ -156,9 +140,9 @@ static int walk(struct dump *dump, struct process *process, int pagemap, const s
 static int tracked_part(struct dump *dump, struct process *process, int pagemap, uint64_t start, uint64_t end,
 			struct fsnap_error *err)
 {
-	struct changes changes = { 0 };
+	struct track_spans changes = { 0 };
 	chain_begin(dump);
-	int result = track_renew(&process->chained->member->track, start, end, note_change, &changes, err);
+	int result = track_renew(&process->chained->member->track, start, end, track_note, &changes, err);
 	if (result == TRACK_LOST && lose(process->chained, start, end, err) < 0)
 		result = -1;
 	if (result == TRACK_LOST || (result == 0 && !process->chained->based))

@@ -230,12 +230,6 @@ static bool is_worth_it(const struct process *process, const image_vma *vma)
 	return !advice || !(advice->marks & others);
 }
 
-static int by_start(const void *a, const void *b)
-{
-	const image_span *x = a, *y = b;
-	return x->start < y->start ? -1 : x->start > y->start;
-}
-
 static int add_span(struct track *track, uint64_t start, uint64_t end, struct fsnap_error *err)
 {
 	image_span *spans = grow(track->spans, track->n_spans, sizeof(*spans), err);
@@ -253,7 +247,7 @@ static void join_spans(struct track *track)
 	size_t kept = 0;
 	if (track->n_spans == 0)
 		return;
-	qsort(spans, track->n_spans, sizeof(*spans), by_start);
+	track_sort(&(struct track_spans){ spans, track->n_spans });
 	for (size_t i = 1; i < track->n_spans; i++) {
 		if (spans[i].start > spans[kept].end)
 			spans[++kept] = spans[i];

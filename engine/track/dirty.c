@@ -2,11 +2,36 @@
  * dirty.c - what of a tracked range was written: PAGEMAP_SCAN.
  */
 #include <errno.h>
+#include <stdlib.h>
 #include <unistd.h>
 
+#include "engine/dump.h"
 #include "engine/pagemap.h"
 #include "engine/track/track.h"
 #include "store/store.h"
+
+int track_note(void *arg, uint64_t start, uint64_t end, struct fsnap_error *err)
+{
+	struct track_spans *noted = arg;
+	image_span *spans = grow(noted->spans, noted->n, sizeof(*spans), err);
+	if (!spans)
+		return -1;
+	noted->spans = spans;
+	spans[noted->n++] = (image_span){ start, end };
+	return 0;
+}
+
+static int by_start(const void *a, const void *b)
+{
+	const image_span *x = a, *y = b;
+	return x->start < y->start ? -1 : x->start > y->start;
+}
+
+void track_sort(struct track_spans *noted)
+{
+	if (noted->n)
+		qsort(noted->spans, noted->n, sizeof(*noted->spans), by_start);
+}
 
 static int scan(int pagemap, struct scan_argument *argument, track_region_fn fn, void *arg, struct fsnap_error *err)
 {

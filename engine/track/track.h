@@ -62,6 +62,17 @@ void track_leave(struct track *track);
 
 typedef int (*track_region_fn)(void *arg, uint64_t start, uint64_t end, struct fsnap_error *err);
 
+/* Ranges as they were told; whoever has them frees spans. */
+struct track_spans {
+	image_span *spans;
+	size_t n;
+};
+
+/* A track_region_fn that notes the range; arg is a struct track_spans. */
+int track_note(void *arg, uint64_t start, uint64_t end, struct fsnap_error *err);
+
+void track_sort(struct track_spans *noted); /* by address */
+
 enum { TRACK_LOST = 1 }; /* the range, or a part of it, is not registered (any more) */
 
 /* Is the mapping that has this page registered? */
