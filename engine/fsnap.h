@@ -254,9 +254,11 @@ enum fsnap_changed {
 
 /* Which file pages that were in the page cache at the dump are brought back into it. */
 enum fsnap_prefetch {
-	FSNAP_PREFETCH_HOT = 0, /* those that had been used more than once, hottest first; all, if no one could tell */
+	FSNAP_PREFETCH_HOT = 0, /* those used more than once, hottest first, then those used once of files with none
+				 * of them, or with less than 16 MiB in all; everything, if no one could tell */
 	FSNAP_PREFETCH_ALL,
 	FSNAP_PREFETCH_OFF,
+	FSNAP_PREFETCH_WARM, /* those used at all, hottest first */
 };
 
 /* Which control groups the tree is put into. */

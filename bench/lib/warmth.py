@@ -27,8 +27,9 @@ def times(values, whole, digits=2):
 
 
 class Published:
-    """Data read in a fixed time by a reader that is moved at a random moment, once per mode and
-    moment, the modes in turns, so a busy moment falls on all of them. Time in which nothing
+    """Data read in a fixed time by a reader that is moved at a random moment at which it has
+    all of it in the cache (--anywhere: at any), once per mode and moment, the modes in turns, so a
+    busy moment falls on all of them. Time in which nothing
     changes is not waited for (README.md); --unabridged does."""
     name = "moved"
     steady = 1.0  # seconds of full speed by which the rest is known
@@ -46,12 +47,19 @@ class Published:
         self.read = {mode: [] for mode in modes}
         self.moments = []
         for n in range(self.options.runs):
-            self.moments.append(chance.uniform(0, self.options.seconds))
+            self.moments.append(chance.uniform(*self.span()))
             for mode in modes:
                 self.read[mode].append(once(path, mode, self.moments[-1]) / GIB)
             progress(f"moved {n + 1}/{self.options.runs}: at {self.moments[-1]:.1f} s, GiB read: " +
                      ", ".join(f"{m} {self.read[m][-1]:.2f}" for m in modes))
         os.unlink(path)
+
+    def span(self):
+        """When it may be moved: when it has its file in the cache, and so early that the move and a
+        pass over slow storage still fit. --anywhere: at any moment of the fixed time."""
+        one_pass = self.options.size / slow.rate_of(self.options.rate)[0]
+        first, last = one_pass, self.options.seconds - self.options.migration - one_pass
+        return (0, self.options.seconds) if self.options.anywhere or first >= last else (first, last)
 
     def once_in_full(self, path, mode, moment):
         slow.forget(path)

@@ -154,6 +154,7 @@ static const char prefetch_help[] =
 	"\n"
 	"Examples:\n"
 	"  fsnap prefetch warm                  what was used more than once\n"
+	"  fsnap prefetch warm --prefetch warm  ... and what was used once, of any file\n"
 	"  fsnap prefetch warm --prefetch all   everything that was cached\n"
 	"  fsnap prefetch warm --prefetch-rate 50M --map /srv/old=/srv/new\n";
 

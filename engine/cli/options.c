@@ -80,7 +80,7 @@ static const struct option_row rows[] = {
 	{ 0, "sync-files", 0, NULL, FIELD(sync_files), "dump",
 	  "write dirty pages of its files back before the image is durable" },
 	{ 0, "prefetch", TAKES_TEXT, "WHICH", FIELD(prefetch), "restore prefetch",
-	  "file pages to bring back into the page cache: `hot`, `all`, `off`" },
+	  "file pages to bring back into the page cache: `hot`, `warm`, `all`, `off`" },
 	{ 0, "no-prefetch", 0, NULL, FIELD(no_prefetch), "restore", "the same as --prefetch off" },
 	{ 0, "prefetch-rate", TAKES_TEXT, "RATE", FIELD(rate), "restore prefetch",
 	  "at most so many bytes a second (50M); else fast, but fairly" },

@@ -35,13 +35,14 @@ static int parse_size(const char *option, const char *text, uint64_t *size, stru
 int prefetch_choose(const struct cli *cli, struct prefetch_choice *choice, struct fsnap_error *err)
 {
 	static const char *const words[] = { [FSNAP_PREFETCH_HOT] = "hot", [FSNAP_PREFETCH_ALL] = "all",
-					     [FSNAP_PREFETCH_OFF] = "off" };
+					     [FSNAP_PREFETCH_OFF] = "off", [FSNAP_PREFETCH_WARM] = "warm" };
+	enum { N_WORDS = sizeof(words) / sizeof(*words) };
 	*choice = (struct prefetch_choice){ .which = cli->no_prefetch ? FSNAP_PREFETCH_OFF : FSNAP_PREFETCH_HOT };
 	if (cli->prefetch) {
-		for (choice->which = 0; choice->which < 3 && strcmp(cli->prefetch, words[choice->which]) != 0;)
+		for (choice->which = 0; choice->which < N_WORDS && strcmp(cli->prefetch, words[choice->which]) != 0;)
 			choice->which++;
-		if (choice->which == 3)
-			return fail(err, FSNAP_E_USAGE, 0, "--prefetch is hot, all or off, not '%s'",
+		if (choice->which == N_WORDS)
+			return fail(err, FSNAP_E_USAGE, 0, "--prefetch is hot, warm, all or off, not '%s'",
 				    cli->prefetch);
 	}
 	double seconds = cli->stats ? strtod(cli->stats, NULL) : 1;

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "bpf/cache_shape.h"
 #include "engine/heat/apart.h"
 #include "engine/heat/heat.h"
 #include "store/scope.h"
@@ -113,6 +114,17 @@ static bool is_plausible(const image_heat *heat)
 	return true;
 }
 
+/* Where a file has pages that were used again and again, those used once are what a pass over it left behind. Not so
+ * in a file as a whole used once, by a program that has just begun, say; and a small one costs little. */
+static unsigned coldest_in(const image_heat *heat, int which, unsigned coldest)
+{
+	if (which != FSNAP_PREFETCH_HOT || coldest < CACHE_WARM)
+		return coldest;
+	bool has_hot = heat_pages(heat, CACHE_HOT) > 0;
+	bool is_large = heat_pages(heat, CACHE_WARM) * STORE_PAGE >= HEAT_WORTH;
+	return has_hot && is_large ? CACHE_HOT : CACHE_WARM;
+}
+
 static int add_file(struct fetch *fetch, struct pieces *pieces, const image_heat *heat, unsigned coldest,
 		    const struct remap *remap, struct leases *leases, fetch_skipped_fn *skipped, void *arg)
 {
@@ -168,7 +180,7 @@ static unsigned coldest_of(struct image *image, size_t n, int which)
 			sources |= heat.source;
 		xdr_free((xdrproc_t)xdr_image_heat, (char *)&heat);
 	}
-	return which == FSNAP_PREFETCH_ALL || !(sources & (HEAT_FOLIOS | HEAT_WATCH)) ? 1 : 2;
+	return which == FSNAP_PREFETCH_ALL || !(sources & (HEAT_FOLIOS | HEAT_WATCH)) ? CACHE_COLD : CACHE_WARM;
 }
 
 int fetch_plan(struct fetch *fetch, struct image *image, int which, const struct remap *remap, bool opens,
@@ -187,8 +199,8 @@ int fetch_plan(struct fetch *fetch, struct image *image, int which, const struct
 	for (size_t i = 0; result == 0 && i < n; i++) {
 		image_heat heat = { 0 };
 		result = image_hint_get(image, IMAGE_HEAT, i, (xdrproc_t)xdr_image_heat, &heat, err);
-		if (result == 0 && add_file(fetch, &pieces, &heat, coldest, remap, opens && heat.open ? NULL : &leases,
-					    skipped, arg) < 0)
+		if (result == 0 && add_file(fetch, &pieces, &heat, coldest_in(&heat, which, coldest), remap,
+					    opens && heat.open ? NULL : &leases, skipped, arg) < 0)
 			result = fail(err, FSNAP_E_NOMEM, ENOMEM, "what to prefetch");
 		xdr_free((xdrproc_t)xdr_image_heat, (char *)&heat);
 	}

@@ -1,7 +1,7 @@
 /*
  * What is prefetched, in which order, how fast, and for whom it waits.
  *
- * Shown: neighbours are merged, the hottest come first; files that are not what they were are left out and named;
+ * Shown: neighbours are merged, the hottest come first, what was used once beside them is left; files that are not what they were are left out and named;
  * a rate and a ceiling hold; a tree that reads something else is given way to, one that reads the list is not, and
  * full speed comes back after it.
  */
@@ -51,10 +51,11 @@ static int new_file(const char *name, size_t size)
 
 /* --- the list -------------------------------------------------------------------------- */
 
-static void put_heat(struct image_writer *writer, const char *name, image_heat_run *runs, unsigned n)
+static void put_heat_of(struct image_writer *writer, const char *name, off_t size, image_heat_run *runs, unsigned n)
 {
 	struct stat stat;
 	int fd = new_file(name, 1 << 20);
+	assert_int_equal(ftruncate(fd, size), 0);
 	assert_int_equal(fstat(fd, &stat), 0);
 	close(fd);
 	image_heat heat = { .identity = { .path = (char *)world_path(name), .dev = stat.st_dev, .ino = stat.st_ino,
@@ -62,6 +63,11 @@ static void put_heat(struct image_writer *writer, const char *name, image_heat_r
 					  .mtime_ns = stat.st_mtim.tv_sec * 1000000000ll + stat.st_mtim.tv_nsec },
 			    .source = HEAT_FOLIOS, .runs = { n, runs } };
 	assert_int_equal(image_writer_put_hint(writer, IMAGE_HEAT, "heat", (xdrproc_t)xdr_image_heat, &heat, &err), 0);
+}
+
+static void put_heat(struct image_writer *writer, const char *name, image_heat_run *runs, unsigned n)
+{
+	put_heat_of(writer, name, 1 << 20, runs, n);
 }
 
 /* What was left out: "name: why" lines. */
@@ -110,6 +116,34 @@ static void neighbours_are_merged(void **state)
 	fetch_free(&fetch);
 	image_close(image);
 	store_close(store);
+}
+
+/* How many pages a plan asks for of a file of 64 MiB. */
+static uint64_t planned(image_heat_run *runs, unsigned n, int which)
+{
+	struct store *store = world_store(STORE_WRITE);
+	struct image_writer *writer = image_writer_open(store, "heat", 0, &err);
+	put_heat_of(writer, "file", 64 << 20, runs, n);
+	struct image *image = written(store, writer);
+	struct fetch fetch;
+	assert_int_equal(fetch_plan(&fetch, image, which, NULL, true, note, NULL, &err), 0);
+	uint64_t pages = fetch.bytes / PAGE;
+	fetch_free(&fetch);
+	image_close(image);
+	assert_int_equal(store_remove(store, "heat", &err), 0);
+	store_close(store);
+	return pages;
+}
+
+static void pages_used_once_beside_hot_ones_are_left(void **state)
+{
+	(void)state;
+	image_heat_run passed_over[] = { { 0, 8000, 2 }, { 8000, 100, 3 } };
+	image_heat_run small[] = { { 0, 1000, 2 }, { 8000, 100, 3 } };
+	assert_int_equal(planned(passed_over, 2, FSNAP_PREFETCH_HOT), 100);
+	assert_int_equal(planned(passed_over, 2, FSNAP_PREFETCH_WARM), 8100);
+	assert_int_equal(planned(passed_over, 1, FSNAP_PREFETCH_HOT), 8000);
+	assert_int_equal(planned(small, 2, FSNAP_PREFETCH_HOT), 1100);
 }
 
 static void replace(const char *name, mode_t mode, dev_t dev)
@@ -324,8 +358,8 @@ int main(void)
 {
 #define WORLD(test) cmocka_unit_test_setup_teardown(test, world_set_up, world_tear_down)
 	const struct CMUnitTest tests[] = {
-		WORLD(neighbours_are_merged), WORLD(changed_files_are_left_out), WORLD(a_rate_holds),
-		WORLD(a_ceiling_holds),	      WORLD(what_is_there_is_not_read),	 WORLD(others_go_first),
+		WORLD(neighbours_are_merged), WORLD(pages_used_once_beside_hot_ones_are_left),
+		WORLD(changed_files_are_left_out), WORLD(a_rate_holds), WORLD(a_ceiling_holds),	      WORLD(what_is_there_is_not_read),	 WORLD(others_go_first),
 	};
 	world_base = "/var/tmp";
 	return cmocka_run_group_tests(tests, NULL, NULL);
