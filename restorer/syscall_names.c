@@ -3,7 +3,7 @@
 #include <stddef.h>
 #include <sys/syscall.h>
 
-/* By number; generated from the system's headers (cmake/SyscallNames.cmake). */
+/* By number; generated from the system's headers (tools/cmake/SyscallNames.cmake). */
 static const char *const names[] = {
 #include "syscall_names.inc"
 };

@@ -42,15 +42,15 @@ add_custom_command(
 		-D ELF=${agent_dir}/agent.elf -D BLOB=${agent_dir}/unchecked.bin
 		-D "OBJECTS=$<JOIN:$<TARGET_OBJECTS:agent>,|>"
 		-D CONTRACT=${PROJECT_SOURCE_DIR}/parasite/plan.h
-		-P ${PROJECT_SOURCE_DIR}/cmake/CheckAgent.cmake
+		-P ${PROJECT_SOURCE_DIR}/tools/cmake/CheckAgent.cmake
 	COMMAND ${CMAKE_COMMAND} -E rename ${agent_dir}/unchecked.bin ${agent_dir}/agent.bin
 	DEPENDS agent $<TARGET_OBJECTS:agent> ${agent_script} ${PROJECT_SOURCE_DIR}/parasite/plan.h
-		${PROJECT_SOURCE_DIR}/cmake/CheckAgent.cmake
+		${PROJECT_SOURCE_DIR}/tools/cmake/CheckAgent.cmake
 	COMMENT "Linking and checking the agent"
 	COMMAND_EXPAND_LISTS
 	VERBATIM)
 
-configure_file(${PROJECT_SOURCE_DIR}/cmake/agent_blob.S.in ${agent_blob_source} @ONLY)
+configure_file(${PROJECT_SOURCE_DIR}/tools/cmake/agent_blob.S.in ${agent_blob_source} @ONLY)
 set_source_files_properties(${agent_blob_source} PROPERTIES
 	OBJECT_DEPENDS ${agent_dir}/agent.bin)
 add_library(agent_blob OBJECT ${agent_blob_source})

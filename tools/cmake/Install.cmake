@@ -10,12 +10,12 @@ list(TRANSFORM dependency_names PREPEND -l OUTPUT_VARIABLE dependency_flags)
 list(JOIN dependency_flags " " dependency_flags)
 # Relative, so that a tree installed or moved elsewhere is right, too.
 file(RELATIVE_PATH pkgconfig_to_prefix ${CMAKE_INSTALL_FULL_LIBDIR}/pkgconfig ${CMAKE_INSTALL_PREFIX})
-configure_file(cmake/fsnap.pc.in fsnap.pc @ONLY)
+configure_file(tools/cmake/fsnap.pc.in fsnap.pc @ONLY)
 install(FILES ${PROJECT_BINARY_DIR}/fsnap.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
 
 set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/fsnap)
 install(EXPORT fsnap NAMESPACE fsnap:: FILE fsnapTargets.cmake DESTINATION ${package_dir})
-configure_package_config_file(cmake/fsnapConfig.cmake.in fsnapConfig.cmake
+configure_package_config_file(tools/cmake/fsnapConfig.cmake.in fsnapConfig.cmake
 	INSTALL_DESTINATION ${package_dir})
 write_basic_package_version_file(${PROJECT_BINARY_DIR}/fsnapConfigVersion.cmake
 	COMPATIBILITY SameMinorVersion)

@@ -9,7 +9,7 @@ set_tests_properties(install.tree PROPERTIES LABELS unit FIXTURES_SETUP installe
 
 add_test(NAME install.cmake-package
 	COMMAND ${CMAKE_CTEST_COMMAND}
-		--build-and-test ${PROJECT_SOURCE_DIR}/cmake/consumer ${PROJECT_BINARY_DIR}/consumer/build
+		--build-and-test ${PROJECT_SOURCE_DIR}/tools/cmake/consumer ${PROJECT_BINARY_DIR}/consumer/build
 		--build-generator ${CMAKE_GENERATOR}
 		--build-options -DCMAKE_PREFIX_PATH=${consumer_prefix}
 			-DCMAKE_C_COMPILER=${CMAKE_C_COMPILER}
@@ -17,6 +17,6 @@ add_test(NAME install.cmake-package
 set_tests_properties(install.cmake-package PROPERTIES LABELS unit FIXTURES_REQUIRED installed)
 
 add_test(NAME install.pkg-config
-	COMMAND ${PROJECT_SOURCE_DIR}/cmake/consumer/by-pkg-config ${CMAKE_C_COMPILER}
+	COMMAND ${PROJECT_SOURCE_DIR}/tools/cmake/consumer/by-pkg-config ${CMAKE_C_COMPILER}
 		${consumer_prefix} ${CMAKE_INSTALL_LIBDIR} ${PROJECT_BINARY_DIR}/consumer/by-pkg-config)
 set_tests_properties(install.pkg-config PROPERTIES LABELS unit FIXTURES_REQUIRED installed)
