@@ -34,7 +34,21 @@ struct hrtimer_sleeper {
 	struct task_struct___wake *task;
 };
 
+struct wait_queue_entry {
+	void *private;
+};
+
+/* io_uring/io_uring.h; with a timer since Linux 6.12, hrtimer_sleepers before. */
+struct io_wait_queue {
+	struct wait_queue_entry wq;
+	long long min_timeout; /* 0: that is over, or there is none */
+	long long timeout;     /* KTIME_MAX: none */
+	struct hrtimer t;
+};
+
 #pragma clang attribute pop
+
+#define KTIME_MAX 0x7fffffffffffffffll
 
 struct wake_limit limits[WAKE_THREADS];
 struct wake_told told;
@@ -51,13 +65,31 @@ int name_tracer(struct bpf_iter__task *context)
 	return 0;
 }
 
+/* Until when its task waits; 0: it is not this task's, or there is no end. */
+static __s64 end_of(struct hrtimer *timer, struct task_struct___wake *task)
+{
+	struct hrtimer_sleeper *sleeper = (void *)timer;
+	if (BPF_CORE_READ(sleeper, task) == task)
+		return BPF_CORE_READ(timer, _softexpires);
+	if (!bpf_core_field_exists(((struct io_wait_queue *)0)->t))
+		return 0;
+	struct io_wait_queue *queue =
+		(void *)((char *)timer - bpf_core_field_offset(struct io_wait_queue, t));
+	if (BPF_CORE_READ(queue, wq.private) != task)
+		return 0;
+	__s64 end = BPF_CORE_READ(queue, timeout);
+	return end == KTIME_MAX ? 0 : end;
+}
+
 SEC("tp_btf/hrtimer_cancel")
 int BPF_PROG(note_limit, struct hrtimer *timer)
 {
 	struct task_struct___wake *task = (void *)bpf_get_current_task_btf();
-	struct hrtimer_sleeper *sleeper = (void *)timer;
 	if (!(BPF_CORE_READ(task, jobctl) & JOBCTL_TRAP_STOP) ||
-	    BPF_CORE_READ(task, parent, tgid) != told.tracer || BPF_CORE_READ(sleeper, task) != task)
+	    BPF_CORE_READ(task, parent, tgid) != told.tracer)
+		return 0;
+	__s64 end = end_of(timer, task);
+	if (!end)
 		return 0;
 	__u32 place = __sync_fetch_and_add(&told.n, 1);
 	if (place >= WAKE_THREADS)
@@ -65,7 +97,7 @@ int BPF_PROG(note_limit, struct hrtimer *timer)
 	struct wake_limit *limit = &limits[place & (WAKE_THREADS - 1)];
 	limit->tid = number_of(task);
 	limit->clock = BPF_CORE_READ(timer, base, clockid);
-	limit->expires = BPF_CORE_READ(timer, _softexpires);
+	limit->expires = end;
 	return 0;
 }
 

@@ -216,8 +216,7 @@ int sleeps_begin(struct restore *restore, struct task *task, const image_process
 	uint64_t at = (uintptr_t)plans_data_at(restore->plans, ctl, restore->sleep_data[number]), args[6];
 	uint64_t gadget = model_mm(&restore->model, process->mm)->syscall_gadget;
 	int64_t result = -EINTR;
-	if (image->sleep_left_ns)
-		time_left_shorten(&task->regs, image->sleep_left_ns);
+	time_left_shorten(task, model_mm(&restore->model, process->mm), image);
 	if (!is_interrupted(&task->regs))
 		return 0;
 	if (arguments(&task->regs, image->sleep_left_ns, at, args) &&

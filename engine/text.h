@@ -60,8 +60,9 @@ bool text_is_there(const struct text_gadgets *text, int mem);
 size_t text_instruction(struct text_cache *cache, const uint8_t *bytes, size_t n,
 			uint64_t address, char *buf, size_t size);
 
-/* text_register.c: does a thread that stands at this address never look at r10 again, before it has another
+/* text_register.c: does a thread that stands at this address never look at the register again, before it has another
  * value? false also where that is not certain. `mem` is the process' /proc/PID/mem. */
-bool text_forgets_r10(struct text_cache *cache, int mem, uint64_t address);
+enum text_register { TEXT_R10, TEXT_RDX, TEXT_R8 };
+bool text_forgets(struct text_cache *cache, int mem, uint64_t address, enum text_register reg);
 
 #endif

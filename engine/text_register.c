@@ -1,8 +1,10 @@
 /*
  * text_register.c - will a thread still look at a register from here on?
  *
- * Followed is the code of one function: at its end, and in functions it calls, r10 holds nothing of it (System V
- * ABI, AMD64 supplement, 3.2.1: neither preserved nor a result). Whatever is not understood counts as a look.
+ * Followed is the code of one function: at its end none of these registers holds anything of it (System V ABI, AMD64
+ * supplement, 3.2.1: none is preserved, and who has a second result puts it into rdx). Nor does r10 in functions it
+ * calls; the others may be arguments there, so that these are followed, too. Whatever is not understood counts as a
+ * look.
  */
 #include <capstone/capstone.h>
 #include <stdbool.h>
@@ -17,6 +19,7 @@
 struct walk {
 	csh disassembler;
 	int mem;
+	enum text_register reg;
 	uint64_t paths[PATHS]; /* where they begin; they are walked one after the other */
 	unsigned n_paths, instructions;
 };
@@ -34,9 +37,26 @@ static enum step add_path(struct walk *walk, uint64_t address)
 	return STEP_ON;
 }
 
-static bool is_r10(unsigned reg)
+enum { PARTS = 5 };
+
+/* A register and what parts of it are called; the first two are all of it, once written. */
+static const unsigned parts_of[][PARTS] = {
+	[TEXT_R10] = { X86_REG_R10, X86_REG_R10D, X86_REG_R10W, X86_REG_R10B, X86_REG_R10B },
+	[TEXT_RDX] = { X86_REG_RDX, X86_REG_EDX, X86_REG_DX, X86_REG_DL, X86_REG_DH },
+	[TEXT_R8] = { X86_REG_R8, X86_REG_R8D, X86_REG_R8W, X86_REG_R8B, X86_REG_R8B },
+};
+
+static bool is_part(const struct walk *walk, unsigned reg)
 {
-	return reg == X86_REG_R10 || reg == X86_REG_R10D || reg == X86_REG_R10W || reg == X86_REG_R10B;
+	for (unsigned i = 0; i < PARTS; i++)
+		if (parts_of[walk->reg][i] == reg)
+			return true;
+	return false;
+}
+
+static bool is_all(const struct walk *walk, unsigned reg)
+{
+	return parts_of[walk->reg][0] == reg || parts_of[walk->reg][1] == reg;
 }
 
 static enum step look_at_registers(struct walk *walk, const cs_insn *insn)
@@ -46,12 +66,20 @@ static enum step look_at_registers(struct walk *walk, const cs_insn *insn)
 	if (cs_regs_access(walk->disassembler, insn, read, &n_read, written, &n_written) != CS_ERR_OK)
 		return STEP_LOOKS;
 	for (uint8_t i = 0; i < n_read; i++)
-		if (is_r10(read[i]))
+		if (is_part(walk, read[i]))
 			return STEP_LOOKS;
 	for (uint8_t i = 0; i < n_written; i++)
-		if (is_r10(written[i])) /* writing a part of it keeps the rest */
-			return written[i] == X86_REG_R10 || written[i] == X86_REG_R10D ? STEP_END : STEP_LOOKS;
+		if (is_part(walk, written[i])) /* writing a part of it keeps the rest */
+			return is_all(walk, written[i]) ? STEP_END : STEP_LOOKS;
 	return STEP_ON;
+}
+
+/* Where it goes, if that is known. What is behind it finds another value. */
+static enum step look_at_call(struct walk *walk, uint64_t target)
+{
+	if (walk->reg == TEXT_R10)
+		return STEP_END;
+	return target && add_path(walk, target) == STEP_ON ? STEP_END : STEP_LOOKS;
 }
 
 static enum step one_step(struct walk *walk, const cs_insn *insn, uint64_t *next)
@@ -63,9 +91,10 @@ static enum step one_step(struct walk *walk, const cs_insn *insn, uint64_t *next
 		return step;
 	if (insn->id == X86_INS_SYSCALL || insn->id == X86_INS_INT3 || insn->id == X86_INS_INT)
 		return STEP_LOOKS;
-	if (cs_insn_group(walk->disassembler, insn, X86_GRP_RET) ||
-	    cs_insn_group(walk->disassembler, insn, X86_GRP_CALL))
+	if (cs_insn_group(walk->disassembler, insn, X86_GRP_RET))
 		return STEP_END;
+	if (cs_insn_group(walk->disassembler, insn, X86_GRP_CALL))
+		return look_at_call(walk, direct ? (uint64_t)target->imm : 0);
 	if (!cs_insn_group(walk->disassembler, insn, X86_GRP_JUMP))
 		return STEP_ON;
 	if (!direct)
@@ -105,9 +134,9 @@ static enum step walk_path(struct walk *walk, uint64_t address)
 	return STEP_LOOKS;
 }
 
-bool text_forgets_r10(struct text_cache *cache, int mem, uint64_t address)
+bool text_forgets(struct text_cache *cache, int mem, uint64_t address, enum text_register reg)
 {
-	struct walk walk = { .mem = mem, .paths = { address }, .n_paths = 1 };
+	struct walk walk = { .mem = mem, .reg = reg, .paths = { address }, .n_paths = 1 };
 	if (!cache->detailed && (cs_open(CS_ARCH_X86, CS_MODE_64, &cache->detailed) != CS_ERR_OK ||
 				 cs_option(cache->detailed, CS_OPT_DETAIL, CS_OPT_ON) != CS_ERR_OK))
 		return false;

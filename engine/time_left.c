@@ -1,9 +1,9 @@
 #include "engine/time_left.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -14,15 +14,14 @@
 #include "engine/trace.h"
 #include "store/scope.h"
 
-#define ERESTARTNOHAND 514 /* include/linux/errno.h; see trace_hide_stop() */
 #define USED (NUMBERS_NONE - 1)
-#define NS_PER_MS 1000000ull
 
-/* A call behind which the register with its limit is not looked at. */
+/* Where such a call is made. */
 struct call_site {
 	const struct process *process;
 	uint64_t behind;
-	bool forgets;
+	enum text_register reg; /* of its limit: syscall(3) is one place for many calls */
+	bool forgets; /* the register is not looked at behind it */
 };
 
 struct time_left {
@@ -33,24 +32,19 @@ struct time_left {
 	size_t n_sites;
 };
 
-/* epoll_wait(2), epoll_pwait(2): the fourth argument, milliseconds. */
-static bool has_limit(uint64_t nr, uint64_t r10)
-{
-	return (nr == SYS_epoll_wait || nr == SYS_epoll_pwait) && (int)r10 > 0;
-}
-
 /* --- before the freeze ----------------------------------------------------------- */
 
 static const struct call_site *find_site(const struct time_left *known, const struct process *process,
-					 uint64_t behind)
+					 uint64_t behind, enum text_register reg)
 {
 	for (size_t i = 0; known && i < known->n_sites; i++)
-		if (known->sites[i].process == process && known->sites[i].behind == behind)
+		if (known->sites[i].process == process && known->sites[i].behind == behind &&
+		    known->sites[i].reg == reg)
 			return &known->sites[i];
 	return NULL;
 }
 
-static void add_site(struct dump *dump, const struct process *process, uint64_t behind)
+static void add_site(struct dump *dump, const struct process *process, uint64_t behind, enum text_register reg)
 {
 	struct time_left *known = dump->time_left;
 	if (!known && !(known = dump->time_left = calloc(1, sizeof(*known))))
@@ -60,7 +54,7 @@ static void add_site(struct dump *dump, const struct process *process, uint64_t 
 		return;
 	known->sites = sites;
 	sites[known->n_sites++] = (struct call_site){
-		process, behind, text_forgets_r10(&dump->texts, process->mem, behind)
+		process, behind, reg, text_forgets(&dump->texts, process->mem, behind, reg)
 	};
 }
 
@@ -70,13 +64,15 @@ void time_left_look(struct dump *dump, struct process *process)
 	cleanup_free pid_t *tids = procfs_threads(process->proc, &n, NULL);
 	for (size_t i = 0; tids && i < n; i++) {
 		char name[32];
-		unsigned long nr, args[6], stack, behind;
+		uint64_t nr, args[6], stack, behind;
 		snprintf(name, sizeof(name), "task/%d/syscall", tids[i]);
 		cleanup_free char *text = procfs_read_once(process->proc, name, NULL, NULL);
-		if (text && sscanf(text, "%lu %lx %lx %lx %lx %lx %lx %lx %lx", &nr, &args[0], &args[1], &args[2],
-				   &args[3], &args[4], &args[5], &stack, &behind) == 9 &&
-		    has_limit(nr, args[3]) && !find_site(dump->time_left, process, behind))
-			add_site(dump, process, behind);
+		if (!text || sscanf(text, "%lu %lx %lx %lx %lx %lx %lx %lx %lx", &nr, &args[0], &args[1], &args[2],
+				    &args[3], &args[4], &args[5], &stack, &behind) != 9)
+			continue;
+		const struct limit limit = limit_of(nr, args);
+		if (limit.form != LIMIT_NONE && !find_site(dump->time_left, process, behind, limit.reg))
+			add_site(dump, process, behind, limit.reg);
 	}
 	process->time_left = dump->time_left;
 }
@@ -102,12 +98,17 @@ static const struct wake_limit *find_limit(struct time_left *known, pid_t tid)
 
 static bool is_waiting(const struct user_regs_struct *regs)
 {
-	return (int64_t)regs->rax == -ERESTARTNOHAND && has_limit(regs->orig_rax, regs->r10);
+	return limit_behind(regs).form != LIMIT_NONE;
+}
+
+static const struct call_site *site_of(const struct time_left *known, const struct task *task)
+{
+	return find_site(known, task->process, task->regs.rip, limit_behind(&task->regs).reg);
 }
 
 static void find_deadline(struct time_left *known, struct task *task)
 {
-	const struct call_site *site = find_site(known, task->process, task->regs.rip);
+	const struct call_site *site = site_of(known, task);
 	const struct wake_limit *limit = known->reader && site && site->forgets ? find_limit(known, task->tid) : NULL;
 	if (limit && limit->clock == CLOCK_MONOTONIC)
 		task->deadline = (uint64_t)(limit->expires + wake_clock_offset(known->reader));
@@ -119,7 +120,7 @@ void time_left_note(struct dump *dump, struct task *task)
 	if (!known || !is_waiting(&task->regs))
 		return;
 	find_deadline(known, task);
-	const struct call_site *site = find_site(known, task->process, task->regs.rip);
+	const struct call_site *site = site_of(known, task);
 	if (site && (!known->reader || !site->forgets)) /* else it began when the freeze did */
 		sleeps_unknown(dump);
 }
@@ -169,14 +170,19 @@ void time_left_set(struct task *task)
 		numbers_put(&known->limit_of, task->tid, USED);
 	if (!task->deadline)
 		return;
-	time_left_shorten(&regs, left(task->deadline, clock_ns(CLOCK_MONOTONIC)));
-	trace_set_regs(task, &regs, NULL);
+	const struct limit_place place = { task->process->mem, &task->process->mm, &task->image };
+	if (limit_shorten(&regs, left(task->deadline, clock_ns(CLOCK_MONOTONIC)), &place))
+		trace_set_regs(task, &regs, NULL);
 	task->deadline = 0;
 }
 
-void time_left_shorten(struct user_regs_struct *regs, uint64_t left)
+void time_left_shorten(struct task *task, const image_mm *mm, const image_thread *image)
 {
-	uint64_t ms = (left + NS_PER_MS - 1) / NS_PER_MS;
-	if ((int64_t)regs->rax == -ERESTARTNOHAND && has_limit(regs->orig_rax, regs->r10) && ms < regs->r10)
-		regs->r10 = ms;
+	char path[32];
+	if (!image->sleep_left_ns || !is_waiting(&task->regs))
+		return;
+	snprintf(path, sizeof(path), "/proc/%d/mem", task->process->live);
+	cleanup_fd int mem = open(path, O_RDWR | O_CLOEXEC);
+	const struct limit_place place = { mem, mm, image };
+	limit_shorten(&task->regs, image->sleep_left_ns, &place);
 }

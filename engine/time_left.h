@@ -1,13 +1,14 @@
 /*
  * time_left.h - calls that wait with a time limit and keep no note of what remains when they are interrupted:
- * epoll_wait(2) and its like. Begun anew, as the kernel does, they would wait for the whole of it again. So the limit
- * is changed to what remains, in the register that holds it, where the code behind the call does not look
- * at that register any more.
+ * epoll_wait(2) and its like (limit.h). Begun anew, as the kernel does, they would wait for the whole of it again. So the
+ * limit is changed to what remains, where the code behind the call does not look at the register any more that holds it
+ * or leads to it.
  */
 #ifndef ENGINE_TIME_LEFT_H
 #define ENGINE_TIME_LEFT_H
 
 #include "engine/dump.h"
+#include "engine/limit.h"
 
 /* Before the freeze: is a thread of the process in such a call? */
 void time_left_look(struct dump *dump, struct process *process);
@@ -22,7 +23,7 @@ void time_left_free(struct dump *dump);
 
 /* A thread that is about to be let go: what remains now; nothing if it has no deadline. */
 void time_left_set(struct task *task);
-/* The registers of a thread that is restored: what remained then, ns. */
-void time_left_shorten(struct user_regs_struct *regs, uint64_t left);
+/* A thread that is restored, memory and all: what remained then, ns. */
+void time_left_shorten(struct task *task, const image_mm *mm, const image_thread *image);
 
 #endif

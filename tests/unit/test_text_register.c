@@ -1,5 +1,5 @@
 /*
- * Is a register looked at again? (engine/text.h, text_forgets_r10())  Code that does and code that does not,
+ * Is a register looked at again? (engine/text.h, text_forgets())  Code that does and code that does not,
  * read from this process.
  */
 #include <fcntl.h>
@@ -23,10 +23,16 @@ __asm__(".text\n"
 	"partly: mov $1, %r10b; ret\n"
 	"loops: dec %rcx; jnz loops; ret\n"
 	"leaves: jmp *%rax\n"
+	"idle: mov %edi, %edx; ret\n"
+	"user: mov (%rdx), %rax; ret\n"
+	"calls_idle: mov %eax, %edi; call idle; mov %rdx, %rax; ret\n"
+	"calls_user: mov %eax, %edi; call user; ret\n"
+	"calls_somebody: call *%rbx; ret\n"
+	"half: mov $1, %dh; ret\n"
 	"breaks: .byte 0x0f, 0xff, 0x06, 0x06\n");
 
 extern const char returns[], overwrites[], calls[], reads[], one_branch_reads[], calls_again[], partly[], loops[],
-	leaves[], breaks[];
+	calls_idle[], calls_user[], calls_somebody[], half[], leaves[], breaks[];
 
 static void test_code(void **state)
 {
@@ -34,19 +40,27 @@ static void test_code(void **state)
 	static const struct {
 		const char *name, *code;
 		int forgets;
+		enum text_register reg;
 	} cases[] = {
-		{ "returns", returns, 1 },	{ "overwrites", overwrites, 1 },
-		{ "calls", calls, 1 },		{ "loops", loops, 1 },
-		{ "reads", reads, 0 },		{ "one branch reads", one_branch_reads, 0 },
-		{ "calls again", calls_again, 0 }, { "partly", partly, 0 },
-		{ "leaves", leaves, 0 },	{ "breaks", breaks, 0 },
+		{ "returns", returns, 1, TEXT_R10 },	{ "overwrites", overwrites, 1, TEXT_R10 },
+		{ "calls", calls, 1, TEXT_R10 },		{ "loops", loops, 1, TEXT_R10 },
+		{ "reads", reads, 0, TEXT_R10 },		{ "one branch reads", one_branch_reads, 0, TEXT_R10 },
+		{ "calls again", calls_again, 0, TEXT_R10 }, { "partly", partly, 0, TEXT_R10 },
+		{ "leaves", leaves, 0, TEXT_R10 },	{ "breaks", breaks, 0, TEXT_R10 },
+		{ "returns, rdx", returns, 1, TEXT_RDX },
+		{ "calls who has no use for it", calls_idle, 1, TEXT_RDX },
+		{ "hands it on", calls_user, 0, TEXT_RDX },
+		{ "hands it on, r8", calls_user, 1, TEXT_R8 },
+		{ "calls somebody", calls_somebody, 0, TEXT_R8 },
+		{ "calls somebody, r10", calls_somebody, 1, TEXT_R10 },
+		{ "half", half, 0, TEXT_RDX },
 	};
 	struct text_cache cache = { 0 };
 	int mem = open("/proc/self/mem", O_RDONLY | O_CLOEXEC);
 	assert_true(mem >= 0);
 	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
 		print_message("%s\n", cases[i].name);
-		assert_int_equal(text_forgets_r10(&cache, mem, (uintptr_t)cases[i].code), cases[i].forgets);
+		assert_int_equal(text_forgets(&cache, mem, (uintptr_t)cases[i].code, cases[i].reg), cases[i].forgets);
 	}
 	text_cache_free(&cache);
 	close(mem);
