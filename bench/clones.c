@@ -2,13 +2,13 @@
  * clones.c - what a copy costs: of a program with 64 MiB of memory and several threads, from a template and from an
  * image in DRAM, beside fork+exec of `true`.
  *
- *	clones [--copies N] [--store DIR]
+ *	clones [--copies N] [--store DIR] [--only image|template|idle|makers]
  *
  * A copy is told of as made when its first instruction may run (fsnap_restore_report.first_instruction_us). Copies of
- * the program check all of their memory and end; idle ones are looked at in /proc/PID/smaps_rollup.
+ * the program (copied.c) check all of their memory and end; idle ones are looked at in /proc/PID/smaps_rollup.
  */
 #include <fcntl.h>
-#include <pthread.h>
+#include <libgen.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdint.h>
@@ -17,13 +17,14 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "engine/fsnap.h"
 
-enum { MIB64 = 64 << 20, THREADS = 4, MOST = 1000, IDLE = 100 };
+enum { MOST = 1000, IDLE = 100 };
 
 static double now_us(void)
 {
@@ -38,38 +39,9 @@ static _Noreturn void die(const char *what, const struct fsnap_error *err)
 	exit(1);
 }
 
-/* --- the program ------------------------------------------------------------------------- */
+/* --- the program (copied.c) ------------------------------------------------------------ */
 
-static void *sleep_on(void *arg)
-{
-	for (;;)
-		pause();
-	return arg;
-}
-
-/* Waits for SIGTERM; ends with 0 if its memory is what it was. */
-static _Noreturn void program(const char *ready)
-{
-	uint64_t *memory = mmap(NULL, MIB64, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	pthread_t thread;
-	sigset_t set;
-	int number;
-	for (size_t i = 0; i < MIB64 / 8; i++)
-		memory[i] = i * 0x9e3779b97f4a7c15u;
-	sigemptyset(&set);
-	sigaddset(&set, SIGTERM);
-	pthread_sigmask(SIG_BLOCK, &set, NULL);
-	for (int i = 0; i < THREADS; i++)
-		pthread_create(&thread, NULL, sleep_on, NULL);
-	close(open(ready, O_CREAT | O_WRONLY, 0600));
-	sigwait(&set, &number);
-	for (size_t i = 0; i < MIB64 / 8; i++)
-		if (memory[i] != i * 0x9e3779b97f4a7c15u)
-			_exit(1);
-	_exit(0);
-}
-
-static pid_t start_program(const char *self, const char *ready)
+static pid_t start_program(const char *program, const char *ready)
 {
 	unlink(ready);
 	pid_t pid = fork();
@@ -79,7 +51,7 @@ static pid_t start_program(const char *self, const char *ready)
 			dup2(null, i);
 		close_range(3, ~0u, 0);
 		setsid();
-		execl(self, self, "--program", ready, NULL);
+		execl(program, program, ready, NULL);
 		_exit(127);
 	}
 	while (access(ready, F_OK) < 0)
@@ -96,10 +68,24 @@ static int by_value(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-static void tell(const char *what, double *us, size_t n)
+/* Processor time of ours and of those that have ended: busy neighbours do not change it much. */
+static double used_us(void)
+{
+	double us = 0;
+	struct rusage usage;
+	for (int who = RUSAGE_CHILDREN; who <= RUSAGE_SELF; who++) {
+		getrusage(who, &usage);
+		us += 1e6 * (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
+		      (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec);
+	}
+	return us;
+}
+
+static void tell(const char *what, double *us, size_t n, double used)
 {
 	qsort(us, n, sizeof(*us), by_value);
-	printf("%-52s median %7.2f ms   p95 %7.2f ms\n", what, us[n / 2] / 1e3, us[n * 95 / 100] / 1e3);
+	printf("%-52s median %7.2f ms   p95 %7.2f ms   processor %5.2f ms\n", what, us[n / 2] / 1e3,
+	       us[n * 95 / 100] / 1e3, used / 1e3 / (double)n);
 }
 
 static void end_copy(int pidfd, pid_t pid, int signo)
@@ -126,13 +112,14 @@ static int spawn(const char *store, const struct fsnap_template *from, struct fs
 static void one_by_one(const char *what, const char *store, const struct fsnap_template *from, size_t n)
 {
 	static double us[MOST];
+	double before = used_us();
 	for (size_t i = 0; i < n; i++) {
 		struct fsnap_restore_report report = { .size = sizeof(report) };
 		int pidfd = spawn(store, from, &report);
 		us[i] = (double)report.first_instruction_us;
-		end_copy(pidfd, report.pid, i % 10 ? SIGKILL : SIGTERM);
+		end_copy(pidfd, report.pid, i % 50 ? SIGKILL : SIGTERM);
 	}
-	tell(what, us, n);
+	tell(what, us, n, used_us() - before);
 }
 
 /* Two makers, each with a template of its own, as a test runner with two workers has. */
@@ -190,7 +177,6 @@ static void idle(const char *store, struct fsnap_template *from, double alone_ki
 		reports[i].size = sizeof(reports[i]);
 		pidfds[i] = spawn(store, from, &reports[i]);
 	}
-	fsnap_template_close(from);
 	for (int i = 0; i < IDLE; i++)
 		kib += proportional_kib(reports[i].pid);
 	printf("%-52s %8.1f MiB (one copy alone: %.1f)\n", "memory of 100 copies that write nothing", kib / 1024,
@@ -203,6 +189,7 @@ static void fork_and_exec(size_t n)
 {
 	static double us[MOST];
 	char *argv[] = { "true", NULL };
+	double before = used_us();
 	for (size_t i = 0; i < n; i++) {
 		double begin = now_us();
 		pid_t pid;
@@ -211,24 +198,31 @@ static void fork_and_exec(size_t n)
 		waitpid(pid, NULL, 0);
 		us[i] = now_us() - begin;
 	}
-	tell("fork+exec of `true`, until it has ended", us, n);
+	tell("fork+exec of `true`, until it has ended", us, n, used_us() - before);
+}
+
+static int wanted(const char *only, const char *what)
+{
+	return !only || strcmp(only, what) == 0;
 }
 
 int main(int argc, char **argv)
 {
-	const char *store = "/dev/shm/fsnap-clones", *ready = "/dev/shm/fsnap-clones.ready";
+	const char *store = "/dev/shm/fsnap-clones", *ready = "/dev/shm/fsnap-clones.ready", *only = NULL;
 	size_t n = 100;
-	if (argc > 2 && strcmp(argv[1], "--program") == 0)
-		program(argv[2]);
+	char program[4096];
+	snprintf(program, sizeof(program), "%.4000s/copied", dirname(strdupa(argv[0])));
 	for (int i = 1; i + 1 < argc; i += 2) {
 		if (strcmp(argv[i], "--copies") == 0)
 			n = strtoul(argv[i + 1], NULL, 10);
 		if (strcmp(argv[i], "--store") == 0)
 			store = argv[i + 1];
+		if (strcmp(argv[i], "--only") == 0)
+			only = argv[i + 1];
 	}
 	n = n < 10 ? 10 : n > MOST ? MOST : n;
 	struct fsnap_error err = { 0 };
-	pid_t pid = start_program("/proc/self/exe", ready);
+	pid_t pid = start_program(program, ready);
 	double alone = proportional_kib(pid);
 	struct fsnap_dump_options dump = { .size = sizeof(dump), .pid = pid, .store = store, .name = "clones",
 					   .kill = 1, .heat = FSNAP_HEAT_NEVER };
@@ -236,16 +230,21 @@ int main(int argc, char **argv)
 		die("dump", &err);
 	waitpid(pid, NULL, 0);
 	fork_and_exec(n);
-	one_by_one("a copy from the image in DRAM", store, NULL, n);
+	if (wanted(only, "image"))
+		one_by_one("a copy from the image in DRAM", store, NULL, n);
 	struct fsnap_template *from;
 	double begin = now_us();
 	if (fsnap_template_open(store, "clones", &from, &err) < 0)
 		die("template", &err);
 	printf("%-52s        %7.2f ms   holds %.1f MiB\n", "making the template", (now_us() - begin) / 1e3,
 	       (double)fsnap_template_bytes(from) / 1048576);
-	one_by_one("a copy from the template", store, from, n);
-	idle(store, from, alone);
-	sustained(store, n);
+	if (wanted(only, "template"))
+		one_by_one("a copy from the template", store, from, n);
+	if (wanted(only, "idle"))
+		idle(store, from, alone);
+	fsnap_template_close(from);
+	if (wanted(only, "makers"))
+		sustained(store, n);
 	char command[256];
 	snprintf(command, sizeof(command), "rm -rf '%s' '%s'", store, ready);
 	return system(command) != 0;

@@ -22,6 +22,7 @@
 
 #include "engine/fsnap.h"
 #include "engine/mailbox.h"
+#include "engine/sized.h"
 
 #define STACK_SIZE 65536
 #define NAP_NS 200000	      /* between looks at the mailbox */
@@ -193,10 +194,9 @@ static void report_copy(const struct mailbox *mailbox, struct fsnap_checkpoint_r
 int fsnap_checkpoint(const struct fsnap_checkpoint_options *options, struct fsnap_checkpoint_report *report,
 		     struct fsnap_error *err)
 {
-	struct fsnap_checkpoint_options known = { 0 };
+	struct fsnap_checkpoint_options known;
 	struct fsnap_checkpoint_report own = { 0 };
-	if (options)
-		memcpy(&known, options, options->size < sizeof(known) ? options->size : sizeof(known));
+	sized_take(&known, sizeof(known), options);
 	struct mailbox *mailbox = mmap(NULL, MAILBOX_SIZE, PROT_READ | PROT_WRITE,
 				       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (mailbox == MAP_FAILED)
@@ -214,10 +214,7 @@ int fsnap_checkpoint(const struct fsnap_checkpoint_options *options, struct fsna
 		munmap(mailbox, MAILBOX_SIZE);
 	if (word < 0)
 		return -1;
-	if (report) {
-		own.size = report->size;
-		memcpy(report, &own, own.size < sizeof(own) ? own.size : sizeof(own));
-	}
+	sized_tell(report, &own, sizeof(own));
 	if (copy && known.on_copy)
 		known.on_copy(known.on_copy_arg, &own);
 	return own.result;

@@ -244,13 +244,6 @@ static int compile_zombie(struct restore *restore, const image_process *process,
 	return 0;
 }
 
-/* Whose memory a process is born with: not always its parent's. KIN_NONE: the restoring process'. */
-static size_t bearer(const struct restore *restore, size_t number)
-{
-	const struct kin *kin = &restore->family.kin[number];
-	return kin->birth == BIRTH_STAND_IN ? restore->family.stand_ins[kin->maker].parent : kin->maker;
-}
-
 static void die_with_restore(struct plans *plans, const image_process *process, uint32_t task)
 {
 	plan_note(plans, "end if the restore is given up");
@@ -269,6 +262,22 @@ static void make_threads(struct plans *plans, const image_process *process, uint
 	}
 }
 
+static int build_memory(struct restore *restore, size_t index, const image_mm *mm, struct memory_part *part,
+			struct fsnap_error *err)
+{
+	struct plans *plans = restore->plans;
+	uint32_t task = restore->first_task[index];
+	struct template_part held;
+	int result = template_part(restore->options->from, restore->image, (size_t)(mm - restore->model.mms), mm, part,
+				   &held, err);
+	if (result == 0 && (streaming_choose(restore, index, mm, part, err) < 0 ||
+			    memory_specials(plans, task, &restore->source, mm, err) < 0 ||
+			    memory_build(plans, task, &restore->source, mm, part, err) < 0))
+		result = -1;
+	template_part_free(&held);
+	return result;
+}
+
 static int compile_process(struct restore *restore, const image_process *process, struct fsnap_error *err)
 {
 	struct plans *plans = restore->plans;
@@ -279,7 +288,7 @@ static int compile_process(struct restore *restore, const image_process *process
 		r.hold_sigchld = &restore->sigchld_data[process - restore->model.processes];
 	const image_mm *mm = model_mm(&restore->model, process->mm);
 	family_await_parent(restore, process);
-	size_t from = bearer(restore, (size_t)(process - restore->model.processes));
+	size_t from = family_bearer(&restore->family, (size_t)(process - restore->model.processes));
 	cgroups_join(restore, process, from == KIN_NONE ? NULL : &restore->model.processes[from], task);
 	die_with_restore(plans, process, task);
 	rebuild_first(&r);
@@ -296,11 +305,7 @@ static int compile_process(struct restore *restore, const image_process *process
 	helpers_turn_to(restore, process);
 	if (heirlooms_settle(restore->heirlooms, plans, &restore->source, index, &part, err) < 0)
 		return -1;
-	if (!part.inherited)
-		part = template_part(restore->options->from);
-	if (streaming_choose(restore, index, mm, &part, err) < 0 ||
-	    memory_specials(plans, task, &restore->source, mm, err) < 0 ||
-	    memory_build(plans, task, &restore->source, mm, &part, err) < 0)
+	if (build_memory(restore, index, mm, &part, err) < 0)
 		return -1;
 	memory_fields(plans, task, &restore->source, mm);
 	family_foreground(restore, process);
@@ -373,27 +378,18 @@ static int number_tasks(struct restore *restore, struct fsnap_error *err)
 
 static int find_heirlooms(struct restore *restore, struct fsnap_error *err)
 {
-	const struct model *model = &restore->model;
-	cleanup_free struct heir *heirs = calloc(model->n_processes, sizeof(*heirs));
-	if (!heirs)
-		return fail(err, FSNAP_E_NOMEM, ENOMEM, "plans");
-	for (size_t i = 0; i < model->n_processes; i++) {
-		const image_process *process = &model->processes[i];
-		size_t from = bearer(restore, i);
-		heirs[i] = (struct heir){
-			.mm = process->zombie ? NULL : model_mm(model, process->mm),
-			.bearer = from == KIN_NONE ? -1 : (int)from,
-			.task = leader_task(restore, process),
-		};
-	}
-	return heirlooms_find(&restore->heirlooms, restore->image, heirs, model->n_processes, err);
+	if (family_heirlooms_of(&restore->model, restore->image, &restore->family, restore->first_task,
+				&restore->heirlooms, err) < 0)
+		return -1;
+	template_offer(restore->options->from, restore->heirlooms, &restore->source);
+	return 0;
 }
 
 /* What a process finds at birth is known when the plan of its bearer is written. */
 static int compile_in_turn(struct restore *restore, size_t number, bool *done, struct fsnap_error *err)
 {
 	const image_process *process = &restore->model.processes[number];
-	size_t from = bearer(restore, number);
+	size_t from = family_bearer(&restore->family, number);
 	if (done[number])
 		return 0;
 	done[number] = true;

@@ -25,6 +25,14 @@ static inline uint32_t leader_task(const struct restore *restore, const image_pr
 /* compile_family.c: who is made by whom, told to restore->family and to the first operations of every
  * plan; family_tasks() numbers the tasks that only help, family_helpers() writes their plans. */
 int family_prepare(struct restore *restore, struct fsnap_error *err);
+/* Whose memory a process is born with: not always its parent's. KIN_NONE: the restoring process'. */
+size_t family_bearer(const struct family *family, size_t number);
+/* What the processes share; first_task: NULL where there are no tasks yet. */
+int family_heirlooms_of(const struct model *model, const struct image *image, const struct family *family,
+			const uint32_t *first_task, struct heirlooms **out, struct fsnap_error *err);
+/* The same, of a family that is the image's own. */
+int family_heirlooms(const struct model *model, const struct image *image, struct heirlooms **out,
+		     struct fsnap_error *err);
 int family_tasks(struct restore *restore, struct fsnap_error *err);
 void family_helpers(struct restore *restore);
 /* A process that comes to its parent as an orphan has another one at first. */

@@ -44,20 +44,29 @@ static void borrow_if_taken(struct restore *restore, struct kin *kin, size_t n)
 			     "in that of the restore", sid ? "session" : "process group", kin[0].pid);
 }
 
-int family_prepare(struct restore *restore, struct fsnap_error *err)
+static struct kin *list_kin(const struct model *model, struct fsnap_error *err)
 {
-	const struct model *model = &restore->model;
 	struct kin *kin = calloc(model->n_processes, sizeof(*kin));
 	if (!kin)
-		return fail(err, FSNAP_E_NOMEM, ENOMEM, "the family of processes");
-	for (size_t i = 0; i < model->n_processes; i++) {
+		fail(err, FSNAP_E_NOMEM, ENOMEM, "the family of processes");
+	for (size_t i = 0; kin && i < model->n_processes; i++) {
 		const image_process *process = &model->processes[i];
 		kin[i] = (struct kin){ .pid = process->pid, .ppid = process->ppid, .pgid = process->pgid,
 				       .sid = process->sid, .exit_signal = process->exit_signal,
 				       .zombie = process->zombie,
 				       .session_lost = process->session_lost, .group_lost = process->group_lost };
 	}
-	kin[0].exit_signal = SIGCHLD; /* we are its parent */
+	if (kin)
+		kin[0].exit_signal = SIGCHLD; /* we are its parent */
+	return kin;
+}
+
+int family_prepare(struct restore *restore, struct fsnap_error *err)
+{
+	const struct model *model = &restore->model;
+	struct kin *kin = list_kin(model, err);
+	if (!kin)
+		return -1;
 	/* After `dump --kill` the last members of a session may still wait to be buried. */
 	if ((kin[0].session_lost || kin[0].group_lost) && !restore->renumber.wanted) {
 		launch_check_numbers(restore, NULL);
@@ -65,6 +74,44 @@ int family_prepare(struct restore *restore, struct fsnap_error *err)
 	}
 	restore->family = (struct family){ .kin = kin, .n = model->n_processes };
 	return family_plan(&restore->family, err);
+}
+
+/* --- memory in common ------------------------------------------------------------------ */
+
+size_t family_bearer(const struct family *family, size_t number)
+{
+	const struct kin *kin = &family->kin[number];
+	return kin->birth == BIRTH_STAND_IN ? family->stand_ins[kin->maker].parent : kin->maker;
+}
+
+int family_heirlooms_of(const struct model *model, const struct image *image, const struct family *family,
+			const uint32_t *first_task, struct heirlooms **out, struct fsnap_error *err)
+{
+	cleanup_free struct heir *heirs = calloc(model->n_processes, sizeof(*heirs));
+	if (!heirs)
+		return fail(err, FSNAP_E_NOMEM, ENOMEM, "plans");
+	for (size_t i = 0; i < model->n_processes; i++) {
+		const image_process *process = &model->processes[i];
+		size_t from = family_bearer(family, i);
+		heirs[i] = (struct heir){
+			.mm = process->zombie ? NULL : model_mm(model, process->mm),
+			.bearer = from == KIN_NONE ? -1 : (int)from,
+			.task = first_task ? first_task[i] : 0,
+		};
+	}
+	return heirlooms_find(out, image, heirs, model->n_processes, err);
+}
+
+int family_heirlooms(const struct model *model, const struct image *image, struct heirlooms **out,
+		     struct fsnap_error *err)
+{
+	struct family family = { .kin = list_kin(model, err), .n = model->n_processes };
+	*out = NULL;
+	int result = family.kin ? family_plan(&family, err) : -1;
+	if (result == 0)
+		result = family_heirlooms_of(model, image, &family, NULL, out, err);
+	family_free(&family);
+	return result;
 }
 
 /* --- helpers -------------------------------------------------------------------------- */

@@ -13,7 +13,6 @@
 #include "engine/machine.h"
 #include "engine/procfs.h"
 #include "engine/restore.h"
-#include "engine/template.h"
 #include "store/scope.h"
 
 /* Address space kept for control memory: its offsets are 32 bits wide. Behind it, room where the vDSO
@@ -21,7 +20,7 @@
 #define CONTROL_SPACE (1ull << 32)
 #define PARKING_SPACE (1ull << 20)
 
-static struct memory_range *own_ranges(size_t *n, struct fsnap_error *err)
+struct memory_range *control_own_ranges(size_t *n, struct fsnap_error *err)
 {
 	cleanup_fd int self = procfs_open(getpid(), err);
 	cleanup_free char *text = self >= 0 ? procfs_read(self, "maps", NULL, err) : NULL;
@@ -89,7 +88,7 @@ static bool may_name_program(void)
 int control_reserve(struct restore *restore, struct fsnap_error *err)
 {
 	size_t n;
-	cleanup_free struct memory_range *ours = own_ranges(&n, err);
+	cleanup_free struct memory_range *ours = control_own_ranges(&n, err);
 	if (!ours || list_rings(restore, err) < 0)
 		return -1;
 	uint64_t hole = memory_find_hole(restore->model.mms, restore->model.n_mms, ours, n,
@@ -112,10 +111,6 @@ int control_reserve(struct restore *restore, struct fsnap_error *err)
 		.n_specials = n_specials,
 		.redirection = restore->foreign ? &restore->redirection : NULL,
 	};
-	if (restore->options->from) {
-		restore->source.held = restore->options->from->ranges;
-		restore->source.n_held = restore->options->from->n_ranges;
-	}
 	restore->source.exe_stays = !may_name_program();
 	if (restore->source.exe_stays)
 		restore_note(restore, "/proc/PID/exe is fsnap: this user may not say what it was "

@@ -29,6 +29,7 @@
 #include "engine/mailbox.h"
 #include "engine/procfs.h"
 #include "engine/seize.h"
+#include "engine/sized.h"
 #include "engine/sleeps.h"
 #include "engine/steadfast.h"
 #include "engine/time_left.h"
@@ -254,14 +255,13 @@ void dump_free(struct dump *dump)
 	store_close(dump->store);
 }
 
-/* Callers may know fewer or more fields than we do: only the common part is written back. */
 int dump_chained(const struct fsnap_dump_options *options, struct chain *chain, struct fsnap_dump_report *report,
 		 struct fsnap_error *err)
 {
 	struct fsnap_error ignored = { 0 };
-	struct fsnap_dump_options known = { 0 };
+	struct fsnap_dump_options known;
 	struct fsnap_dump_report own = { .pid = options->pid };
-	memcpy(&known, options, options->size < sizeof(known) ? options->size : sizeof(known));
+	sized_take(&known, sizeof(known), options);
 	if (known.mailbox)
 		mailbox_announce(known.pid, known.mailbox);
 	struct dump dump = { .options = &known, .report = &own, .self = getpid(), .chain = chain,
@@ -270,11 +270,8 @@ int dump_chained(const struct fsnap_dump_options *options, struct chain *chain, 
 	dump_free(&dump);
 	if (known.mailbox)
 		mailbox_answer(known.pid, known.mailbox, result, &own, err ? err : &ignored);
-	if (result == 0 && report) {
-		size_t size = report->size;
-		memcpy(report, &own, size < sizeof(own) ? size : sizeof(own));
-		report->size = size;
-	}
+	if (result == 0)
+		sized_tell(report, &own, sizeof(own));
 	return result;
 }
 

@@ -349,6 +349,10 @@ struct fsnap_restore_options {
 	 * before anything is made; `fsnap restore --help` explains them. */
 	const char *const *allow, *const *deny;
 	const struct fsnap_template *from; /* NULL, or what to fork the copy from: store and image are its */
+	/* Memory that children would not have (MADV_WIPEONFORK, MAP_DROPPABLE) is zero, so that generators of random
+	 * numbers that keep their state there begin anew. So it is in any case with new numbers, a number among
+	 * copies, a PID namespace, from a template, or where the program has called fsnap_checkpoint(). */
+	int wipe;
 };
 
 struct fsnap_restore_report {
@@ -390,6 +394,7 @@ int fsnap_template_open(const char *store, const char *image, struct fsnap_templ
 			struct fsnap_error *err);
 void fsnap_template_close(struct fsnap_template *held); /* copies go on; NULL is fine */
 uint64_t fsnap_template_bytes(const struct fsnap_template *held); /* of memory that copies share */
+const char *fsnap_template_image(const struct fsnap_template *held); /* its name */
 
 /* Restores one copy, with numbers of its own if options do not say another thing. Returns a pidfd of the process
  * that the caller waits for (P_PIDFD), close-on-exec; -1 with *err. image: as options.image, which is ignored;

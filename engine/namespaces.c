@@ -169,6 +169,7 @@ _Noreturn static void run_init(const struct fsnap_restore_options *options, rest
 	sigfillset(&all);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	inside.pids = FSNAP_PIDS_SAME;
+	inside.wipe = 1; /* who has a world of its own is a copy */
 	inside.pidfd = inside.pid_ns = inside.net_ns = inside.ipc_ns = inside.user_ns = 0;
 	answer.report.pidfd = -1;
 	signal(SIGCHLD, SIG_DFL);

@@ -156,7 +156,8 @@ enum { DROPPABLE = 0x08 }; /* MAP_DROPPABLE, Linux 6.11 */
 void renumber_wipe(struct restore *restore, const image_process *process, uint32_t task)
 {
 	const image_mm *mm = model_mm(&restore->model, process->mm);
-	if (!restore->renumber.wanted && !restore->options->copy && !restore->model.tree.mailbox)
+	const struct fsnap_restore_options *options = restore->options;
+	if (!restore->renumber.wanted && !options->copy && !options->wipe && !options->from && !restore->model.tree.mailbox)
 		return;
 	for (u_int i = 0; i < mm->vmas.vmas_len; i++) {
 		const image_vma *vma = &mm->vmas.vmas_val[i];

@@ -26,6 +26,7 @@
 #include "engine/page_kinds.h"
 #include "engine/namespaces.h"
 #include "engine/restore.h"
+#include "engine/sized.h"
 #include "engine/sole.h"
 #include "engine/takeback.h"
 #include "engine/template.h"
@@ -115,7 +116,9 @@ static int tell_story(struct restore *restore, struct fsnap_error *err)
 			       error_context(err, "image %s", image_name(restore->image)) : -1;
 	report->open_us = lap(&mark);
 	struct prefetch *prefetch = restore->streaming.on || restore->options->from ? NULL : prefetch_start(restore->image);
-	if (!restore->options->from)
+	/* Ahead of everything, but files that go with the image have to be there. */
+	bool fetched = restore->options->from || image_count(restore->image, IMAGE_WITH);
+	if (!fetched)
 		heat_fetch(restore);
 	/* First of all: where the original runs, files that the workshop opens are its, and so are the queues. */
 	int result = sole_begin(restore, err) < 0 ? -1 : launch_check_numbers(restore, err);
@@ -123,6 +126,8 @@ static int tell_story(struct restore *restore, struct fsnap_error *err)
 	if (result == 0)
 		result = with_restore(restore, err);
 	report->with_us = lap(&files);
+	if (result == 0 && fetched && !restore->options->from)
+		heat_fetch(restore);
 	if (result == 0)
 		result = prepare(restore, err);
 	report->prepare_us = lap(&mark);
@@ -189,12 +194,6 @@ static void restore_end(struct restore *restore)
 	store_close(restore->store);
 }
 
-static void known_options(const struct fsnap_restore_options *given, struct fsnap_restore_options *known)
-{
-	*known = (struct fsnap_restore_options){ 0 };
-	memcpy(known, given, given->size < sizeof(*known) ? given->size : sizeof(*known));
-}
-
 static int restore_here(const struct fsnap_restore_options *options, struct fsnap_restore_report *report,
 			struct fsnap_error *err)
 {
@@ -214,16 +213,13 @@ int fsnap_restore(const struct fsnap_restore_options *options, struct fsnap_rest
 	struct fsnap_error ignored = { 0 };
 	struct fsnap_restore_options known;
 	struct fsnap_restore_report own = { 0 };
-	known_options(options, &known);
+	sized_take(&known, sizeof(known), options);
 	bool apart = known.pid_ns || known.net_ns || known.ipc_ns || known.user_ns;
 	int result = apart ? namespaces_restore(&known, restore_here, &own, err ? err : &ignored) :
 			     restore_here(&known, &own, err ? err : &ignored);
 	own.pidfd = result == 0 && known.pidfd ? (int)syscall(SYS_pidfd_open, own.pid, 0) : -1;
-	if (result == 0 && report) {
-		size_t size = report->size;
-		memcpy(report, &own, size < sizeof(own) ? size : sizeof(own));
-		report->size = size;
-	}
+	if (result == 0)
+		sized_tell(report, &own, sizeof(own));
 	return result;
 }
 
@@ -245,7 +241,7 @@ int fsnap_explain(const struct fsnap_restore_options *options, int fd, struct fs
 	struct fsnap_restore_options known;
 	struct fsnap_restore_report own = { 0 };
 	struct restore restore;
-	known_options(options, &known);
+	sized_take(&known, sizeof(known), options);
 	restore_begin(&restore, &known, &own);
 	restore.explaining = true;
 	int result = open_image(&restore, err) < 0 || prepare(&restore, err) < 0 ? -1 : 0;

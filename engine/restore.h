@@ -199,6 +199,7 @@ void fit_affinities(struct restore *restore);
 int step_hint(long nr, int sys, struct fsnap_error *err);
 
 /* control_memory.c: finds a place for it, before plans are compiled; puts plans and agent there. */
+struct memory_range *control_own_ranges(size_t *n, struct fsnap_error *err); /* what is mapped here; malloc'ed */
 int control_reserve(struct restore *restore, struct fsnap_error *err);
 int control_lay(struct restore *restore, struct fsnap_error *err);
 void control_free(struct restore *restore);

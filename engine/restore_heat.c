@@ -7,6 +7,7 @@
 #include "engine/heat/fetch.h"
 #include "engine/notes.h"
 #include "engine/restore.h"
+#include "engine/sized.h"
 
 /* --- with a restore --------------------------------------------------------------- */
 
@@ -133,14 +134,11 @@ int fsnap_prefetch(const struct fsnap_prefetch_options *options, struct fsnap_pr
 		   struct fsnap_error *err)
 {
 	struct fsnap_error ignored = { 0 };
-	struct fsnap_prefetch_options known = { 0 };
+	struct fsnap_prefetch_options known;
 	struct fsnap_prefetch_report own = { 0 };
-	memcpy(&known, options, options->size < sizeof(known) ? options->size : sizeof(known));
+	sized_take(&known, sizeof(known), options);
 	int result = prefetch(&known, &own, err ? err : &ignored);
-	if (result == 0 && report) {
-		size_t size = report->size;
-		memcpy(report, &own, size < sizeof(own) ? size : sizeof(own));
-		report->size = size;
-	}
+	if (result == 0)
+		sized_tell(report, &own, sizeof(own));
 	return result;
 }

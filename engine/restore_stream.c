@@ -15,6 +15,7 @@
 #include "engine/heat/apart.h"
 #include "engine/laps.h"
 #include "engine/restore.h"
+#include "engine/sized.h"
 #include "restorer/record.h"
 #include "store/scope.h"
 
@@ -328,9 +329,7 @@ int fsnap_streaming_wait(struct fsnap_streaming *streaming, struct fsnap_streami
 		.streamed_bytes = progress->streamed * STORE_PAGE, .zeroed_bytes = progress->zeroed * STORE_PAGE,
 		.forgotten_bytes = progress->forgotten * STORE_PAGE, .faults = progress->faults,
 	};
-	size_t size = stats->size;
-	memcpy(stats, &own, size < sizeof(own) ? size : sizeof(own));
-	stats->size = size;
+	sized_tell(stats, &own, sizeof(own));
 	if (!progress->failed && progress->done)
 		return 0;
 	return fail(err, FSNAP_E_RESTORE_STEP, 0, "%.*s", (int)strcspn(progress->message, "\n"), progress->message);

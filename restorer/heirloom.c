@@ -119,7 +119,7 @@ uint64_t heirlooms_pages(const struct heirlooms *heirlooms)
 
 /* --- lists of pages ---------------------------------------------------------------------- */
 
-static int laid_set(struct relative *relative, struct page_list *list, struct fsnap_error *err)
+int laid_set(struct relative *relative, struct page_list *list, struct fsnap_error *err)
 {
 	struct laid *laid = malloc(sizeof(*laid) + list->n * sizeof(list->runs[0]));
 	bool good = laid && !list->exhausted;
@@ -144,7 +144,7 @@ static void make_areas(const struct relative *relative, uint32_t who, struct pla
 {
 	for (size_t i = 0; i < relative->n_areas; i++) {
 		const struct area *area = &relative->areas[i];
-		if (area->origin != who)
+		if (area->origin != who || area->present)
 			continue;
 		image_vma vma = *area->like;
 		vma.start = area->start;
@@ -188,7 +188,7 @@ static uint64_t larger(uint64_t a, uint64_t b)
 }
 
 /* Legacies of one turn, as runs; where two want the same address, the first has it. */
-static int list_turn(const struct heirlooms *heirlooms, uint32_t top, uint32_t turn, struct page_list *list)
+int list_turn(const struct heirlooms *heirlooms, uint32_t top, uint32_t turn, struct page_list *list)
 {
 	const struct relative *relative = &heirlooms->relatives[top];
 	size_t low = 0, high = heirlooms->n_legacies;

@@ -82,4 +82,16 @@ void heirlooms_born(struct heirlooms *heirlooms, size_t who, size_t child);
 int heirlooms_settle(struct heirlooms *heirlooms, struct plans *plans, const struct memory_source *source,
 		     size_t who, struct memory_part *part, struct fsnap_error *err);
 
+/*
+ * For a template, which holds what process `who` would make and lay: areas of anonymous memory, by address, and what
+ * lies in them, of several pages for one address one. malloc'ed, both.
+ */
+int heirlooms_made(const struct heirlooms *heirlooms, size_t who, struct memory_range **areas, size_t *n_areas,
+		   struct page_run **laid, size_t *n_laid, struct fsnap_error *err);
+/* All that is there when `who` is born, before any plan is written; false: it would make other areas, nothing is. */
+bool heirlooms_present(struct heirlooms *heirlooms, size_t who, const struct memory_range *areas, size_t n_areas,
+		       const struct page_run *laid, size_t n_laid);
+/* Is this mapping of the process inherited? */
+bool heirlooms_claims(const struct heirlooms *heirlooms, size_t who, u_int vma);
+
 #endif

@@ -36,6 +36,7 @@ struct area {
 	uint64_t start, end;
 	const image_vma *like;
 	uint32_t origin;       /* who makes it; the others inherit it */
+	bool present;	       /* it need not be made: heirlooms_present() */
 	struct claim **claims; /* of this process and its descendants, by (who, start) */
 	size_t n_claims;
 };
@@ -98,7 +99,7 @@ struct giving {
 void give_back(struct giving *giving, const struct memory_range *have, size_t n_have,
 	       const struct memory_range *keep, size_t n_keep);
 
-/* The areas of a process, malloc'ed; without those made by `but`. */
+/* The areas of a process, malloc'ed; without those that `but` has to make. */
 struct memory_range *ranges_of(const struct relative *relative, uint32_t but, size_t *n);
 struct memory_range ours_of(const struct memory_source *source);
 
@@ -109,10 +110,13 @@ struct clip {
 	struct page_list list;
 };
 
+void clip_runs(struct clip *clip, const struct page_run *runs, size_t n);
 void clip_laid(struct clip *clip, const struct laid *laid);
 
-/* heirloom.c: one user less. */
+/* heirloom.c: one user less; another list; what is laid before the birth of process `turn`. */
 void heirloom_drop(struct laid *laid);
+int laid_set(struct relative *relative, struct page_list *list, struct fsnap_error *err);
+int list_turn(const struct heirlooms *heirlooms, uint32_t top, uint32_t turn, struct page_list *list);
 
 /* heirloom_find.c: fills legacies and claims. */
 int heirlooms_trace(struct heirlooms *heirlooms, struct fsnap_error *err);

@@ -53,7 +53,7 @@ struct memory_range *ranges_of(const struct relative *relative, uint32_t but, si
 	struct memory_range *ranges = calloc(relative->n_areas + 1, sizeof(*ranges));
 	*n = 0;
 	for (size_t i = 0; ranges && i < relative->n_areas; i++)
-		if (relative->areas[i].origin != but)
+		if (relative->areas[i].origin != but || relative->areas[i].present)
 			ranges[(*n)++] = (struct memory_range){ relative->areas[i].start,
 								relative->areas[i].end };
 	return ranges;
@@ -77,12 +77,16 @@ static void clip_add(struct clip *clip, uint64_t page, uint64_t end, uint64_t at
 	}
 }
 
+void clip_runs(struct clip *clip, const struct page_run *runs, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		clip_add(clip, runs[i].page, runs[i].page + runs[i].npages, runs[i].at);
+}
+
 void clip_laid(struct clip *clip, const struct laid *laid)
 {
-	for (size_t i = 0; laid && i < laid->n; i++) {
-		const struct page_run *run = &laid->runs[i];
-		clip_add(clip, run->page, run->page + run->npages, run->at);
-	}
+	if (laid)
+		clip_runs(clip, laid->runs, laid->n);
 }
 
 struct settling {

@@ -263,6 +263,15 @@ static int fill_in_order(struct plans *plans, uint32_t task, const struct memory
 
 /* --- the whole ------------------------------------------------------------------------ */
 
+static void move_here(struct plans *plans, uint32_t task, const image_vma *vma, uint64_t from)
+{
+	uint64_t size = vma->end - vma->start;
+	plan_note(plans, "held %s", vma->name[0] ? vma->name : "anonymous memory");
+	plan_call(plans, task, SYS_mremap, IMM(from), IMM(size), IMM(size), IMM(MREMAP_MAYMOVE | MREMAP_FIXED),
+		  IMM(vma->start));
+	plan_accept_equal(plans, (int64_t)vma->start);
+}
+
 /* The few pages of it that come now, before it is watched; a huge page would bring others as zeroes. */
 static int leave_room(struct plans *plans, uint32_t task, const struct memory_source *source, const image_mm *mm,
 		      const struct memory_part *part, struct fsnap_error *err)
@@ -319,7 +328,13 @@ int memory_build(struct plans *plans, uint32_t task, const struct memory_source 
 		}
 		if (!inherited || !inherited[i])
 			map_vma(plans, task, source, vma, must_open(vma, &content));
+		else if (part->from && part->from[i])
+			move_here(plans, task, vma, part->from[i]);
 		name_vma(plans, task, vma);
+	}
+	if (part->leftover.end) {
+		plan_note(plans, "what others of the tree have");
+		plan_call(plans, task, SYS_munmap, IMM(part->leftover.start), IMM(part->leftover.end - part->leftover.start));
 	}
 	if (memory_rings(plans, task, source, mm, err) < 0)
 		return -1;

@@ -8,6 +8,7 @@
 #include "engine/machine.h"
 #include "engine/procfs.h"
 #include "engine/seize.h"
+#include "engine/sized.h"
 #include "store/scope.h"
 
 static uint64_t start_of(const struct process *root)
@@ -69,15 +70,11 @@ static int track(const struct fsnap_track_options *options, struct fsnap_track_r
 int fsnap_track(const struct fsnap_track_options *options, struct fsnap_track_report *report, struct fsnap_error *err)
 {
 	struct fsnap_error ignored = { 0 };
-	struct fsnap_track_options known = { 0 };
+	struct fsnap_track_options known;
 	struct fsnap_track_report own = { 0 };
-	memcpy(&known, options, options->size < sizeof(known) ? options->size : sizeof(known));
+	sized_take(&known, sizeof(known), options);
 	int result = track(&known, &own, err ? err : &ignored);
-	if (report) {
-		size_t size = report->size;
-		memcpy(report, &own, size < sizeof(own) ? size : sizeof(own));
-		report->size = size;
-	}
+	sized_tell(report, &own, sizeof(own));
 	return result;
 }
 

@@ -17,6 +17,7 @@
 #include "engine/chain/chain.h"
 #include "engine/laps.h"
 #include "engine/procfs.h"
+#include "engine/sized.h"
 #include "store/scope.h"
 
 #define COLLECT_EVERY 32
@@ -225,9 +226,9 @@ static int go_on(struct watch *watch, struct fsnap_error *err)
 int fsnap_watch(const struct fsnap_watch_options *options, struct fsnap_watch_report *report, struct fsnap_error *err)
 {
 	struct fsnap_error ignored = { 0 };
-	struct fsnap_watch_options known = { 0 };
+	struct fsnap_watch_options known;
 	struct fsnap_watch_report own = { 0 };
-	memcpy(&known, options, options->size < sizeof(known) ? options->size : sizeof(known));
+	sized_take(&known, sizeof(known), options);
 	struct watch watch = { .options = &known, .report = &own };
 	uint64_t mark = clock_ns(CLOCK_MONOTONIC);
 	err = err ? err : &ignored;
@@ -242,10 +243,6 @@ int fsnap_watch(const struct fsnap_watch_options *options, struct fsnap_watch_re
 	scope_close(&watch.claim);
 	own.kept = own.images ? watch.number - watch.oldest + 1 : 0;
 	own.total_us = lap(&mark);
-	if (report) {
-		size_t size = report->size;
-		memcpy(report, &own, size < sizeof(own) ? size : sizeof(own));
-		report->size = size;
-	}
+	sized_tell(report, &own, sizeof(own));
 	return result < 0 ? -1 : 0;
 }

@@ -64,6 +64,8 @@ struct cli {
 	bool live, no_live;
 	char **words; /* what follows the command's name, NULL-ended */
 	int n_words;
+	char **argv; /* all of it, as options_parse() has ordered it */
+	int argc;
 };
 
 struct command {
@@ -93,11 +95,21 @@ int cli_compact(const struct cli *cli, struct fsnap_error *err);
 int cli_core(const struct cli *cli, struct fsnap_error *err);
 int cli_doctor(const struct cli *cli, struct fsnap_error *err);
 int cli_run(const struct cli *cli, struct fsnap_error *err);
+int cli_template(const struct cli *cli, struct fsnap_error *err);
 int cli_verify(const struct cli *cli, struct fsnap_error *err);
 int cli_keygen(const struct cli *cli, struct fsnap_error *err);
 int cli_sign(const struct cli *cli, struct fsnap_error *err);
 int cli_rm(const struct cli *cli, struct fsnap_error *err);
 int cli_help(const struct cli *cli, struct fsnap_error *err);
+
+/* --- restore.c, clones.c ------------------------------------------------- */
+
+/* What the command line says of a restore; *message is the caller's to free. */
+int restore_choose(const struct cli *cli, struct fsnap_restore_options *options, char **message,
+		   struct fsnap_error *err);
+void restore_print(const struct cli *cli, const struct fsnap_restore_report *report);
+int clones_count(const char *text, unsigned *n, struct fsnap_error *err); /* NULL: one */
+void clones_print(const struct cli *cli, const struct fsnap_restore_report *reports, unsigned n, uint64_t total_us);
 
 /* --- prefetch.c ---------------------------------------------------------- */
 
@@ -115,6 +127,7 @@ int prefetch_choose(const struct cli *cli, struct prefetch_choice *choice, struc
 /* Fills *cli as far as the command line can be understood, even on failure: whether errors are
  * to be JSON stands in it too. */
 int options_parse(int argc, char **argv, struct cli *cli, struct fsnap_error *err);
+void options_free(struct cli *cli);
 void options_print(FILE *out, const struct command *command); /* NULL: what nearly all take */
 
 /* --- help.c --------------------------------------------------------------- */

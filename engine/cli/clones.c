@@ -10,11 +10,23 @@
 
 enum { MOST = 1000000 };
 
-static int print(const struct cli *cli, const struct fsnap_restore_report *reports, unsigned n, uint64_t total_us)
+int clones_count(const char *text, unsigned *n, struct fsnap_error *err)
+{
+	char *end;
+	unsigned long number = text ? strtoul(text, &end, 10) : 1;
+
+	*n = (unsigned)number;
+	if (!text || (!*end && number >= 1 && number <= MOST))
+		return 0;
+	fail(err, FSNAP_E_USAGE, 0, "--clones %s: not a number of copies", text);
+	return error_hint(err, "say --clones N with N from 1 on");
+}
+
+void clones_print(const struct cli *cli, const struct fsnap_restore_report *reports, unsigned n, uint64_t total_us)
 {
 	if (cli->json) {
 		report_clones_json(reports, n, total_us);
-		return EXIT_SUCCESS;
+		return;
 	}
 	for (unsigned i = 0; i < n; i++)
 		printf("%d\n", (int)reports[i].pid);
@@ -25,27 +37,23 @@ static int print(const struct cli *cli, const struct fsnap_restore_report *repor
 	for (unsigned i = 0; i < n && !cli->quiet; i++)
 		if (reports[i].listen[0])
 			fprintf(stderr, "  %d listens: %s\n", (int)reports[i].pid, reports[i].listen);
-	return EXIT_SUCCESS;
 }
 
 int cli_clones(const struct cli *cli, const struct fsnap_restore_options *options, struct fsnap_error *err)
 {
-	char *end;
-	unsigned long n = strtoul(cli->clones, &end, 10);
 	struct fsnap_restore_options detached = *options;
-	if (*end || n < 1 || n > MOST) {
-		fail(err, FSNAP_E_USAGE, 0, "--clones %s: not a number of copies", cli->clones);
-		return error_hint(err, "say --clones N with N from 1 on");
-	}
+	unsigned n;
+	if (clones_count(cli->clones, &n, err) < 0)
+		return -1;
 	struct fsnap_restore_report *reports = calloc(n, sizeof(*reports));
 	if (!reports)
-		return fail(err, FSNAP_E_NOMEM, ENOMEM, "%lu copies", n);
+		return fail(err, FSNAP_E_NOMEM, ENOMEM, "%u copies", n);
 	detached.detach = 1;
 	reports[0].size = sizeof(*reports);
 	uint64_t begin = clock_ns(CLOCK_MONOTONIC);
-	int result = fsnap_clones(&detached, (unsigned)n, reports, err);
+	int result = fsnap_clones(&detached, n, reports, err);
 	if (result == 0)
-		result = print(cli, reports, (unsigned)n, (clock_ns(CLOCK_MONOTONIC) - begin) / 1000);
+		clones_print(cli, reports, n, (clock_ns(CLOCK_MONOTONIC) - begin) / 1000);
 	free(reports);
-	return result;
+	return result == 0 ? EXIT_SUCCESS : -1;
 }

@@ -180,6 +180,26 @@ static const char run_help[] =
 	"  fsnap run --warm fixture --ready-line '^ready$' --with /tmp/data -- ./server /tmp/data\n"
 	"  echo this | fsnap run --warm suite --ready-fd 3 -- sh -c 'prepare; exec 3>&-; exec ./tests'\n";
 
+static const char template_help[] =
+	"Holds an image ready in memory, as a process of its own (`fsnap-template`), so that copies are made\n"
+	"in about a millisecond: the image is checked once, its memory is copied when a copy writes to it.\n"
+	"\n"
+	"  start [IMAGE]   begins to hold it, under its name or --name; ends when told to stop\n"
+	"  list            what is held in this store, for you\n"
+	"  copy NAME       makes a copy, as `fsnap restore --new-pids` does, with streams and working directory of\n"
+	"                  this command where the tree's led outside; waits for it, or leaves (-d, --clones)\n"
+	"  stop NAME       lets it go (--all: all of them); copies go on\n"
+	"\n"
+	"A copy is the child of that process; in the foreground signals and its exit status pass through, but\n"
+	"it has no terminal to control. What `fsnap restore --help` says of the options holds here.\n"
+	"\n"
+	"Examples:\n"
+	"  fsnap template start filled\n"
+	"  fsnap template copy filled -d --listen 6379=0\n"
+	"  fsnap template copy filled --clones 10 --pid-ns --net-ns\n"
+	"  fsnap template list --json | jq -r '.templates[].name'\n"
+	"  fsnap template stop filled\n";
+
 static const char core_help[] =
 	"Writes one process of an image as an ELF core file, which gdb and others open: every thread with\n"
 	"its registers, and the memory that is in the image. Programs and libraries are not in it, only\n"
@@ -291,6 +311,8 @@ const struct command commands[] = {
 	  prefetch_help },
 	{ "report", "[IMAGE]", 0, 1, cli_report, "write a page about an image", report_help },
 	{ "run", "-- COMMAND...", 1, -1, cli_run, "start a command from an image, or make that", run_help },
+	{ "template", "start [IMAGE] | list | copy NAME | stop NAME", 1, 2, cli_template,
+	  "hold an image ready, make copies of it", template_help },
 	{ "core", "[IMAGE]", 0, 1, cli_core, "write a process as a core file, for gdb", core_help },
 	{ "track", "-t PID", 0, 0, cli_track, "from now on, dumps store only what changed", track_help },
 	{ "watch", "-t PID", 0, 0, cli_watch, "save a tree over and over, keep the last images", watch_help },

@@ -15,8 +15,8 @@
 static const struct option_row rows[] = {
 	{ 't', "tree", TAKES_PID, "PID", FIELD(pid), "dump inspect heat track watch",
 	  "the tree: this process and all its descendants" },
-	{ 'n', "name", TAKES_TEXT, "NAME", FIELD(name), "dump watch",
-	  "call the image NAME instead of COMMAND-PID-TIME (watch: NAME-000001)" },
+	{ 'n', "name", TAKES_TEXT, "NAME", FIELD(name), "dump watch template",
+	  "call it NAME, not COMMAND-PID-TIME (watch: NAME-000001) or IMAGE" },
 	{ 0, "every", TAKES_TEXT, "TIME", FIELD(every), "watch", "from one image to the next: 10ms, 2s; else 1s" },
 	{ 0, "keep", TAKES_TEXT, "N", FIELD(keep), "watch", "how many images stay, the newest; else 100; 0: all" },
 	{ 0, "stop", 0, NULL, FIELD(stop), "track", "end it" },
@@ -26,50 +26,50 @@ static const struct option_row rows[] = {
 	{ 0, "no-live", 0, NULL, FIELD(no_live), "dump", "copy all of it while the tree stands still" },
 	{ 0, "max-freeze", TAKES_TEXT, "TIME", FIELD(max_freeze), "dump",
 	  "how long the tree should stand still at most: 5ms, 800us" },
-	{ 'd', "detach", 0, NULL, FIELD(detach), "restore",
+	{ 'd', "detach", 0, NULL, FIELD(detach), "restore template",
 	  "print the root's PID and leave; do not wait for the tree" },
 	{ 0, "external", TAKES_LIST, "A=B", FIELD(externals), "dump restore watch",
 	  "dump [PID:]N=KEY: descriptor N leads outside; restore KEY=M: it is our M" },
 	{ 0, "fd", TAKES_LIST, "N=M", FIELD(fds), "restore",
 	  "descriptor N (of process PID: PID:N) becomes what fsnap has as M" },
-	{ 0, "map", TAKES_LIST, "OLD=NEW", FIELD(maps), "restore prefetch",
+	{ 0, "map", TAKES_LIST, "OLD=NEW", FIELD(maps), "restore prefetch template",
 	  "what was the file or directory OLD is NEW now" },
 	{ 0, "warm", TAKES_TEXT, "IMAGE", FIELD(warm), "run", "start from this image, or make it" },
 	{ 0, "ready-fd", TAKES_TEXT, "N", FIELD(ready_fd), "run",
 	  "it is ready when it closes its descriptor N (after a line, if it likes)" },
 	{ 0, "ready-port", TAKES_TEXT, "PORT", FIELD(ready_port), "run", "it is ready when somebody listens at this TCP port" },
 	{ 0, "ready-line", TAKES_TEXT, "REGEX", FIELD(ready_line), "run", "it is ready when it prints such a line" },
-	{ 0, "with", TAKES_LIST, "DIR", FIELD(withs), "dump restore run",
+	{ 0, "with", TAKES_LIST, "DIR", FIELD(withs), "dump restore run template",
 	  "dump: copy this directory, too; restore OLD=NEW: put it back there" },
-	{ 0, "with-overwrite", 0, NULL, FIELD(with_overwrite), "restore run",
+	{ 0, "with-overwrite", 0, NULL, FIELD(with_overwrite), "restore run template",
 	  "put directories back, though what is there has changed" },
-	{ 0, "deny", TAKES_LIST, "WHAT", FIELD(denies), "restore",
+	{ 0, "deny", TAKES_LIST, "WHAT", FIELD(denies), "restore template",
 	  "no `credentials`, `devices`, `network`, `namespaces`, `unconfined`, /path" },
-	{ 0, "allow", TAKES_LIST, "WHAT", FIELD(allows), "restore",
+	{ 0, "allow", TAKES_LIST, "WHAT", FIELD(allows), "restore template",
 	  "lift that; with a path: those that are not allowed are denied" },
-	{ 0, "changed", TAKES_TEXT, "MODE", FIELD(changed), "restore",
+	{ 0, "changed", TAKES_TEXT, "MODE", FIELD(changed), "restore template",
 	  "what if files have changed: `refuse`, `warn` or `accept`" },
-	{ 0, "cgroup", TAKES_TEXT, "MODE", FIELD(cgroup), "restore",
+	{ 0, "cgroup", TAKES_TEXT, "MODE", FIELD(cgroup), "restore template",
 	  "control groups: `leave` it in ours, `rejoin` its own, `create` them" },
-	{ 0, "clocks", TAKES_TEXT, "MODE", FIELD(clocks), "restore",
+	{ 0, "clocks", TAKES_TEXT, "MODE", FIELD(clocks), "restore template",
 	  "CLOCK_MONOTONIC: `go-on` where it stood, or that of the `machine`" },
-	{ 0, "new-pids", 0, NULL, FIELD(new_pids), "restore",
+	{ 0, "new-pids", 0, NULL, FIELD(new_pids), "restore template",
 	  "any process numbers: a copy can run beside its original" },
 	{ 0, "mailbox", TAKES_TEXT, "ADDRESS", FIELD(mailbox), "dump", NULL },
-	{ 0, "clones", TAKES_TEXT, "N", FIELD(clones), "restore",
+	{ 0, "clones", TAKES_TEXT, "N", FIELD(clones), "restore template",
 	  "N copies side by side; {n} in --map, --with, --listen, --env is which" },
-	{ 0, "pid-ns", 0, NULL, FIELD(pid_ns), "restore",
+	{ 0, "pid-ns", 0, NULL, FIELD(pid_ns), "restore template",
 	  "a PID namespace of its own, in which it has the numbers it had" },
-	{ 0, "net-ns", 0, NULL, FIELD(net_ns), "restore", "a network of its own, with a loopback device" },
-	{ 0, "ipc-ns", 0, NULL, FIELD(ipc_ns), "restore", "System V objects and message queues of its own" },
-	{ 0, "user-ns", 0, NULL, FIELD(user_ns), "restore",
+	{ 0, "net-ns", 0, NULL, FIELD(net_ns), "restore template", "a network of its own, with a loopback device" },
+	{ 0, "ipc-ns", 0, NULL, FIELD(ipc_ns), "restore template", "System V objects and message queues of its own" },
+	{ 0, "user-ns", 0, NULL, FIELD(user_ns), "restore template",
 	  "the same (and --pid-ns) without privileges, in a user namespace" },
-	{ 0, "listen", TAKES_LIST, "OLD=NEW", FIELD(listens), "restore",
+	{ 0, "listen", TAKES_LIST, "OLD=NEW", FIELD(listens), "restore template",
 	  "what listened at port OLD listens at NEW (0: any that is free)" },
-	{ 0, "cwd", TAKES_TEXT, "DIR", FIELD(cwd), "restore", "the root's working directory" },
-	{ 0, "env", TAKES_LIST, "NAME=VALUE", FIELD(envs), "restore",
+	{ 0, "cwd", TAKES_TEXT, "DIR", FIELD(cwd), "restore template", "the root's working directory" },
+	{ 0, "env", TAKES_LIST, "NAME=VALUE", FIELD(envs), "restore template",
 	  "a variable of the root's environment; see `fsnap help restore`" },
-	{ 0, "message", TAKES_TEXT, "TEXT", FIELD(message), "restore",
+	{ 0, "message", TAKES_TEXT, "TEXT", FIELD(message), "restore template",
 	  "for fsnap_checkpoint() in the copy; @FILE: what is in that file" },
 	{ 0, "tcp", TAKES_TCP, "MODE", FIELD(tcp), "dump restore",
 	  "connections to outside the tree: `keep` them, or let them be `reset`" },
@@ -106,10 +106,10 @@ static const struct option_row rows[] = {
 	{ 0, "stacks", 0, NULL, FIELD(stacks), "inspect", "the backtrace of each thread" },
 	{ 0, "key", TAKES_TEXT, "FILE", FIELD(key), "sign verify",
 	  "sign: the secret key; verify: only a signature of this public key will do" },
-	{ 0, "all", 0, NULL, FIELD(all), "verify rm", "every image of the store" },
+	{ 0, "all", 0, NULL, FIELD(all), "verify rm template", "every image of the store; every template" },
 	{ 0, "trim", 0, NULL, FIELD(trim), "rm",
 	  "give the space of removed images back to the file system" },
-	{ 's', "store", TAKES_TEXT, "DIR", FIELD(store), "dump watch compact restore list inspect heat prefetch report core verify sign rm doctor run",
+	{ 's', "store", TAKES_TEXT, "DIR", FIELD(store), "dump watch compact restore list inspect heat prefetch report core verify sign rm doctor run template",
 	  "the directory of images (see `fsnap help`)" },
 	{ 'j', "json", 0, NULL, FIELD(json), "", "print one JSON document on stdout" },
 	{ 'q', "quiet", 0, NULL, FIELD(quiet), "", "say only what a script needs, and errors" },
@@ -169,6 +169,18 @@ static int add_text(const char ***list, const char *text, struct fsnap_error *er
 	more[n + 1] = NULL;
 	*list = more;
 	return 0;
+}
+
+void options_free(struct cli *cli)
+{
+	for (size_t i = 0; i < ROWS; i++) {
+		const char ***list = (const char ***)((char *)cli + rows[i].field);
+
+		if (rows[i].takes != TAKES_LIST)
+			continue;
+		free(*list);
+		*list = NULL;
+	}
 }
 
 static int parse_tcp(const char *text, int *tcp, struct fsnap_error *err)
@@ -281,6 +293,8 @@ static int check_words(const struct cli *cli, struct fsnap_error *err)
 int options_parse(int argc, char **argv, struct cli *cli, struct fsnap_error *err)
 {
 	bool given[ROWS] = { false };
+	cli->argc = argc;
+	cli->argv = argv;
 	int result = parse_options(argc, argv, given, cli, err);
 
 	cli->words = argv + optind;

@@ -10,7 +10,7 @@
 
 /* In the foreground stdout belongs to the tree as soon as it runs: people get one line on
  * stderr, and a program that asked for JSON gets it before anything the tree may print later. */
-static void print(const struct cli *cli, const struct fsnap_restore_report *report)
+void restore_print(const struct cli *cli, const struct fsnap_restore_report *report)
 {
 	if (cli->json) {
 		report_restore_json(report);
@@ -151,11 +151,13 @@ static void choose_copy(const struct cli *cli, struct fsnap_restore_options *opt
 	options->cwd = cli->cwd;
 }
 
-int cli_restore(const struct cli *cli, struct fsnap_error *err)
+int restore_choose(const struct cli *cli, struct fsnap_restore_options *options, char **message,
+		   struct fsnap_error *err)
 {
-	struct progress progress = { 0 };
-	struct fsnap_restore_options options = {
-		.size = sizeof(options),
+	struct prefetch_choice choice;
+
+	*options = (struct fsnap_restore_options){
+		.size = sizeof(*options),
 		.store = cli->store,
 		.image = cli->n_words ? cli->words[0] : NULL,
 		.detach = cli->detach,
@@ -167,25 +169,33 @@ int cli_restore(const struct cli *cli, struct fsnap_error *err)
 		.with = cli->withs,
 		.with_overwrite = cli->with_overwrite,
 		.tcp = cli->tcp,
-		.progress = progress_update,
-		.progress_arg = &progress,
 	};
-	struct fsnap_restore_report report = { .size = sizeof(report) };
-
-	struct prefetch_choice choice;
-	char *message;
-	choose_copy(cli, &options);
-	if (read_message(cli->message, &options, &message, err) < 0 ||
-	    parse_memory(cli->memory, &options.memory, err) < 0 ||
-	    parse_record(cli->record, &options.record_ms, err) < 0 ||
-	    parse_changed(cli->changed, &options.changed, err) < 0 ||
-	    parse_clocks(cli->clocks, &options.clocks, err) < 0 ||
-	    parse_cgroup(cli->cgroup, &options.cgroup, err) < 0 || prefetch_choose(cli, &choice, err) < 0)
+	choose_copy(cli, options);
+	if (read_message(cli->message, options, message, err) < 0 ||
+	    parse_memory(cli->memory, &options->memory, err) < 0 ||
+	    parse_record(cli->record, &options->record_ms, err) < 0 ||
+	    parse_changed(cli->changed, &options->changed, err) < 0 ||
+	    parse_clocks(cli->clocks, &options->clocks, err) < 0 ||
+	    parse_cgroup(cli->cgroup, &options->cgroup, err) < 0 || prefetch_choose(cli, &choice, err) < 0)
 		return -1;
-	options.prefetch = choice.which;
-	options.prefetch_rate = choice.rate;
-	options.prefetch_max = choice.max;
-	options.prefetch_stats = cli->stats != NULL;
+	options->prefetch = choice.which;
+	options->prefetch_rate = choice.rate;
+	options->prefetch_max = choice.max;
+	options->prefetch_stats = cli->stats != NULL;
+	return 0;
+}
+
+int cli_restore(const struct cli *cli, struct fsnap_error *err)
+{
+	struct progress progress = { 0 };
+	struct fsnap_restore_options options;
+	struct fsnap_restore_report report = { .size = sizeof(report) };
+	char *message;
+
+	if (restore_choose(cli, &options, &message, err) < 0)
+		return -1;
+	options.progress = progress_update;
+	options.progress_arg = &progress;
 	if (cli->clones && !cli->explain)
 		return cli_clones(cli, &options, err);
 	if (cli->explain)
@@ -198,7 +208,7 @@ int cli_restore(const struct cli *cli, struct fsnap_error *err)
 		return -1;
 	if (await_memory(cli, &report, err) < 0)
 		return -1;
-	print(cli, &report);
+	restore_print(cli, &report);
 	if (report.prefetching)
 		prefetch_tell(cli, report.prefetching, report.pid);
 	if (cli->detach)

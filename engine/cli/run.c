@@ -265,6 +265,7 @@ static int restore(const struct cli *cli, struct fsnap_restore_report *report, s
 {
 	struct fsnap_restore_options options = {
 		.size = sizeof(options), .store = cli->store, .image = cli->warm, .with_overwrite = cli->with_overwrite,
+		.wipe = 1, /* each start is one of many from the same instant */
 	};
 	if (fsnap_restore(&options, report, err) == 0)
 		return 0;

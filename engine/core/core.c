@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "engine/fsnap.h"
+#include "engine/sized.h"
 #include "store/scope.h"
 
 #define CHUNK (1u << 20)
@@ -263,15 +264,12 @@ static int open_and_make(const struct fsnap_core_options *options, struct fsnap_
 int fsnap_core(const struct fsnap_core_options *options, struct fsnap_core_report *report, struct fsnap_error *err)
 {
 	struct fsnap_error ignored = { 0 };
-	struct fsnap_core_options known = { 0 };
+	struct fsnap_core_options known;
 	struct fsnap_core_report own = { 0 };
 
-	memcpy(&known, options, options->size < sizeof(known) ? options->size : sizeof(known));
+	sized_take(&known, sizeof(known), options);
 	int result = open_and_make(&known, &own, err ? err : &ignored);
-	if (result == 0 && report) {
-		size_t size = report->size;
-		memcpy(report, &own, size < sizeof(own) ? size : sizeof(own));
-		report->size = size;
-	}
+	if (result == 0)
+		sized_tell(report, &own, sizeof(own));
 	return result;
 }

@@ -1,4 +1,5 @@
 #include "engine/doctor/doctor.h"
+#include "engine/sized.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -147,15 +148,12 @@ int fsnap_doctor(const struct fsnap_doctor_options *options, struct fsnap_doctor
 		 struct fsnap_error *err)
 {
 	struct fsnap_error ignored = { 0 };
-	struct fsnap_doctor_options known = { 0 };
+	struct fsnap_doctor_options known;
 	struct fsnap_doctor_report own = { 0 };
 
-	memcpy(&known, options, options->size < sizeof(known) ? options->size : sizeof(known));
+	sized_take(&known, sizeof(known), options);
 	int result = examine_all(&known, &own, err ? err : &ignored);
-	if (result == 0 && report) {
-		size_t size = report->size;
-		memcpy(report, &own, size < sizeof(own) ? size : sizeof(own));
-		report->size = size;
-	}
+	if (result == 0)
+		sized_tell(report, &own, sizeof(own));
 	return result;
 }

@@ -11,6 +11,7 @@
 #include "bpf/touch.h"
 #include "engine/heat/fetch.h"
 #include "engine/heat/heat.h"
+#include "engine/sized.h"
 #include "store/scope.h"
 
 #define BLOCK (16u << 10)
@@ -130,9 +131,7 @@ int fsnap_prefetching_stats(struct fsnap_prefetching *usage, struct fsnap_prefet
 		own.scarce = (int)progress->scarce;
 	}
 	own.done = progress ? (int)__atomic_load_n(&progress->done, __ATOMIC_ACQUIRE) : 1;
-	size_t size = stats->size;
-	memcpy(stats, &own, size < sizeof(own) ? size : sizeof(own));
-	stats->size = size;
+	sized_tell(stats, &own, sizeof(own));
 	return 0;
 }
 
