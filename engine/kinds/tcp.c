@@ -58,12 +58,12 @@ static int listener_state(const struct fd_view *fd, const struct tcp_info *info,
 {
 	state->state = TCP_IS_LISTENING;
 	state->backlog = (int)info->tcpi_sacked; /* tcp_get_info(): of a listener, its backlog */
-	if (!info->tcpi_unacked)
-		return 0;
-	if (!dump_options(fd->dump)->kill)
+	if (dump_options(fd->dump)->kill)
+		return tcp_look_listener(fd, file, state, err);
+	if (info->tcpi_unacked)
 		dump_note(fd->dump, "TCP connections waiting to be accepted are not in the image: the tree goes "
 				    "on, and no call reads them without taking them away");
-	return tcp_look_listener(fd, file, state, info->tcpi_unacked, err);
+	return 0;
 }
 
 static int connection_state(const struct fd_view *fd, const struct tcp_info *info, image_file *file,

@@ -49,24 +49,19 @@ static bool add(struct tcp_diag *found, const struct inet_diag_msg *socket, bool
 }
 
 /* One answer of several messages; false when there are no more. */
-static bool take_answer(int diag, struct tcp_diag *found)
+static bool take_answer(int diag, tcp_diag_fn each, void *arg)
 {
 	_Alignas(struct nlmsghdr) char answer[32768];
 	ssize_t size = recv(diag, answer, sizeof(answer), 0);
 	if (size <= 0)
 		return false;
-	for (struct nlmsghdr *at = (void *)answer; NLMSG_OK(at, size); at = NLMSG_NEXT(at, size)) {
-		if (at->nlmsg_type == NLMSG_DONE || at->nlmsg_type == NLMSG_ERROR)
+	for (struct nlmsghdr *at = (void *)answer; NLMSG_OK(at, size); at = NLMSG_NEXT(at, size))
+		if (at->nlmsg_type == NLMSG_DONE || at->nlmsg_type == NLMSG_ERROR || !each(at, NLMSG_DATA(at), arg))
 			return false;
-		const struct inet_diag_msg *socket = NLMSG_DATA(at);
-		bool keys = has_keys(at, socket);
-		if ((keys || socket->idiag_state == TCP_SYN_SENT) && !add(found, socket, keys))
-			return false;
-	}
 	return true;
 }
 
-static void ask_family(unsigned char family, struct tcp_diag *found)
+void tcp_diag_ask(unsigned char family, unsigned states, unsigned wanted, tcp_diag_fn each, void *arg)
 {
 	struct {
 		struct nlmsghdr header;
@@ -74,24 +69,30 @@ static void ask_family(unsigned char family, struct tcp_diag *found)
 	} question = {
 		.header = { .nlmsg_len = sizeof(question), .nlmsg_type = SOCK_DIAG_BY_FAMILY,
 			    .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP },
-		/* Linux 6.18 adds the keys to the answer only where all of TCP_INFO is wanted. */
 		.request = { .sdiag_family = family, .sdiag_protocol = IPPROTO_TCP,
-			     .idiag_ext = 1u << (INET_DIAG_INFO - 1),
-			     .idiag_states = ~(1u << TCP_TIME_WAIT | 1u << TCP_SYN_RECV) },
+			     .idiag_ext = (uint8_t)wanted, .idiag_states = states },
 	};
 	cleanup_fd int diag = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
 	if (diag < 0 || send(diag, &question, sizeof(question), 0) != (ssize_t)sizeof(question))
 		return;
-	while (take_answer(diag, found))
+	while (take_answer(diag, each, arg))
 		;
+}
+
+static bool look_at(const struct nlmsghdr *message, const struct inet_diag_msg *socket, void *found)
+{
+	bool keys = has_keys(message, socket);
+	return (!keys && socket->idiag_state != TCP_SYN_SENT) || add(found, socket, keys);
 }
 
 static const struct tcp_found *find(struct tcp_diag *found, uint64_t inode)
 {
 	if (!found->asked) {
+		/* Linux 6.18 adds the keys to the answer only where all of TCP_INFO is wanted. */
+		const unsigned states = ~(1u << TCP_TIME_WAIT | 1u << TCP_SYN_RECV), all = 1u << (INET_DIAG_INFO - 1);
 		found->asked = true;
-		ask_family(AF_INET, found);
-		ask_family(AF_INET6, found);
+		tcp_diag_ask(AF_INET, states, all, look_at, found);
+		tcp_diag_ask(AF_INET6, states, all, look_at, found);
 	}
 	for (size_t i = 0; i < found->n; i++)
 		if (found->sockets[i].inode == inode)

@@ -149,27 +149,85 @@ static void drop(struct nft_batch *batch)
 	end_expression(batch, e);
 }
 
-/* meta nfproto ip, meta l4proto tcp, meta mark != PASS, saddr . sport . daddr . dport @set, drop */
-static void add_rule(struct nft_batch *batch, const char *table, const char *chain, bool v6,
-		     bool incoming)
+struct rule {
+	size_t message, list;
+};
+
+/* meta nfproto ip (0: any), meta l4proto tcp, meta mark != PASS */
+static struct rule rule(struct nft_batch *batch, const char *table, const char *chain, uint8_t family)
 {
-	uint8_t family = v6 ? NFPROTO_IPV6 : NFPROTO_IPV4, tcp = IPPROTO_TCP;
+	uint8_t tcp = IPPROTO_TCP;
 	uint32_t mark = TCP_HOLD_PASS;
-	size_t at = nft_message(batch, NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND);
+	struct rule rule = { .message = nft_message(batch, NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND) };
 	nft_put_text(batch, NFTA_RULE_TABLE, table);
 	nft_put_text(batch, NFTA_RULE_CHAIN, chain);
-	size_t list = nft_nest(batch, NFTA_RULE_EXPRESSIONS);
-	load_meta(batch, NFT_META_NFPROTO);
-	compare(batch, NFT_CMP_EQ, &family, sizeof(family));
+	rule.list = nft_nest(batch, NFTA_RULE_EXPRESSIONS);
+	if (family) {
+		load_meta(batch, NFT_META_NFPROTO);
+		compare(batch, NFT_CMP_EQ, &family, sizeof(family));
+	}
 	load_meta(batch, NFT_META_L4PROTO);
 	compare(batch, NFT_CMP_EQ, &tcp, sizeof(tcp));
 	load_meta(batch, NFT_META_MARK);
 	compare(batch, NFT_CMP_NEQ, &mark, sizeof(mark));
+	return rule;
+}
+
+static void end_rule(struct nft_batch *batch, struct rule rule)
+{
+	drop(batch);
+	nft_end_nest(batch, rule.list);
+	nft_end_message(batch, rule.message);
+}
+
+/* saddr . sport . daddr . dport @set, drop */
+static void add_rule(struct nft_batch *batch, const char *table, const char *chain, bool v6,
+		     bool incoming)
+{
+	struct rule one = rule(batch, table, chain, v6 ? NFPROTO_IPV6 : NFPROTO_IPV4);
 	load_ends(batch, v6, incoming);
 	look_up(batch, v6);
-	drop(batch);
-	nft_end_nest(batch, list);
-	nft_end_message(batch, at);
+	end_rule(batch, one);
+}
+
+static void load_one(struct nft_batch *batch, uint32_t base, uint32_t offset, uint32_t size)
+{
+	uint32_t reg = NFT_REG_1;
+	load_payload(batch, base, offset, size, &reg);
+}
+
+/* The bits of `kept` in the byte of NFT_REG_1. */
+static void mask(struct nft_batch *batch, uint8_t kept)
+{
+	const uint8_t none = 0;
+	struct expression e = expression(batch, "bitwise");
+	nft_put_number(batch, NFTA_BITWISE_SREG, NFT_REG_1);
+	nft_put_number(batch, NFTA_BITWISE_DREG, NFT_REG_1);
+	nft_put_number(batch, NFTA_BITWISE_LEN, 1);
+	size_t data = nft_nest(batch, NFTA_BITWISE_MASK);
+	nft_put(batch, NFTA_DATA_VALUE, &kept, 1);
+	nft_end_nest(batch, data);
+	data = nft_nest(batch, NFTA_BITWISE_XOR);
+	nft_put(batch, NFTA_DATA_VALUE, &none, 1);
+	nft_end_nest(batch, data);
+	end_expression(batch, e);
+}
+
+/* dport, daddr, tcp flags & (fin | syn | rst | ack) == syn, drop */
+static void add_door(struct nft_batch *batch, const char *table, const struct tcp_door *door)
+{
+	const uint8_t syn = 0x02, beginning = 0x17;
+	struct rule one = rule(batch, table, "incoming", door->both ? 0 : door->v6 ? NFPROTO_IPV6 : NFPROTO_IPV4);
+	load_one(batch, NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2);
+	compare(batch, NFT_CMP_EQ, &door->port, sizeof(door->port));
+	if (!door->any) {
+		load_one(batch, NFT_PAYLOAD_NETWORK_HEADER, door->v6 ? 24 : 16, door->v6 ? 16 : 4);
+		compare(batch, NFT_CMP_EQ, door->address, door->v6 ? 16 : 4);
+	}
+	load_one(batch, NFT_PAYLOAD_TRANSPORT_HEADER, 13, 1);
+	mask(batch, beginning);
+	compare(batch, NFT_CMP_EQ, &syn, 1);
+	end_rule(batch, one);
 }
 
 static void add_element(struct nft_batch *batch, const struct tcp_ends *ends)
@@ -221,6 +279,17 @@ int tcp_hold_more(int hold, const char *name, const struct tcp_ends *ends, size_
 	nft_bracket(&batch, NFNL_MSG_BATCH_BEGIN);
 	add_elements(&batch, name, false, ends, n);
 	add_elements(&batch, name, true, ends, n);
+	int sys = nft_send(hold, &batch);
+	free(batch.bytes);
+	return sys ? cannot_hold(sys, err) : 0;
+}
+
+int tcp_hold_calls(int hold, const char *name, const struct tcp_door *doors, size_t n, struct fsnap_error *err)
+{
+	struct nft_batch batch = { 0 };
+	nft_bracket(&batch, NFNL_MSG_BATCH_BEGIN);
+	for (size_t i = 0; i < n; i++)
+		add_door(&batch, name, &doors[i]);
 	int sys = nft_send(hold, &batch);
 	free(batch.bytes);
 	return sys ? cannot_hold(sys, err) : 0;

@@ -41,6 +41,17 @@ int tcp_hold(const char *name, bool passing, const struct tcp_ends *ends, size_t
 int tcp_hold_more(int hold, const char *name, const struct tcp_ends *ends, size_t n,
 		  struct fsnap_error *err);
 
+/* A place where connections come in, in network byte order; an IPv4 address fills the first 4 bytes. */
+struct tcp_door {
+	uint8_t address[16];
+	uint16_t port;
+	bool v6, any; /* any: whatever the address */
+	bool both;    /* any: of IPv4, too */
+};
+
+/* Holds back calls (SYN) to these places in a passing hold; whoever calls does so again a second later. */
+int tcp_hold_calls(int hold, const char *name, const struct tcp_door *doors, size_t n, struct fsnap_error *err);
+
 bool tcp_hold_stands(const char *name);
 int tcp_hold_remove(const char *name, struct fsnap_error *err);
 

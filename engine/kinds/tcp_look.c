@@ -40,14 +40,15 @@ struct tcp_ends tcp_ends_of(const image_file_tcp *state)
 static struct tcp_looks *scratch_of(struct dump *dump, struct fsnap_error *err)
 {
 	void **slot = dump_scratch(dump, &kind_tcp);
-	if (!*slot && !(*slot = calloc(1, sizeof(struct tcp_looks)))) {
+	if (*slot)
+		return *slot;
+	struct tcp_looks *scratch = *slot = calloc(1, sizeof(*scratch));
+	if (!scratch) {
 		no_memory(err);
 		return NULL;
 	}
-	struct tcp_looks *scratch = *slot;
 	scratch->dump = dump;
-	if (!scratch->looks)
-		scratch->hold = -1;
+	scratch->hold = -1;
 	return scratch;
 }
 
@@ -87,8 +88,7 @@ int tcp_look_add(const struct fd_view *fd, image_file *file, image_file_tcp *sta
 	return 0;
 }
 
-int tcp_look_listener(const struct fd_view *fd, image_file *file, image_file_tcp *state, unsigned waiting,
-		      struct fsnap_error *err)
+int tcp_look_listener(const struct fd_view *fd, image_file *file, image_file_tcp *state, struct fsnap_error *err)
 {
 	struct tcp_looks *scratch = scratch_of(fd->dump, err);
 	struct tcp_listener *moved = scratch ? realloc(scratch->listeners, (scratch->n_listeners + 1) *
@@ -97,10 +97,11 @@ int tcp_look_listener(const struct fd_view *fd, image_file *file, image_file_tcp
 		return no_memory(err);
 	scratch->listeners = moved;
 	moved[scratch->n_listeners++] = (struct tcp_listener){
-		.file = file, .state = state, .process = fd->process, .number = fd->fd, .waiting = waiting,
+		.file = file, .state = state, .process = fd->process, .number = fd->fd,
 		.fd = fcntl(fd->dup, F_DUPFD_CLOEXEC, 0),
 	};
-	return 0;
+	return moved[scratch->n_listeners - 1].fd >= 0 ? 0 :
+		       fail(err, FSNAP_E_SYSTEM, errno, "descriptor %d (%s)", fd->fd, fd->link);
 }
 
 /* --- which are kept --------------------------------------------------------------------- */
@@ -202,18 +203,26 @@ static void name_hold(char *name)
 	snprintf(name, TCP_HOLD_NAME, "fsnap-%016llx", (unsigned long long)number);
 }
 
-/* Until the tree has been killed the hold dies with us: then the tree runs on. */
+int tcp_look_hold(struct tcp_looks *looks, struct fsnap_error *err)
+{
+	char name[TCP_HOLD_NAME];
+	if (looks->hold >= 0)
+		return 0;
+	name_hold(name);
+	snprintf(looks->hold_name, sizeof(looks->hold_name), "%s-dump", name);
+	looks->hold = tcp_hold(looks->hold_name, true, NULL, 0, err);
+	return looks->hold < 0 ? -1 : 0;
+}
+
 static int hold_for_now(struct dump *dump, struct tcp_looks *scratch, struct fsnap_error *err)
 {
-	char name[TCP_HOLD_NAME + 8];
 	size_t n;
 	cleanup_free struct tcp_ends *list = outside(scratch, &n, err);
-	if (!list)
+	if (!list || tcp_look_hold(scratch, err) < 0 ||
+	    tcp_hold_more(scratch->hold, scratch->hold_name, list, n, err) < 0)
 		return -1;
 	name_hold(dump_hold(dump));
-	snprintf(name, sizeof(name), "%s-dump", dump_hold(dump));
-	scratch->hold = tcp_hold(name, true, list, n, err);
-	return scratch->hold < 0 ? -1 : 0;
+	return 0;
 }
 
 static int hold_for_good(struct dump *dump, struct tcp_looks *scratch, struct fsnap_error *err)
@@ -272,7 +281,7 @@ int tcp_look_at_all(struct dump *dump, struct fsnap_error *err)
 		return scratch ? 0 : -1;
 	scratch->looked = true;
 	bool kill = dump_options(dump)->kill;
-	if (kill && may_repair() && accept_waiting(scratch, err) < 0)
+	if (kill && may_repair() && (tcp_calls_hold(scratch, err) < 0 || accept_waiting(scratch, err) < 0))
 		return -1;
 	if (!scratch->n)
 		return 0;
@@ -296,7 +305,7 @@ int tcp_silence(struct dump *dump, struct fsnap_error *err)
 	if (!scratch)
 		return -1;
 	tcp_spare_shared(scratch);
-	if (scratch->hold >= 0 && hold_for_good(dump, scratch, err) < 0)
+	if (dump_hold(dump)[0] && hold_for_good(dump, scratch, err) < 0)
 		return -1;
 	for (size_t i = 0; i < scratch->n; i++)
 		if (scratch->looks[i].fd >= 0)
@@ -308,7 +317,7 @@ void tcp_dump_end(void *of)
 {
 	struct tcp_looks *scratch = of;
 	forget_fds(scratch, true);
-	if (scratch->looks && scratch->hold >= 0)
+	if (scratch->hold >= 0)
 		close(scratch->hold);
 	for (size_t i = 0; i < scratch->n_listeners; i++)
 		if (scratch->listeners[i].fd >= 0)

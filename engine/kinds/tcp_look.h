@@ -23,7 +23,6 @@ struct tcp_listener {
 	image_file_tcp *state;
 	struct process *process;
 	int number, fd;
-	unsigned waiting;
 };
 
 /* One of a listener's, that we have accepted. */
@@ -44,7 +43,12 @@ struct tcp_looks {
 	size_t n_waiting;
 	bool looked;
 	int hold; /* passing, -1: none */
+	char hold_name[TCP_HOLD_NAME + 8];
 };
+
+/* The passing hold, made when it is first wanted. Until the tree has been killed it dies with us: then the tree
+ * runs on. */
+int tcp_look_hold(struct tcp_looks *looks, struct fsnap_error *err);
 
 /* Fills the state of all that are kept (tcp_read.c). */
 int tcp_read_all(struct dump *dump, struct tcp_looks *looks, struct fsnap_error *err);
@@ -53,6 +57,9 @@ int tcp_read_all(struct dump *dump, struct tcp_looks *looks, struct fsnap_error 
  * that are kept into the listeners' states. */
 int tcp_waiting_accept(struct tcp_looks *looks, struct fsnap_error *err);
 int tcp_waiting_keep(struct tcp_looks *looks, struct fsnap_error *err);
+
+/* tcp_calls.c: from here on, nobody comes into a queue of the tree's listeners. */
+int tcp_calls_hold(struct tcp_looks *looks, struct fsnap_error *err);
 
 /* tcp_shared.c: closes our duplicates of those that somebody outside has, too; steadfast. */
 void tcp_spare_shared(struct tcp_looks *looks);

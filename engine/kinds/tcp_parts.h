@@ -5,6 +5,7 @@
  *	tcp_read.c	what is read of each of them
  *	tcp_made.c	connections made again in repair mode (tcp(7) has nothing on it: net/ipv4/tcp.c)
  *	tcp_waiting.c	connections not accepted yet
+ *	tcp_calls.c	calls held back meanwhile, so that there are no more of those
  *	tcp_ended.c	connections that are over, and attempts that failed
  *	tcp_shared.c	who else has them
  *	tcp_diag.c	what only sock_diag(7) tells
@@ -62,6 +63,12 @@ struct tcp_diag {
 	struct tcp_found *sockets; /* malloc'ed */
 };
 
+/* Of a family, those in these states (bits 1 << TCP_...), with what else is `wanted` (idiag_ext); `each` may end it. */
+struct nlmsghdr;
+struct inet_diag_msg;
+typedef bool (*tcp_diag_fn)(const struct nlmsghdr *message, const struct inet_diag_msg *socket, void *arg);
+void tcp_diag_ask(unsigned char family, unsigned states, unsigned wanted, tcp_diag_fn each, void *arg);
+
 bool tcp_has_md5(struct tcp_diag *found, uint64_t inode);
 /* Whom it tries to connect to; NULL: it does not. */
 const union inet_address *tcp_called(struct tcp_diag *found, uint64_t inode);
@@ -71,9 +78,8 @@ const union inet_address *tcp_called(struct tcp_diag *found, uint64_t inode);
 /* Takes a connection into account; the rest is done when all are known. */
 int tcp_look_add(const struct fd_view *fd, image_file *file, image_file_tcp *state,
 		 struct fsnap_error *err);
-/* A listener with that many connections to be accepted. */
-int tcp_look_listener(const struct fd_view *fd, image_file *file, image_file_tcp *state,
-		      unsigned waiting, struct fsnap_error *err);
+/* A listener of a tree that is going to be killed. */
+int tcp_look_listener(const struct fd_view *fd, image_file *file, image_file_tcp *state, struct fsnap_error *err);
 /* Fills addresses and phase of a connection, and takes it into account (tcp.c). */
 int tcp_fill(const struct fd_view *fd, image_file *file, image_file_tcp *state, struct fsnap_error *err);
 /* All connections, once: which can be kept, and their state. */
@@ -96,6 +102,8 @@ void tcp_made_release(struct restore *restore);
 void tcp_restore_end(void *scratch);
 
 /* --- tcp_waiting.c: connections that wait to be accepted ------------------------------- */
+
+unsigned tcp_queue_length(int listener);
 
 struct tcp_ends tcp_waiting_ends(const image_tcp_waiting *waiting);
 /* Puts one into the queue of a listener. */

@@ -30,6 +30,14 @@
 #define PIECE 1200	  /* of data, fits any device */
 #define PATIENCE_MS 1000
 
+unsigned tcp_queue_length(int listener)
+{
+	struct tcp_info info = { 0 };
+	socklen_t size = sizeof(info);
+	getsockopt(listener, IPPROTO_TCP, TCP_INFO, &info, &size);
+	return info.tcpi_unacked;
+}
+
 /* --- dump ------------------------------------------------------------------------- */
 
 static int accept_one(struct tcp_looks *looks, const struct tcp_listener *listener,
@@ -50,17 +58,17 @@ static int accept_one(struct tcp_looks *looks, const struct tcp_listener *listen
 
 int tcp_waiting_accept(struct tcp_looks *looks, struct fsnap_error *err)
 {
-	size_t room = 0;
-	for (size_t i = 0; i < looks->n_listeners; i++)
-		room += looks->listeners[i].waiting;
-	if (!room)
-		return 0;
-	if (!(looks->waiting = calloc(room, sizeof(*looks->waiting))))
-		return no_memory(err);
-	for (size_t i = 0; i < looks->n_listeners; i++)
-		for (unsigned j = 0; j < looks->listeners[i].waiting; j++)
+	for (size_t i = 0; i < looks->n_listeners; i++) {
+		unsigned n = tcp_queue_length(looks->listeners[i].fd);
+		struct tcp_waiting *moved = n ? realloc(looks->waiting, (looks->n_waiting + n) * sizeof(*moved)) : NULL;
+		if (n && !moved)
+			return no_memory(err);
+		if (n)
+			looks->waiting = moved;
+		while (n--)
 			if (accept_one(looks, &looks->listeners[i], err) < 0)
 				return -1;
+	}
 	return 0;
 }
 
@@ -166,29 +174,21 @@ static int call(const image_tcp_waiting *waiting, const struct tcp_ends *ends, u
 	return 0;
 }
 
-static unsigned queue_length(int listener)
-{
-	struct tcp_info info = { 0 };
-	socklen_t size = sizeof(info);
-	getsockopt(listener, IPPROTO_TCP, TCP_INFO, &info, &size);
-	return info.tcpi_unacked;
-}
-
 int tcp_waiting_restore(const image_file *file, const image_file_tcp *listener, unsigned index, int fd,
 			struct fsnap_error *err)
 {
 	const image_tcp_waiting *waiting = &listener->waiting.waiting_val[index];
 	struct tcp_ends ends = tcp_waiting_ends(waiting);
-	unsigned before = queue_length(fd);
+	unsigned before = tcp_queue_length(fd);
 	uint32_t first = waiting->rcv_nxt - tcp_got_fin(waiting->phase) - waiting->received.received_len - 1;
 	if (lay_time_wait(listener->family, waiting, &ends, waiting->write_seq - 1 - BEYOND_LAST,
 			  first - EARLIER) < 0 ||
 	    call(waiting, &ends, first) < 0)
 		return fail(err, FSNAP_E_RESTORE_STEP, errno,
 			    "file %u (%s): a connection that waits to be accepted", file->id, file->label);
-	for (int i = 0; queue_length(fd) == before && i < PATIENCE_MS; i++)
+	for (int i = 0; tcp_queue_length(fd) == before && i < PATIENCE_MS; i++)
 		poll(NULL, 0, 1);
-	if (queue_length(fd) != before)
+	if (tcp_queue_length(fd) != before)
 		return 0;
 	fail(err, FSNAP_E_RESTORE_STEP, 0, "file %u (%s): a connection that waits to be accepted does not come "
 	     "back", file->id, file->label);
