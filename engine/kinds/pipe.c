@@ -19,11 +19,18 @@
 #include "engine/kinds/values.h"
 #include "store/scope.h"
 
-enum { PIPE_READER = 0, PIPE_WRITER = 1, PIPE_BOTH = 2 };
+enum { PIPE_READER = 0, PIPE_WRITER = 1, PIPE_BOTH = 2, PIPE_NONE = 3 };
 
+static bool is_anonymous(const struct fd_view *fd)
+{
+	return !strncmp(fd->link, "pipe:", 5);
+}
+
+/* O_PATH of what has a name is found by that (regular.c). */
 static bool pipe_matches(const struct fd_view *fd)
 {
-	return S_ISFIFO(fd->stat.st_mode) && !(fd->flags & O_PATH) && fd->dup >= 0;
+	return S_ISFIFO(fd->stat.st_mode) && fd->dup >= 0 &&
+	       (!(fd->flags & O_PATH) || is_anonymous(fd) || fd->stat.st_nlink == 0);
 }
 
 static uint64_t pipe_key(const void *state)
@@ -91,24 +98,40 @@ static bool someone_reads_or_writes(int end, unsigned writer)
 	return !(poll_end.revents & (writer ? POLLERR : POLLHUP));
 }
 
+static const char *const deleted = " (deleted)";
+
+/* Its path, or that which it had. */
+static int save_name(const struct fd_view *fd, image_file_pipe *state, struct fsnap_error *err)
+{
+	bool fifo = !is_anonymous(fd), removed = fifo && fd->stat.st_nlink == 0;
+	if (set_string(&state->path, fifo && !removed ? fd->link : "", err) < 0 ||
+	    set_string(&state->removed, removed ? fd->link : "", err) < 0)
+		return -1;
+	size_t length = strlen(state->removed), mark = strlen(deleted);
+	if (length > mark && strcmp(state->removed + length - mark, deleted) == 0)
+		state->removed[length - mark] = '\0';
+	state->mode = fd->stat.st_mode;
+	state->uid = fd->stat.st_uid;
+	state->gid = fd->stat.st_gid;
+	return 0;
+}
+
 static int pipe_save(const struct fd_view *fd, image_file *file, void *out,
 		     struct fsnap_error *err)
 {
 	(void)file;
 	image_file_pipe *state = out;
 	unsigned access = fd->flags & O_ACCMODE;
-	bool anonymous = !strncmp(fd->link, "pipe:", 5);
-	bool removed = !anonymous && fd->stat.st_nlink == 0;
-
 	state->pipe = fd->stat.st_ino ^ (uint64_t)fd->stat.st_dev << 48;
+	if (save_name(fd, state, err) < 0)
+		return -1;
+	if (fd->flags & O_PATH) {
+		state->writer = PIPE_NONE;
+		return 0;
+	}
 	state->writer = access == O_RDONLY ? PIPE_READER : access == O_WRONLY ? PIPE_WRITER : PIPE_BOTH;
 	state->capacity = (unsigned)fcntl(fd->dup, F_GETPIPE_SZ);
 	state->lonely = state->writer != PIPE_BOTH && !someone_reads_or_writes(fd->dup, state->writer);
-	if (removed)
-		dump_note(fd->dump, "the FIFO %s, which was removed, comes back without a name",
-			  fd->link);
-	if (set_string(&state->path, anonymous || removed ? "" : fd->link, err) < 0)
-		return -1;
 	return state->writer == PIPE_WRITER ? 0 : tee_content(fd, state, err);
 }
 
@@ -126,8 +149,8 @@ static struct pipe_ends ends_in_tree(struct dump *dump, const image_file_pipe *s
 	bool before = true;
 	for (size_t at = 0; (other = dump_file_next(dump, &kind_pipe, state->pipe, &at, &file));) {
 		before = before && other != state;
-		ends.reader |= other->writer != PIPE_WRITER;
-		ends.writer |= other->writer != PIPE_READER;
+		ends.reader |= other->writer == PIPE_READER || other->writer == PIPE_BOTH;
+		ends.writer |= other->writer == PIPE_WRITER || other->writer == PIPE_BOTH;
 		ends.stored |= before && has_content(other);
 	}
 	return ends;
@@ -166,7 +189,7 @@ static int pipe_save_links(struct dump *dump, image_file *file, void *out, struc
 {
 	image_file_pipe *state = out;
 	struct pipe_ends ends = ends_in_tree(dump, state);
-	if (!state->path[0] && !state->lonely && !(ends.reader && ends.writer)) {
+	if (!state->path[0] && !state->lonely && state->writer != PIPE_NONE && !(ends.reader && ends.writer)) {
 		int number = pipe_stdio_number(dump, state);
 		if (number >= 0)
 			return become_stdio(dump, state, number, err);
@@ -226,7 +249,7 @@ static int fill(struct restore *restore, const image_file *file, const image_fil
 	for (size_t at = 0; (other = restore_file_next(restore, &kind_pipe, state->pipe, &at, NULL));)
 		if (other->content.content_len)
 			content = other;
-	if (state->capacity != (unsigned)fcntl(fd, F_GETPIPE_SZ) &&
+	if (state->capacity && state->capacity != (unsigned)fcntl(fd, F_GETPIPE_SZ) &&
 	    fcntl(fd, F_SETPIPE_SZ, state->capacity) < 0) {
 		failed(file, err, "capacity");
 		return error_hint(err, "Run fsnap as root, or raise /proc/sys/fs/pipe-max-size.");
@@ -240,7 +263,7 @@ static int reopen(int fd, unsigned flags)
 {
 	char path[64];
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	return open(path, (int)(flags & (O_ACCMODE | O_DIRECT)) | O_NONBLOCK | O_CLOEXEC);
+	return open(path, (int)(flags & (O_ACCMODE | O_DIRECT | O_PATH)) | O_NONBLOCK | O_CLOEXEC);
 }
 
 /* The first end made of a pipe makes the other, too, if the image has one. */
@@ -253,9 +276,9 @@ static int make_pipe(struct restore *restore, const image_file *file, const imag
 	cleanup_fd int reader = ends[0], writer = ends[1];
 	if (fill(restore, file, state, writer, err) < 0)
 		return -1;
-	if (state->writer == PIPE_BOTH) {
-		int both = reopen(reader, O_RDWR);
-		return both < 0 ? failed(file, err, "open for reading and writing") : both;
+	if (state->writer >= PIPE_BOTH) {
+		int other = reopen(reader, state->writer == PIPE_NONE ? O_PATH : O_RDWR);
+		return other < 0 ? failed(file, err, "open once more") : other;
 	}
 	const image_file *candidate;
 	const image_file_pipe *other;
@@ -266,6 +289,45 @@ static int make_pipe(struct restore *restore, const image_file *file, const imag
 		break;
 	}
 	return steal_fd(state->writer ? &writer : &reader);
+}
+
+static void remove_fifo(const char *name)
+{
+	unlink(name);
+}
+
+/* A FIFO that has lost its name has it again for a moment; -1: it cannot. */
+static int nameless_fifo(struct restore *restore, const image_file_pipe *state)
+{
+	struct stat there;
+	if (lstat(state->removed, &there) == 0)
+		return -1;
+	restore_takes_back(restore, remove_fifo, state->removed);
+	int both = mkfifo(state->removed, state->mode & 07777) == 0 ?
+			   open(state->removed, O_RDWR | O_NONBLOCK | O_CLOEXEC) : -1;
+	if (both >= 0)
+		unlink(state->removed);
+	restore_not_made(restore);
+	if (both < 0 || (fchown(both, state->uid, state->gid) == 0 && fchmod(both, state->mode & 07777) == 0) ||
+	    errno == EPERM)
+		return both;
+	close(both);
+	return -1;
+}
+
+/* One end of it; the first that is made has what was in it. */
+static int make_nameless(struct restore *restore, const image_file *file, const image_file_pipe *state, int made,
+			 struct fsnap_error *err)
+{
+	cleanup_fd int both = made < 0 ? nameless_fifo(restore, state) : reopen(made, O_RDWR);
+	if (both < 0 && made < 0) {
+		restore_note(restore, "the FIFO that was %s, and was removed, is an unnamed pipe now", state->removed);
+		return make_pipe(restore, file, state, err);
+	}
+	if (both < 0 || (made < 0 && fill(restore, file, state, both, err) < 0))
+		return error_is_set(err) ? -1 : failed(file, err, "open once more");
+	int fd = reopen(both, file->flags);
+	return fd < 0 ? failed(file, err, "open once more") : fd;
 }
 
 static int make_fifo(struct restore *restore, const image_file *file, const image_file_pipe *state,
@@ -299,22 +361,46 @@ static int make_fifo(struct restore *restore, const image_file *file, const imag
 	return fd < 0 ? failed(file, err, "open") : fd;
 }
 
-static int pipe_remap(struct restore *restore, void *state, struct fsnap_error *err)
+static int pipe_remap(struct restore *restore, void *in, struct fsnap_error *err)
 {
-	return restore_remap(restore, &((image_file_pipe *)state)->path, err);
+	image_file_pipe *state = in;
+	if (state->removed[0] && restore_remap(restore, &state->removed, err) < 0)
+		return -1;
+	return restore_remap(restore, &state->path, err);
+}
+
+static int pipe_make(struct restore *restore, const image_file *file, const void *in, struct fsnap_error *err);
+
+/* Any that is made already; -1: none. What O_PATH leads to holds nothing, so it waits for one that does. */
+static int made_before(struct restore *restore, const image_file_pipe *state, struct fsnap_error *err)
+{
+	const image_file *candidate;
+	const image_file_pipe *other;
+	int made = -1;
+	for (size_t at = 0; made < 0 && (other = restore_file_next(restore, &kind_pipe, state->pipe, &at, &candidate));) {
+		made = restore_fd(restore, candidate->id);
+		if (made >= 0 || state->writer != PIPE_NONE || other->writer == PIPE_NONE)
+			continue;
+		int fd = pipe_make(restore, candidate, other, err);
+		if (fd < 0)
+			return -1;
+		restore_give(restore, candidate->id, fd);
+		made = restore_fd(restore, candidate->id);
+	}
+	return made;
 }
 
 static int pipe_make(struct restore *restore, const image_file *file, const void *in,
 		     struct fsnap_error *err)
 {
 	const image_file_pipe *state = in;
-	const image_file *candidate;
-	int made = -1;
-	for (size_t at = 0; made < 0 &&
-	     restore_file_next(restore, &kind_pipe, state->pipe, &at, &candidate);)
-		made = restore_fd(restore, candidate->id);
+	int made = made_before(restore, state, err);
+	if (error_is_set(err))
+		return -1;
 	if (state->path[0])
 		return make_fifo(restore, file, state, made < 0, err);
+	if (state->removed[0])
+		return make_nameless(restore, file, state, made, err);
 	if (made < 0)
 		return make_pipe(restore, file, state, err);
 	int fd = reopen(made, file->flags);
@@ -323,7 +409,7 @@ static int pipe_make(struct restore *restore, const image_file *file, const void
 
 const struct file_kind kind_pipe = {
 	.name = "pipe",
-	.keeps = "content, capacity, packet mode and packets, FIFOs by path, closed ends",
+	.keeps = "content, capacity, packet mode and packets, FIFOs by path, those without a name, closed ends",
 	.refuses = "an end held outside the tree",
 	.shown_by = "pipe_*",
 	.xdr = (xdrproc_t)xdr_image_file_pipe,
