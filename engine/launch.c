@@ -244,7 +244,7 @@ int launch(struct restore *restore, struct fsnap_error *err)
 		return -1;
 	open_gate(restore);
 	if (await_parked(restore, 2 * restore->n_parking - restore->n_leaving, err) < 0 ||
-	    await_leaving(restore, err) < 0)
+	    await_leaving(restore, err) < 0 || files_complete(restore, err) < 0)
 		return -1;
 	shelves_retire(restore);
 	return ipc_fill(restore, err);

@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
+#include "engine/kinds/kinds.h" /* restore_number() */
 #include "engine/numbers.h"
 #include "image.h"
 #include "store/error.h"
@@ -29,9 +30,6 @@ int renumber_decide(struct restore *restore, struct fsnap_error *err);
 
 /* When all tasks of the plans are known, and before any of them has an operation. */
 int renumber_prepare(struct restore *restore, struct fsnap_error *err);
-
-/* What a number of the image has become; whoever it is has been born. */
-pid_t restore_number(const struct restore *restore, int number);
 
 /* A copy finds zeroes where a child made by fork(2) would: random number generators of the C library, of the vDSO
  * (their state is MAP_DROPPABLE) and of others keep theirs in such memory, and two copies must not draw the same

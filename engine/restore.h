@@ -13,6 +13,7 @@
  *	compile*.c       image -> one plan per task
  *	helpers.c        threads that help to fill large memory
  *	settle_files.c   what must be done to a descriptor in a process that has it
+ *	late_files.c     what only a message in a Unix socket has, and needs the tree
  *	control_memory.c where plans, agent and answers lie
  *	launch.c         plans -> tasks: spawn, await, take hold
  *	release.c        tasks -> the program
@@ -50,6 +51,7 @@ struct workshop_file {
 	struct workshop_place place;
 	bool given;
 	bool handed; /* by the caller: nothing of it is ours to set */
+	bool arrived; /* it is late, and no stand-in any more */
 	const image_process *holder; /* the first process, by number of records, that has it ... */
 	int number;		     /* ... under this number */
 };
@@ -180,6 +182,9 @@ int compile(struct restore *restore, struct fsnap_error *err);
 /* settle_files.c: operations for files this process is the one to settle, in the order of a plan.
  * arrive_files() posts and awaits `barrier`. */
 void settle_files(struct restore *restore, const image_process *process, uint32_t task);
+
+/* late_files.c: what only messages have, and can be finished when everybody is born and nobody runs. */
+int files_complete(struct restore *restore, struct fsnap_error *err);
 void settle_task_files(struct restore *restore, const image_process *process, pid_t tid, uint32_t task);
 void arrive_files(struct restore *restore, const image_process *process, uint32_t task, uint32_t barrier);
 void arm_files(struct restore *restore, const image_process *process, uint32_t task);

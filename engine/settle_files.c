@@ -46,8 +46,27 @@ static bool is_first_of_process(const image_process *process, u_int index)
 	return true;
 }
 
+/* What only a message has is settled by the root, through the descriptor of the workshop that it has inherited. */
+static void settle_unheld(struct restore *restore, uint32_t task)
+{
+	for (size_t i = 0; i < restore->model.n_files; i++) {
+		const image_file *file = &restore->model.files[i];
+		const struct workshop_file *made = &restore->files[i];
+		const struct file_kind *kind = file_kind_find(file->kind);
+		bool unsettled = kind->unsettled && kind->unsettled(&made->state);
+		if (made->holder || made->handed || !(unsettled || locks_have_lease(file)))
+			continue;
+		int fd = restore_fd(restore, file->id);
+		locks_settle(file, restore->plans, task, fd);
+		if (unsettled)
+			kind->settle(restore, file, &made->state, restore->plans, task, fd);
+	}
+}
+
 void settle_files(struct restore *restore, const image_process *process, uint32_t task)
 {
+	if (process == restore->model.processes)
+		settle_unheld(restore, task);
 	for (u_int i = 0; i < process->fds.fds_len; i++) {
 		struct place at = place_of(restore, process, i);
 		if (at.held)

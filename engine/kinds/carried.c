@@ -1,16 +1,12 @@
 /*
  * Descriptors under way: what a message has that waits in a Unix socket (SCM_RIGHTS).
  *
- * A restore sends messages again before there is any process of the tree: they must be in the queue when the
- * program first looks.  So a message can have what the restoring process makes by itself; what a process of the
- * tree must make, or finish, is a stand-in, or unfinished, at that time, and nobody would mend what is in a
- * message already.
+ * A restore sends messages again before there is any process of the tree, and those that have what needs one (a
+ * pidfd) when everybody is born and nobody runs yet.  So a message can have what the restoring process makes by
+ * itself at one of these times; what a process of the tree must make is refused.
  */
 #include "engine/kinds/carried.h"
 
-#include <fcntl.h>
-
-#include "engine/kinds/locks.h"
 #include "engine/kinds/table.h"
 
 const struct fd_view *carrier_outermost(const struct fd_view *carrier)
@@ -34,29 +30,12 @@ int refuse_carried(struct dump *dump, const image_file *file, struct fsnap_error
 	return error_hint(err, "%s", hint);
 }
 
-/* What a process that has it does to it after a restore; NULL: nothing. */
-static const char *left_to_holders(const struct file_kind *kind, const image_file *file, const void *state)
-{
-	if (locks_have_lease(file))
-		return "a lease on it";
-	if (file->owner || file->signo || (file->flags & O_ASYNC))
-		return "an owner of its signals (F_SETOWN, F_SETSIG, O_ASYNC)";
-	return kind->unsettled && kind->unsettled(state) ? "a lock on the terminal (TIOCSPTLCK, TIOCEXCL)" : NULL;
-}
-
 int carried_check(struct dump *dump, const image_file *file, const void *state, struct fsnap_error *err)
 {
-	static const char hint[] = "Let the program receive the message before the dump.";
 	const struct file_kind *kind = file_kind_find(file->kind);
 	int fd;
-	if (!dump_carrier(dump, file, &fd))
+	if (!dump_carrier(dump, file, &fd) || !kind->is_late || !kind->is_late(state) || kind->make_late)
 		return 0;
-	if (kind->is_late && kind->is_late(state))
-		return refuse_carried(dump, file, err, hint, "only a process of the tree can make it anew, and "
-							     "messages are sent again before there is one");
-	const char *what = left_to_holders(kind, file, state);
-	if (!what || file_holder(dump, file, &fd))
-		return 0;
-	return refuse_file(dump, file, err, hint, "%s, which a process must set that has it: but only the message "
-						  "has it", what);
+	return refuse_carried(dump, file, err, "Let the program receive the message before the dump.",
+			      "only the process whose memory it is about can make it anew");
 }

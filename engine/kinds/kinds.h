@@ -110,7 +110,7 @@ struct file_kind {
 	 * that process are in place: what the kernel ties to the caller. Called for one of them. May be NULL. */
 	void (*settle)(struct restore *restore, const image_file *file, const void *state,
 		       struct plans *plans, uint32_t task, int fd);
-	/* Has settle anything to do for it? What only a message has is settled by nobody, and refused then. NULL: no. */
+	/* Has settle something to do that any process can do? For what only a message has, the root does it. NULL: no. */
 	bool (*unsettled)(const void *state);
 	/* As settle, in every task that has it, thread `tid`, when all threads of its process exist: what the
 	 * kernel ties to a thread. `fd`: the first of its descriptors. May be NULL. */
@@ -125,6 +125,12 @@ struct file_kind {
 	bool (*is_late)(const void *state);
 	uint32_t (*arrive)(struct restore *restore, const image_file *file, const void *state,
 			   struct plans *plans, uint32_t task);
+	/* As make(), of what is late and only a message in a Unix socket has: the whole tree is there. Runs in the
+	 * name of a user of the tree (engine/errand.h). NULL: such a one is refused. */
+	int (*make_late)(struct restore *restore, const image_file *file, const void *state, struct fsnap_error *err);
+	/* Restore: everybody is born, late files are there, and nobody runs; it may still fail. Called once for all, of
+	 * kinds whose scratch was asked for. May be NULL. */
+	int (*complete)(struct restore *restore, struct fsnap_error *err);
 	/* As settle, when everybody is born and everything late has arrived. `settler`: the process that
 	 * must do it, 0 or NULL: any that has it. May be NULL. */
 	void (*settle_late)(struct restore *restore, const image_file *file, const void *state,
@@ -266,6 +272,16 @@ int restore_fd(struct restore *restore, unsigned file_id);
 
 /* The tree's time namespace, to be duplicated; -1: it is ours. */
 int restore_time_namespace(const struct restore *restore);
+
+/* Is this file made when the tree is born (file_kind.is_late)? */
+bool restore_is_late(struct restore *restore, unsigned file_id);
+
+/* In complete(): the workshop's descriptor of a late file, to be sent again in a message that waits in the socket
+ * `carrier`. -1 with *err set. */
+int restore_arrived(struct restore *restore, unsigned file_id, unsigned carrier, struct fsnap_error *err);
+
+/* What a process number of the image has become; whoever it is has been born. */
+pid_t restore_number(const struct restore *restore, int number);
 
 /* Hands over the open file description of another file of the image that came into being along
  * with this one (the other end of a pair). The engine owns `fd` from here on, treats it as what

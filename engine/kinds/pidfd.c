@@ -127,6 +127,14 @@ static int pidfd_make(struct restore *restore, const image_file *file, const voi
 	return -1;
 }
 
+static int pidfd_make_late(struct restore *restore, const image_file *file, const void *in, struct fsnap_error *err)
+{
+	const image_file_pidfd *state = in;
+	unsigned flags = (state->thread ? THREAD : 0) | (file->flags & O_NONBLOCK);
+	int fd = (int)syscall(SYS_pidfd_open, restore_number(restore, state->pid), flags);
+	return fd < 0 ? fail(err, FSNAP_E_RESTORE_STEP, errno, "file %u: pidfd of process %d", file->id, state->pid) : fd;
+}
+
 static uint32_t pidfd_arrive(struct restore *restore, const image_file *file, const void *in,
 			     struct plans *plans, uint32_t task)
 {
@@ -140,7 +148,7 @@ static uint32_t pidfd_arrive(struct restore *restore, const image_file *file, co
 const struct file_kind kind_pidfd = {
 	.name = "pidfd",
 	.keeps = "processes and threads of the tree, ended ones included; who shares it",
-	.refuses = "processes outside the tree; one that a message in a Unix socket has",
+	.refuses = "processes outside the tree",
 	.shown_by = "pidfd_*",
 	.xdr = (xdrproc_t)xdr_image_file_pidfd,
 	.own_flags = true,
@@ -149,4 +157,5 @@ const struct file_kind kind_pidfd = {
 	.make = pidfd_make,
 	.is_late = pidfd_is_late,
 	.arrive = pidfd_arrive,
+	.make_late = pidfd_make_late,
 };

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/vfs.h>
+#include <unistd.h>
 
 #include "engine/kinds/table.h"
 #include "engine/kinds/values.h"
@@ -134,14 +135,45 @@ static uint32_t open_path(struct plans *plans, uint32_t task, const char *path, 
 	return step(plans, task, &directory, DATA(plans_data(plans, path, strlen(path) + 1, 1)), flags);
 }
 
+static unsigned open_flags(const image_file *file, const image_file_proc *state)
+{
+	unsigned flags = (file->flags & ~(unsigned)(O_CREAT | O_EXCL | O_TRUNC | O_ASYNC)) | O_CLOEXEC;
+	return S_ISLNK(state->mode) ? flags | O_NOFOLLOW : flags;
+}
+
+/* Numbers of the tree's own in the path are what they are now. */
+static bool path_now(struct restore *restore, const char *path, char *now, size_t size)
+{
+	size_t used = 0;
+	for (const char *end; *path && used < size; path = end + (*end == '/')) {
+		end = strchrnul(path, '/');
+		bool number = end > path && path[strspn(path, "0123456789")] == *end;
+		const char *slash = *end ? "/" : "";
+		int n = number ? snprintf(now + used, size - used, "%d%s", restore_number(restore, atoi(path)), slash) :
+				 snprintf(now + used, size - used, "%.*s%s", (int)(end - path), path, slash);
+		used += (size_t)n;
+	}
+	return used < size;
+}
+
+static int proc_make_late(struct restore *restore, const image_file *file, const void *in, struct fsnap_error *err)
+{
+	const image_file_proc *state = in;
+	char path[IMAGE_NAME];
+	int fd = path_now(restore, state->path, path, sizeof(path)) ? open(path, (int)open_flags(file, state)) : -1;
+	if (fd < 0)
+		return fail(err, FSNAP_E_RESTORE_STEP, errno, "%s, which a message has", state->path);
+	if (file->pos && !(file->flags & O_PATH))
+		lseek(fd, (off_t)file->pos, SEEK_SET); /* its text may be shorter now */
+	return fd;
+}
+
 static uint32_t proc_arrive(struct restore *restore, const image_file *file, const void *in,
 			    struct plans *plans, uint32_t task)
 {
 	(void)restore;
 	const image_file_proc *state = in;
-	unsigned flags = (file->flags & ~(unsigned)(O_CREAT | O_EXCL | O_TRUNC | O_ASYNC)) | O_CLOEXEC;
-	if (S_ISLNK(state->mode))
-		flags |= O_NOFOLLOW;
+	unsigned flags = open_flags(file, state);
 	uint32_t slot = open_path(plans, task, state->path, flags);
 	if (file->pos && !(flags & O_PATH)) {
 		plan_call(plans, task, SYS_lseek, SLOT(slot), IMM(file->pos), IMM(SEEK_SET));
@@ -153,7 +185,7 @@ static uint32_t proc_arrive(struct restore *restore, const image_file *file, con
 const struct file_kind kind_proc = {
 	.name = "proc",
 	.keeps = "files of /proc about processes of the tree, opened anew; those about the system are regular",
-	.refuses = "those about other processes, unless --external says so, or ended ones; one that a message has",
+	.refuses = "those about other processes, unless --external says so, or ended ones",
 	.shown_by = "file_proc",
 	.xdr = (xdrproc_t)xdr_image_file_proc,
 	.own_flags = true,
@@ -162,4 +194,5 @@ const struct file_kind kind_proc = {
 	.make = proc_make,
 	.is_late = proc_is_late,
 	.arrive = proc_arrive,
+	.make_late = proc_make_late,
 };

@@ -259,6 +259,17 @@ static int open_listener(struct restore *restore, struct unix_bench *bench, stru
 	return 0;
 }
 
+/* Does a message in its queue have what can only be made when the tree is there? */
+static bool is_late(struct restore *restore, const struct unix_end *end)
+{
+	const image_file_unix *state = end->state;
+	for (unsigned i = 0; i < state->queue.queue_len; i++)
+		for (unsigned j = 0; j < state->queue.queue_val[i].rights.rights_len; j++)
+			if (restore_is_late(restore, state->queue.queue_val[i].rights.rights_val[j]))
+				return true;
+	return false;
+}
+
 static int unix_connect_file(struct restore *restore, const image_file *file, const void *in, int fd,
 			     struct fsnap_error *err)
 {
@@ -272,6 +283,9 @@ static int unix_connect_file(struct restore *restore, const image_file *file, co
 		return open_listener(restore, bench, end, fd, err);
 	if (state->state == UNIX_WAITING)
 		return 0; /* its listener sees to it */
+	end->late = is_late(restore, end) || (end->peer && is_late(restore, end->peer));
+	if (end->late)
+		return 0;
 	if (end->paired)
 		return end->furnished ? 0 : furnish_pair(restore, end, err);
 	if (state->type == SOCK_DGRAM)
@@ -279,12 +293,40 @@ static int unix_connect_file(struct restore *restore, const image_file *file, co
 	return finish(end, fd, err);
 }
 
+static int bring_rights(struct restore *restore, const struct unix_end *end, struct fsnap_error *err)
+{
+	const image_file_unix *state = end->state;
+	for (unsigned i = 0; i < state->queue.queue_len; i++)
+		for (unsigned j = 0; j < state->queue.queue_val[i].rights.rights_len; j++)
+			if (restore_arrived(restore, state->queue.queue_val[i].rights.rights_val[j], end->file->id,
+					    err) < 0)
+				return -1;
+	return 0;
+}
+
+static int unix_complete(struct restore *restore, struct fsnap_error *err)
+{
+	struct unix_bench *bench = unix_bench_of(restore, err);
+	for (size_t i = 0; i < bench->n; i++)
+		if (bench->ends[i].late && bring_rights(restore, &bench->ends[i], err) < 0)
+			return -1;
+	for (size_t i = 0; i < bench->n; i++) {
+		struct unix_end *end = &bench->ends[i];
+		if (!end->late || end->furnished)
+			continue;
+		int fd = restore_fd(restore, end->file->id);
+		if ((end->paired ? furnish_pair(restore, end, err) : connect_datagrams(restore, bench, end, fd, err)) < 0)
+			return restore_blame(restore, end->file, err);
+	}
+	return 0;
+}
+
 const struct file_kind kind_unix = {
 	.name = "unix",
 	.keeps = "pairs and connections within the tree with what waits in them, descriptors under way "
 		 "included; listeners with who waits there; datagram sockets; credentials, options",
-	.refuses = "an end outside the tree; data sent before accept, where the kernel does not let us look; pidfds, "
-		   "userfaultfds and files of /proc/PID under way",
+	.refuses = "an end outside the tree; data sent before accept, where the kernel does not let us look; "
+		   "userfaultfds under way",
 	.shown_by = "socket_pair* socket_unix_*",
 	.xdr = (xdrproc_t)xdr_image_file_unix,
 	.key = unix_key,
@@ -294,5 +336,6 @@ const struct file_kind kind_unix = {
 	.remap = unix_remap_file,
 	.make = unix_make,
 	.connect = unix_connect_file,
+	.complete = unix_complete,
 	.restore_end = unix_bench_close,
 };

@@ -140,6 +140,7 @@ struct unix_end {
 				* more; -1: none */
 	bool paired;	       /* made by unix_connect_all(), filled along with its peer */
 	bool furnished;
+	bool late;	       /* to be furnished when the tree is there: a message has what needs it */
 };
 
 struct unix_bench {

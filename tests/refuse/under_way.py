@@ -10,11 +10,7 @@ import holder  # noqa: E402
 import trial  # noqa: E402
 from fsnap import EXIT_REFUSED  # noqa: E402
 
-KINDS = {
-    "pidfd": "[pidfd]: only a process of the tree", "proc": "/status: only a process of the tree",
-    "userfaultfd": "[userfaultfd]: only a process of the tree", "epoll": "it watches anon_inode:[signalfd]",
-    "lease": "a lease on it", "owned": "F_SETOWN", "terminal": "TIOCSPTLCK",
-}
+KINDS = {"userfaultfd": "[userfaultfd]: only the process", "epoll": "it watches anon_inode:[signalfd]"}
 
 
 def body(t):

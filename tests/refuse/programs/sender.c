@@ -30,17 +30,6 @@ static void send_away(int fd)
 	close(fd);
 }
 
-static void send_pidfd(void)
-{
-	int fd = keep((int)syscall(SYS_pidfd_open, getpid(), 0));
-	send_away(keep(dup(fd))); /* having it does not help */
-}
-
-static void send_proc(void)
-{
-	send_away(keep(open("/proc/self/status", O_RDONLY)));
-}
-
 static void send_userfaultfd(void)
 {
 	send_away(keep((int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK)));
@@ -57,31 +46,7 @@ static void send_epoll(void)
 	send_away(epoll);
 }
 
-static void send_lease(void)
-{
-	int fd = keep(open("sent", O_RDONLY | O_CREAT, 0600));
-	keep(fcntl(fd, F_SETLEASE, F_RDLCK));
-	send_away(fd);
-}
-
-static void send_owned(void)
-{
-	int ends[2];
-	keep(pipe(ends));
-	keep(fcntl(ends[0], F_SETOWN, getpid()));
-	send_away(ends[0]);
-}
-
-static void send_terminal(void)
-{
-	send_away(keep(posix_openpt(O_RDWR | O_NOCTTY))); /* its other side is locked */
-}
-
-static const struct holding kinds[] = {
-	{ "pidfd", send_pidfd },	   { "proc", send_proc },   { "userfaultfd", send_userfaultfd },
-	{ "epoll", send_epoll },	   { "lease", send_lease }, { "owned", send_owned },
-	{ "terminal", send_terminal },
-};
+static const struct holding kinds[] = { { "userfaultfd", send_userfaultfd }, { "epoll", send_epoll } };
 
 int main(int argc, char **argv)
 {
