@@ -5,10 +5,8 @@
  * They come back bound, connected and members of their multicast groups, with
  * their options; what waits in UDP sockets is delivered again (inet_queue.c).
  */
-#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <string.h>
-#include <sys/ioctl.h>
 
 #include "engine/kinds/inet_address.h"
 #include "engine/kinds/inet_parts.h"
@@ -87,16 +85,6 @@ static int save_addresses(const struct fd_view *fd, image_file_inet *state, stru
 	return set_bytes(&state->remote.remote_len, &state->remote.remote_val, remote.bytes, remote_size, err);
 }
 
-/* MSG_MORE, UDP_CORK: what was written and not sent lies where nothing reads; what it costs shows
- * (SIOCOUTQ). So does what waits for a device or for a neighbour's address, and is sent anyway. */
-static void note_held_back(const struct fd_view *fd, const image_file_inet *state)
-{
-	int cost = 0;
-	if (ioctl(fd->dup, SIOCOUTQ, &cost) == 0 && cost > 0)
-		dump_note(fd->dump, "a datagram of %s that was not sent yet is not in the image: what MSG_MORE "
-				    "or UDP_CORK holds back cannot be read", what_is(state));
-}
-
 static int inet_save(const struct fd_view *fd, image_file *file, void *out,
 		     struct fsnap_error *err)
 {
@@ -108,8 +96,7 @@ static int inet_save(const struct fd_view *fd, image_file *file, void *out,
 	state->family = socket_int(fd->dup, SO_DOMAIN);
 	state->type = socket_int(fd->dup, SO_TYPE);
 	state->protocol = socket_int(fd->dup, SO_PROTOCOL);
-	note_held_back(fd, state);
-	if (sockopts_save(fd, &scratch->defaults, &state->options.options_len, &state->options.options_val,
+	if (inet_save_held(fd, state, err) < 0 || sockopts_save(fd, &scratch->defaults, &state->options.options_len, &state->options.options_val,
 			  err) < 0 ||
 	    memberships_save(fd, scratch->groups, state->family, state, err) < 0 ||
 	    (is_echo(state->type, state->protocol) && maker_of(fd, &state->maker, err) < 0))
@@ -194,6 +181,7 @@ static int inet_make(struct restore *restore, const image_file *file, const void
 	memberships_apply(restore, state, fd);
 	if (sockopts_apply(file, fd, n, state->options.options_val, SOCKOPT_LATE, err) < 0)
 		return -1;
+	inet_hold_again(restore, state, fd);
 	return steal_fd(&fd);
 }
 
@@ -209,8 +197,9 @@ static int inet_remap(struct restore *restore, void *in, struct fsnap_error *err
 const struct file_kind kind_inet = {
 	.name = "inet",
 	.keeps = "UDP, UDP-Lite, ICMP echo and raw sockets: addresses, options, filters, multicast groups; "
-		 "UDP datagrams not read yet",
-	.refuses = "eBPF filters, sockets of another network namespace",
+		 "UDP datagrams not read yet, and those that are not sent yet (MSG_MORE, UDP_CORK)",
+	.refuses = "eBPF filters, sockets of another network namespace; datagrams not sent yet, where the kernel does "
+		   "not let us look",
 	.shown_by = "socket_udp* socket_icmp",
 	.xdr = (xdrproc_t)xdr_image_file_inet,
 	.matches = inet_matches,

@@ -3,79 +3,37 @@
  *
  * The other end of such a connection exists already, in the listener's queue, and
  * what the client sends lies there.  But it has no descriptor before accept(2),
- * which cannot be taken back: so it is looked at in the kernel's memory (peek.h).
- * In its queue are struct sk_buff, whose bytes are first at `data` and then in pages.
+ * which cannot be taken back: so it is looked at in the kernel's memory (peek_skb.h).
  */
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "engine/kinds/peek.h"
+#include "engine/kinds/peek_skb.h"
 #include "engine/kinds/unix_parts.h"
 #include "engine/kinds/values.h"
 #include "store/scope.h"
 
-enum { PAGE = 4096, PAGE_STRUCT = 64, MOST_BYTES = 1 << 24, MOST_PARTS = 64 };
+enum { MOST_BYTES = 1 << 24 };
 
 enum where {
-	SOCKET_SK, SK_QUEUE, SK_NEXT, SKB_NEXT, SKB_SK, SKB_LEN, SKB_DATA_LEN, SKB_DATA, SKB_HEAD, SKB_END, SKB_CB,
-	CB_PID, CB_UID, CB_GID, CB_FP, PID_LEVEL, PID_NUMBERS, PARTS, FIRST_PART, OOB, WHERES,
+	SOCKET_SK, SK_QUEUE, SKB_SK, SKB_CB, CB_PID, CB_UID, CB_GID, CB_FP, PID_LEVEL, PID_NUMBERS, OOB, WHERES,
 };
 
 struct look {
 	struct peek *peek;
 	struct peek_member at[WHERES];
-	uint64_t pages, memory; /* vmemmap_base, page_offset_base; 0: not looked for yet */
+	struct peek_skbs skbs;
 };
-
-/*
- * Where the kernel sees a page that it names by its struct page: memory + number * 4096, with the
- * number from pages + number * 64.  Both bases are chosen at boot in steps of a gigabyte
- * (arch/x86/mm/kaslr.c) and shown to nobody.  A page of our own, in a pipe, tells when they are found.
- */
-static void find_memory(struct look *look)
-{
-	static const uint64_t step = 1ull << 30;
-	struct peek_member at[] = {{"pipe_inode_info", "bufs", 0}, {"pipe_buffer", "page", 0}};
-	char token[32], seen[sizeof(token)];
-	int ends[2];
-	if (getrandom(token, sizeof(token), 0) != sizeof(token) || pipe2(ends, O_CLOEXEC) < 0)
-		return;
-	cleanup_fd int reader = ends[0], writer = ends[1];
-	uint64_t pipe = peek_private(look->peek, reader), page = 0;
-	if (write(writer, token, sizeof(token)) == sizeof(token) && pipe && peek_layout(look->peek, at, 2))
-		page = peek_word(look->peek, peek_word(look->peek, pipe, at[0].offset), at[1].offset);
-	/* Devices have a hole of addresses within the memory: a few steps more. */
-	uint64_t steps = (uint64_t)sysconf(_SC_PHYS_PAGES) * PAGE / step + 8;
-	for (uint64_t i = 0; page && i <= steps; i++) {
-		for (uint64_t j = 0; j <= steps / 64; j++) {
-			uint64_t memory = (pipe & ~(step - 1)) - i * step, pages = (page & ~(step - 1)) - j * step;
-			uint64_t there = memory + (page - pages) / PAGE_STRUCT * PAGE;
-			if (!peek_bytes(look->peek, there, seen, sizeof(seen)) || memcmp(seen, token, sizeof(seen)))
-				continue;
-			look->memory = memory;
-			look->pages = pages;
-			return;
-		}
-	}
-}
 
 static bool prepare(struct look *look, struct dump *dump)
 {
 	*look = (struct look){.peek = dump_peek(dump), .at = {
 		[SOCKET_SK] = {"socket", "sk", 0},
 		[SK_QUEUE] = {"sock", "sk_receive_queue", 0},
-		[SK_NEXT] = {"sk_buff_head", "next", 0},
-		[SKB_NEXT] = {"sk_buff", "next", 0},
 		[SKB_SK] = {"sk_buff", "sk", 0},
-		[SKB_LEN] = {"sk_buff", "len", 0},
-		[SKB_DATA_LEN] = {"sk_buff", "data_len", 0},
-		[SKB_DATA] = {"sk_buff", "data", 0},
-		[SKB_HEAD] = {"sk_buff", "head", 0},
-		[SKB_END] = {"sk_buff", "end", 0},
 		[SKB_CB] = {"sk_buff", "cb", 0},
 		[CB_PID] = {"unix_skb_parms", "pid", 0},
 		[CB_UID] = {"unix_skb_parms", "uid", 0},
@@ -83,13 +41,11 @@ static bool prepare(struct look *look, struct dump *dump)
 		[CB_FP] = {"unix_skb_parms", "fp", 0},
 		[PID_LEVEL] = {"pid", "level", 0},
 		[PID_NUMBERS] = {"pid", "numbers", 0},
-		[PARTS] = {"skb_shared_info", "nr_frags", 0},
-		[FIRST_PART] = {"skb_shared_info", "frags", 0},
 		[OOB] = {"unix_sock", "oob_skb", 0},
 	}};
 	if (!look->peek)
 		return false;
-	if (!peek_layout(look->peek, look->at, OOB))
+	if (!peek_layout(look->peek, look->at, OOB) || !peek_skbs(&look->skbs, look->peek))
 		return false;
 	if (!peek_layout(look->peek, &look->at[OOB], 1))
 		look->at[OOB].offset = 0; /* no CONFIG_AF_UNIX_OOB */
@@ -106,34 +62,6 @@ static uint32_t half(const struct look *look, uint64_t address, enum where where
 	return peek_half(look->peek, address, look->at[where].offset);
 }
 
-/* The bytes in pages: skb_frag_t is a page, a length, an offset (include/linux/skbuff.h). */
-static bool copy_parts(struct look *look, uint64_t skb, char *to, size_t size)
-{
-	uint64_t info = word(look, skb, SKB_HEAD) + half(look, skb, SKB_END);
-	uint8_t n = 0;
-	struct {
-		uint64_t page;
-		uint32_t length, offset;
-	} part;
-	if (!size)
-		return true;
-	if (!look->memory)
-		find_memory(look);
-	if (!look->memory || !peek_bytes(look->peek, info + look->at[PARTS].offset, &n, 1) || n > MOST_PARTS)
-		return false;
-	for (uint8_t i = 0; i < n; i++) {
-		uint64_t at = info + look->at[FIRST_PART].offset + i * sizeof(part);
-		if (!peek_bytes(look->peek, at, &part, sizeof(part)) || part.length > size)
-			return false;
-		uint64_t from = look->memory + (part.page - look->pages) / PAGE_STRUCT * PAGE + part.offset;
-		if (!peek_bytes(look->peek, from, to, part.length))
-			return false;
-		to += part.length;
-		size -= part.length;
-	}
-	return size == 0;
-}
-
 /* Whom it is from, as seen from where that process lives. */
 static void copy_author(const struct look *look, uint64_t skb, image_message *message)
 {
@@ -148,8 +76,8 @@ static void copy_author(const struct look *look, uint64_t skb, image_message *me
 
 static bool copy_message(struct look *look, uint64_t skb, image_file_unix *listener, unsigned place)
 {
-	uint32_t size = half(look, skb, SKB_LEN), apart = half(look, skb, SKB_DATA_LEN);
-	if (size > MOST_BYTES || apart > size || word(look, skb + look->at[SKB_CB].offset, CB_FP))
+	uint32_t size = peek_skb_size(&look->skbs, skb);
+	if (size > MOST_BYTES || word(look, skb + look->at[SKB_CB].offset, CB_FP))
 		return false;
 	image_early *early = append(listener->early, early);
 	char *data = early ? malloc(size ? size : 1) : NULL;
@@ -159,17 +87,16 @@ static bool copy_message(struct look *look, uint64_t skb, image_file_unix *liste
 	early->message.data.data_val = data;
 	early->message.data.data_len = size;
 	copy_author(look, skb, &early->message);
-	return (size == apart || peek_bytes(look->peek, word(look, skb, SKB_DATA), data, size - apart)) &&
-	       copy_parts(look, skb, data + size - apart, apart);
+	return peek_skb_bytes(&look->skbs, skb, 0, data, size);
 }
 
 /* All that waits in the queue of a connection's other end. */
 static bool copy_queue(struct look *look, uint64_t sk, image_file_unix *listener, unsigned place)
 {
-	uint64_t head = sk + look->at[SK_QUEUE].offset, skb = word(look, head, SK_NEXT);
+	uint64_t head = sk + look->at[SK_QUEUE].offset, skb = peek_skb_first(&look->skbs, head);
 	if (look->at[OOB].offset && word(look, sk, OOB))
 		return false;
-	for (; skb && skb != head; skb = word(look, skb, SKB_NEXT))
+	for (; skb && skb != head; skb = peek_skb_next(&look->skbs, skb))
 		if (!copy_message(look, skb, listener, place))
 			return false;
 	return skb == head;
@@ -184,7 +111,7 @@ static bool look_at_all(struct dump *dump, int fd, image_file_unix *listener)
 	unsigned place = 0;
 	if (!file)
 		return false;
-	for (skb = word(&look, head, SK_NEXT); skb && skb != head; skb = word(&look, skb, SKB_NEXT))
+	for (skb = peek_skb_first(&look.skbs, head); skb && skb != head; skb = peek_skb_next(&look.skbs, skb))
 		if (!copy_queue(&look, word(&look, skb, SKB_SK), listener, place++))
 			return false;
 	return place == listener->waiting.waiting_len;

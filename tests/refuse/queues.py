@@ -10,7 +10,8 @@ import holder  # noqa: E402
 import trial  # noqa: E402
 from fsnap import EXIT_REFUSED  # noqa: E402
 
-QUEUES = {"inotify_events": "inotify events", "mqueue_messages": "messages", "terminal_bytes": "not read"}
+QUEUES = {"inotify_events": "inotify events", "mqueue_messages": "messages", "terminal_bytes": "not read",
+          "udp_held": "holds back"}
 
 
 def body(t):

@@ -153,6 +153,14 @@ static void hold_tcp_urgent(void)
 	keep((int)send(client, "!", 1, MSG_OOB));
 }
 
+static void hold_udp_held(void)
+{
+	struct sockaddr_in name = loopback();
+	name.sin_port = htons(9);
+	keep((int)sendto(keep(socket(AF_INET, SOCK_DGRAM, 0)), "half", 4, MSG_MORE, (struct sockaddr *)&name,
+			 sizeof(name)));
+}
+
 static void hold_pidfd(void)
 {
 	keep((int)syscall(SYS_pidfd_open, getppid(), 0));
@@ -337,6 +345,7 @@ static const struct holding kinds[] = {
 	{ "mptcp", hold_mptcp },
 	{ "tcp_md5", hold_tcp_md5 },
 	{ "tcp_urgent", hold_tcp_urgent },
+	{ "udp_held", hold_udp_held },
 	{ "pidfd", hold_pidfd },
 	{ "bpf", hold_bpf },
 	{ "inotify_events", hold_inotify_events },
