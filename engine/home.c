@@ -110,14 +110,6 @@ void home_take(struct process *process, struct home *homes)
 	}
 }
 
-void home_forget(const struct process *process, struct home *homes)
-{
-	for (size_t i = 0; i < process->n_tasks; i++) {
-		free(homes[i].was);
-		homes[i].was = NULL;
-	}
-}
-
 void home_free(const struct process *process, struct home *homes)
 {
 	for (size_t i = 0; homes && i < process->n_tasks; i++)

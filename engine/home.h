@@ -23,8 +23,6 @@ int home_lay(struct process *process, struct home *homes, struct fsnap_error *er
 
 /* Puts back what lay there. */
 void home_take(struct process *process, struct home *homes);
-/* What lay there is nobody's business any more: the threads have run on. */
-void home_forget(const struct process *process, struct home *homes);
 void home_free(const struct process *process, struct home *homes);
 
 #endif

@@ -2,7 +2,6 @@
 
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
 #include "engine/placed.h"
 #include "engine/trace.h"
@@ -48,8 +47,7 @@ static int do_meanwhile(struct placement *all, size_t n, struct fsnap_error *err
 			return -1;
 		if (all[i].meanwhile(&all[i], err) < 0)
 			result = -1;
-		if (talk_go_on(all[i].placed, err) < 0)
-			return -1;
+		talk_go_on(all[i].placed);
 	}
 	return result;
 }
@@ -58,11 +56,8 @@ static int enter(struct placement *all, size_t n, struct fsnap_error *err)
 {
 	if (for_all(all, n, get_ready, err) < 0)
 		return -1;
-	if (stages_in(all, n, err) < 0)
-		return -1;
-	/* Until its first order an agent whose engine dies waits for AGENT_PATIENCE_MS. */
-	if (for_all(all, n, talk_send_leader, err) < 0 || for_all(all, n, talk_connect, err) < 0 ||
-	    for_all(all, n, talk_order, err) < 0 || for_all(all, n, talk_send_threads, err) < 0)
+	if (stages_in(all, n, err) < 0 || for_all(all, n, talk_send_leader, err) < 0 ||
+	    for_all(all, n, talk_send_threads, err) < 0)
 		return -1;
 	int result = do_meanwhile(all, n, err);
 	return for_all(all, n, talk_await_answers, err) < 0 ? -1 : result;
@@ -73,7 +68,6 @@ static int enter(struct placement *all, size_t n, struct fsnap_error *err)
 static int interrupt(struct placed *placed, struct fsnap_error *err)
 {
 	(void)err;
-	talk_await_sockets(placed);
 	for (size_t i = 0; i < placed->process->n_tasks; i++)
 		if (!placed->process->tasks[i]->stopped)
 			trace_interrupt(placed->process->tasks[i]);
@@ -112,22 +106,6 @@ static int put_back(struct placed *placed, struct fsnap_error *err)
 	return 0;
 }
 
-/* If we stood still for longer than an agent's patience (a suspended machine, SIGSTOP), it took us for dead
- * and went home: what we know of its threads is stale, and nothing of ours is left to take out. */
-static int went_home(struct placed *placed, struct fsnap_error *err)
-{
-	if (!placed->base || !__atomic_load_n(&placed_ctl(placed)->home, __ATOMIC_ACQUIRE))
-		return 0;
-	for (size_t i = 0; i < placed->process->n_tasks; i++)
-		placed->process->tasks[i]->away = placed->process->tasks[i]->masked = false;
-	placed->base = 0;
-	placed->remote_memfd = -1;
-	home_forget(placed->process, placed->homes);
-	fail(err, FSNAP_E_TARGET_BUSY, 0, "process %d (%s): fsnap was stopped in the midst of it",
-	     placed->process->pid, placed->process->comm);
-	return error_hint(err, "nothing happened to the process: dump again");
-}
-
 /* Undoes everything enter() did, in whatever state it was left. */
 static int leave(struct placement *all, size_t n, struct fsnap_error *err)
 {
@@ -136,19 +114,18 @@ static int leave(struct placement *all, size_t n, struct fsnap_error *err)
 	for (size_t i = 0; i < n; i++)
 		if (await_stops(all[i].placed, err) < 0)
 			result = -1;
-	for (size_t i = 0; i < n; i++)
-		if (went_home(all[i].placed, err) < 0)
-			result = -1;
 	for_all(all, n, put_threads_back, err);
 	if (stages_out(all, n, err) < 0)
 		result = -1;
 	for_all(all, n, put_back, err);
+	for (size_t i = 0; i < n; i++)
+		stages_let_go(all[i].placed);
 	return result;
 }
 
 /* --- the whole --------------------------------------------------------------------- */
 
-static struct placed *placed_new(struct placement *placement, unsigned flags, struct fsnap_error *err)
+static struct placed *placed_new(struct placement *placement, bool by_address, struct fsnap_error *err)
 {
 	struct placed *placed = calloc(1, sizeof(*placed));
 	struct home *homes = calloc(placement->process->n_tasks, sizeof(*homes));
@@ -159,19 +136,20 @@ static struct placed *placed_new(struct placement *placement, unsigned flags, st
 		return NULL;
 	}
 	*placed = (struct placed){ .process = placement->process, .plans = placement->plans, .homes = homes,
-				   .memfd = -1, .socket = -1, .remote_memfd = -1, .args = { 0, flags } };
+				   .by_address = by_address, .remote_memfd = -1 };
 	plan_note(placed->plans, "close the descriptor of control memory");
 	placed->memfd_slot = plans_input(placed->plans);
 	plan_call(placed->plans, 0, SYS_close, SLOT(placed->memfd_slot));
+	plan_accept_any(placed->plans); /* there may be none */
 	placed->size = AGENT_TEXT + plans_size(placed->plans);
 	return placed;
 }
 
 int place_run(struct placement *all, size_t n, struct fsnap_error *err)
 {
-	unsigned flags = stages_memfd_flags();
+	bool by_address = stages_by_address();
 	for (size_t i = 0; i < n; i++)
-		if (!(all[i].placed = placed_new(&all[i], flags, err)))
+		if (!(all[i].placed = placed_new(&all[i], by_address, err)))
 			return -1;
 	int result = enter(all, n, err);
 	return leave(all, n, err) < 0 ? -1 : result;
@@ -183,10 +161,6 @@ void placed_free(struct placed *placed)
 		return;
 	if (placed->map)
 		munmap(placed->map, placed->size);
-	if (placed->memfd >= 0)
-		close(placed->memfd);
-	if (placed->socket >= 0)
-		close(placed->socket);
 	home_free(placed->process, placed->homes);
 	free(placed);
 }

@@ -1,8 +1,8 @@
 /*
  * place.h - the agent inside frozen processes: in, run, out.
  *
- * Placing changes nothing of a target but this: one mapping and three
- * descriptors that come and go, and dead bytes of its stacks.  No text is written;
+ * Placing changes nothing of a target but this: one mapping that comes and goes
+ * (and one descriptor, where we may not open that mapping), and dead bytes of its stacks.  No text is written;
  * system calls run on an instruction of its own.
  *
  * From the first changed register on, the leader's stack pointer leads to a
@@ -12,10 +12,10 @@
  *
  *  W1  the target's text has no `syscall; ret` or no signal-return sequence: death during
  *      the bootstrap calls leaves the leader with wrong registers;
- *  W2  death between the creation of the memfd and the agent's first order leaves that descriptor
- *      behind, unused, and before the agent runs the mapping, too (the plan closes the memfd at its
- *      end, whether or not we live to see it); so does death in the midst of the last two calls;
- *  W3  a seccomp filter that forbids close, munmap or futex applies again when fsnap is gone:
+ *  W2  death between the call that maps the agent and its first step leaves the mapping behind, unused (and, where
+ *      there is one, the descriptor until the end of its plan, which closes it whether or not we live to see it); so
+ *      does death in the midst of the last call;
+ *  W3  a seccomp filter that forbids munmap or futex applies again when fsnap is gone:
  *      the agent's way home is then a filter violation.
  *  W4  a stop ends epoll_wait(2), sigtimedwait(2) and their like with EINTR (signal(7)); some
  *      microseconds pass between the stop of a thread and our having it start the call again.

@@ -19,10 +19,11 @@ struct placed {
 	size_t size;	  /* bytes of it, text included */
 	uint64_t base;	  /* there; 0: not mapped */
 	uint64_t chain;	  /* there; 0: none */
-	int remote_memfd; /* its number there; -1: closed */
+	bool by_address;  /* it may be opened by where it lies there, which takes no descriptor of the target */
+	uint64_t stray;	  /* there; a mapping that was no use; 0: none */
+	int remote_memfd; /* else its number there; -1: closed, or none */
 	uint32_t memfd_slot; /* tells the plan that number */
-	int memfd;	  /* a duplicate of it, here */
-	int socket;
+	bool held;	  /* ctl.engine */
 	struct home *homes;
 	uint64_t args[6]; /* of the call being made there */
 };
@@ -35,21 +36,20 @@ static inline struct task *leader(const struct placed *placed)
 /* stages.c: the system calls of the way in, and of the way out, in order. */
 int stages_in(struct placement *all, size_t n, struct fsnap_error *err);
 int stages_out(struct placement *all, size_t n, struct fsnap_error *err);
-unsigned stages_memfd_flags(void); /* what this kernel wants; goes into placed.args[1] */
+/* May this process open the mappings of others by their addresses (/proc/PID/map_files)? */
+bool stages_by_address(void);
+/* The agent's memory has been left by everybody: it does not concern our death any more. */
+void stages_let_go(struct placed *placed);
 
 /* talk.c: each of these for one process. */
 int talk_send_leader(struct placed *placed, struct fsnap_error *err);
-int talk_connect(struct placed *placed, struct fsnap_error *err);
-int talk_order(struct placed *placed, struct fsnap_error *err);
 int talk_send_threads(struct placed *placed, struct fsnap_error *err);
 /* Until the leader has posted PLACE_READY; and on with it. */
 int talk_await_ready(struct placed *placed, struct fsnap_error *err);
-int talk_go_on(struct placed *placed, struct fsnap_error *err);
+void talk_go_on(struct placed *placed);
 int talk_await_answers(struct placed *placed, struct fsnap_error *err);
 /* Gives a thread registers that lead home, then a mask of all signals. */
 int talk_turn_home(struct placed *placed, size_t number, struct fsnap_error *err);
-/* Waits until the agent has said where its sockets are: nobody else could close them. */
-void talk_await_sockets(struct placed *placed);
 /* The target has run into a limit of its own. Returns -1. */
 int placed_no_room(const struct placed *placed, int sys, struct fsnap_error *err);
 

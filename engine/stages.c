@@ -2,6 +2,11 @@
  * stages.c - system calls made in many frozen processes, stage by stage: while one
  * process makes its call, the next is being told to.
  */
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <pthread.h>
+#include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -10,6 +15,7 @@
 
 #include "engine/placed.h"
 #include "engine/trace.h"
+#include "store/scope.h"
 
 #ifndef MFD_EXEC
 #define MFD_EXEC 0x10u
@@ -20,6 +26,7 @@ struct stage {
 	long nr;
 	bool (*arguments)(struct placed *placed); /* fills args; false: nothing to do there */
 	int (*then)(struct placed *placed, int64_t result, struct fsnap_error *err);
+	bool optional; /* where it is not permitted, another stage does without */
 };
 
 static int begin_call(struct placed *placed, const struct stage *stage, struct fsnap_error *err)
@@ -30,7 +37,7 @@ static int begin_call(struct placed *placed, const struct stage *stage, struct f
 			   leader(placed), err);
 }
 
-/* The agent needs three descriptors and some pages within the target's own limits. EAGAIN is mmap(2)'s word
+/* The agent may need a descriptor, and needs some pages, within the target's own limits. EAGAIN is mmap(2)'s word
  * for a program that has all of its memory locked (MCL_FUTURE), as much as it may. */
 int placed_no_room(const struct placed *placed, int sys, struct fsnap_error *err)
 {
@@ -50,6 +57,8 @@ static int end_call(struct placed *placed, const struct stage *stage, struct fsn
 		placed_no_room(placed, (int)-result, err);
 		return error_context(err, "process %d (%s)", placed->process->pid, placed->process->comm);
 	}
+	if (stage->optional && (result == -EACCES || result == -EPERM))
+		return 0;
 	if (result < 0 && result >= -4095)
 		return fail(err, FSNAP_E_SYSTEM, (int)-result, "process %d (%s): %s inside it",
 			    placed->process->pid, placed->process->comm, stage->what);
@@ -100,48 +109,60 @@ static uint64_t empty_string(const struct process *process)
 }
 
 /* MFD_EXEC is refused before Linux 6.3 and wanted after it: ask our own kernel. */
-unsigned stages_memfd_flags(void)
+static unsigned memfd_flags(void)
 {
-	int fd = memfd_create("probe", MFD_CLOEXEC | MFD_EXEC);
-	if (fd < 0)
-		return MFD_CLOEXEC;
-	close(fd);
-	return MFD_CLOEXEC | MFD_EXEC;
+	static unsigned known; /* the same for ever */
+	int fd = known ? -1 : memfd_create("probe", MFD_CLOEXEC | MFD_EXEC);
+	if (fd >= 0)
+		close(fd);
+	if (!known)
+		known = fd >= 0 ? MFD_CLOEXEC | MFD_EXEC : MFD_CLOEXEC;
+	return known;
 }
 
-static bool memfd_arguments(struct placed *placed)
+#ifndef CAP_CHECKPOINT_RESTORE
+#define CAP_CHECKPOINT_RESTORE 40 /* Linux 5.9 */
+#endif
+
+/* In a user namespace these are not enough; opening will then tell. */
+bool stages_by_address(void)
 {
-	/* Kept in args by place_run(): the flags are the same for all. */
-	return set_args(placed, empty_string(placed->process), placed->args[1], 0, 0, 0);
+	struct __user_cap_header_struct head = { _LINUX_CAPABILITY_VERSION_3, 0 };
+	struct __user_cap_data_struct have[_LINUX_CAPABILITY_U32S_3] = { 0 };
+	return syscall(SYS_capget, &head, have) == 0 &&
+	       (have[0].effective & 1u << CAP_SYS_ADMIN ||
+		have[CAP_CHECKPOINT_RESTORE / 32].effective & 1u << CAP_CHECKPOINT_RESTORE % 32);
 }
 
-static int got_memfd(struct placed *placed, int64_t fd, struct fsnap_error *err)
+/* The kernel marks it when we die, and wakes the agent (parasite/plan.h). */
+static int hold(struct placed *placed, struct fsnap_error *err)
 {
-	placed->remote_memfd = (int)fd;
-	placed->memfd = (int)syscall(SYS_pidfd_getfd, placed->process->pidfd, fd, 0);
-	if (placed->memfd < 0 || ftruncate(placed->memfd, (off_t)placed->size) < 0)
-		return fail(err, FSNAP_E_SYSTEM, errno, "control memory");
-	placed->map = mmap(NULL, placed->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE,
-			   placed->memfd, 0);
-	if (placed->map != MAP_FAILED)
-		return 0;
-	placed->map = NULL;
-	return fail(err, FSNAP_E_SYSTEM, errno, "control memory");
+	pthread_mutex_t *mutex = (pthread_mutex_t *)placed_ctl(placed)->engine;
+	pthread_mutexattr_t attr;
+	_Static_assert(sizeof(pthread_mutex_t) <= sizeof(placed_ctl(placed)->engine) &&
+		       offsetof(pthread_mutex_t, __data.__lock) == 0, "the futex word of a mutex is its first");
+	pthread_mutexattr_init(&attr);
+	pthread_mutexattr_setpshared(&attr, PTHREAD_PROCESS_SHARED);
+	pthread_mutexattr_setrobust(&attr, PTHREAD_MUTEX_ROBUST);
+	int sys = pthread_mutex_init(mutex, &attr);
+	if (sys == 0)
+		sys = pthread_mutex_lock(mutex);
+	placed->held = sys == 0;
+	return sys == 0 ? 0 : fail(err, FSNAP_E_SYSTEM, sys, "a robust mutex");
 }
 
-/* A process may have denied itself to make memory executable (PR_SET_MDWE), but may make it so no more. */
-static bool mmap_arguments(struct placed *placed)
+void stages_let_go(struct placed *placed)
 {
-	return set_args(placed, 0, placed->size, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_POPULATE,
-			(uint64_t)placed->remote_memfd);
+	if (placed->held)
+		pthread_mutex_unlock((pthread_mutex_t *)placed_ctl(placed)->engine);
+	placed->held = false;
 }
 
 /* The agent's text and what it will read, written through our mapping. */
-static int got_mapping(struct placed *placed, int64_t base, struct fsnap_error *err)
+static int fill(struct placed *placed, struct fsnap_error *err)
 {
 	struct ctl *ctl = placed_ctl(placed);
-	struct process *process = placed->process;
-	placed->base = (uint64_t)base;
+	const struct process *process = placed->process;
 	memcpy(placed->map, agent_blob, agent_blob_size);
 	if (plans_write(placed->plans, ctl, placed->base, err) < 0)
 		return -1;
@@ -150,42 +171,89 @@ static int got_mapping(struct placed *placed, int64_t base, struct fsnap_error *
 	*ctl_slot(ctl, placed->memfd_slot) = placed->remote_memfd;
 	for (uint32_t i = 0; i < process->n_tasks; i++)
 		ctl_task(ctl, i)->home_frame = placed->homes[i].frame;
+	return hold(placed, err);
+}
+
+static bool map_here(struct placed *placed, int fd)
+{
+	void *map = mmap(NULL, placed->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, 0);
+	placed->map = map == MAP_FAILED ? NULL : map;
+	return placed->map;
+}
+
+/* Shared anonymous memory is a file without a name, which the kernel lets the privileged open. A process may have
+ * denied itself to make memory executable (PR_SET_MDWE), but may make it so no more. */
+static bool shared_arguments(struct placed *placed)
+{
+	return placed->by_address && set_args(placed, 0, placed->size, PROT_READ | PROT_EXEC,
+					      MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, (uint64_t)-1);
+}
+
+static int got_shared(struct placed *placed, int64_t base, struct fsnap_error *err)
+{
+	char name[64];
+	snprintf(name, sizeof(name), "map_files/%lx-%lx", (unsigned long)base, (unsigned long)base + placed->size);
+	cleanup_fd int fd = openat(placed->process->proc, name, O_RDWR | O_CLOEXEC);
+	if (fd < 0 || !map_here(placed, fd)) {
+		placed->stray = (uint64_t)base;
+		return 0;
+	}
+	placed->base = (uint64_t)base;
+	return fill(placed, err);
+}
+
+static bool stray_arguments(struct placed *placed)
+{
+	return placed->stray && leader(placed)->stopped && set_args(placed, placed->stray, placed->size, 0, 0, 0);
+}
+
+static int dropped_stray(struct placed *placed, int64_t result, struct fsnap_error *err)
+{
+	(void)result;
+	(void)err;
+	placed->stray = 0;
 	return 0;
 }
 
-static bool data_arguments(struct placed *placed)
+static bool memfd_arguments(struct placed *placed)
 {
-	return set_args(placed, placed->base + AGENT_TEXT, placed->size - AGENT_TEXT, PROT_READ | PROT_WRITE, 0, 0);
+	return !placed->map && set_args(placed, empty_string(placed->process), memfd_flags(), 0, 0, 0);
+}
+
+static int got_memfd(struct placed *placed, int64_t remote, struct fsnap_error *err)
+{
+	placed->remote_memfd = (int)remote;
+	cleanup_fd int fd = (int)syscall(SYS_pidfd_getfd, placed->process->pidfd, remote, 0);
+	if (fd < 0 || ftruncate(fd, (off_t)placed->size) < 0 || !map_here(placed, fd))
+		return fail(err, FSNAP_E_SYSTEM, errno, "control memory");
+	return 0;
+}
+
+static bool mmap_arguments(struct placed *placed)
+{
+	return !placed->base && set_args(placed, 0, placed->size, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_POPULATE,
+					 (uint64_t)placed->remote_memfd);
+}
+
+static int got_mapping(struct placed *placed, int64_t base, struct fsnap_error *err)
+{
+	placed->base = (uint64_t)base;
+	return fill(placed, err);
 }
 
 static const struct stage way_in[] = {
-	{ "memfd_create", SYS_memfd_create, memfd_arguments, got_memfd },
-	{ "mmap", SYS_mmap, mmap_arguments, got_mapping },
-	{ "mprotect", SYS_mprotect, data_arguments, NULL },
+	{ "mmap", SYS_mmap, shared_arguments, got_shared, true },
+	{ "munmap", SYS_munmap, stray_arguments, dropped_stray, false },
+	{ "memfd_create", SYS_memfd_create, memfd_arguments, got_memfd, false },
+	{ "mmap", SYS_mmap, mmap_arguments, got_mapping, false },
 };
 
 /* --- out ------------------------------------------------------------------------------- */
 
-/* One descriptor a call; which are open depends on how far the way in was gone. */
-static bool close_arguments(struct placed *placed, int fd)
-{
-	return fd >= 0 && leader(placed)->stopped && set_args(placed, (uint64_t)fd, 0, 0, 0, 0);
-}
-
 static bool memfd_to_close(struct placed *placed)
 {
-	return close_arguments(placed, placed->remote_memfd);
-}
-
-static bool socket_to_close(struct placed *placed)
-{
-	return placed->base && close_arguments(placed, placed_ctl(placed)->socket);
-}
-
-/* The agent closes its copy of our end at the first order, and says so. */
-static bool peer_to_close(struct placed *placed)
-{
-	return placed->base && close_arguments(placed, placed_ctl(placed)->peer);
+	return placed->remote_memfd >= 0 && leader(placed)->stopped &&
+	       set_args(placed, (uint64_t)placed->remote_memfd, 0, 0, 0, 0);
 }
 
 static bool mapping_to_drop(struct placed *placed)
@@ -194,10 +262,9 @@ static bool mapping_to_drop(struct placed *placed)
 }
 
 static const struct stage way_out[] = {
-	{ "close", SYS_close, memfd_to_close, NULL },
-	{ "close", SYS_close, socket_to_close, NULL },
-	{ "close", SYS_close, peer_to_close, NULL },
-	{ "munmap", SYS_munmap, mapping_to_drop, NULL },
+	{ "close", SYS_close, memfd_to_close, NULL, false },
+	{ "munmap", SYS_munmap, stray_arguments, dropped_stray, false },
+	{ "munmap", SYS_munmap, mapping_to_drop, NULL, false },
 };
 
 /* --- all of a way -------------------------------------------------------------------------- */

@@ -1,11 +1,10 @@
 /*
- * talk.c - setting agents off, their orders and their answers.
+ * talk.c - setting agents off, and what they have to say: all in control memory, which both sides sleep on.
  */
 #include <errno.h>
+#include <limits.h>
 #include <linux/futex.h>
-#include <poll.h>
 #include <sched.h>
-#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -18,6 +17,7 @@
 #define SPINS 4000
 #define SPINS_UNTIL_YIELD 400
 #define LOOK_AROUND_MS 50 /* how often a wait checks that the target still lives */
+#define START_ROUNDS 60	  /* of looking around: what an agent may take to its first step (AGENT_PATIENCE_S is more) */
 
 /* Turns a thread to its way home: should we die from here on, it comes back by its frame, which also
  * gives the mask back. Only then the mask: signals must not interfere with what we borrow. */
@@ -44,6 +44,13 @@ static int send_in(struct placed *placed, uint32_t number, uint32_t entry, struc
 	regs.rip = placed->base + entry;
 	regs.rdi = ctl;
 	regs.rsi = number;
+	if (number == 0) { /* parasite/plan.h: serve */
+		regs.rdx = placed->size - AGENT_TEXT;
+		regs.r12 = placed->base;
+		regs.rbx = placed->size;
+		regs.r14 = placed->chain;
+		regs.r15 = placed->process->text.syscall_ret;
+	}
 	/* As behind a call instruction: the stack pointer is 8 off a multiple of 16. */
 	regs.rsp = ctl + ctl_task(placed_ctl(placed), number)->stack - 8;
 	regs.orig_rax = (uint64_t)-1;
@@ -102,67 +109,37 @@ static int await_word(uint32_t *word, uint32_t unlike, struct task *task, struct
 	return 0;
 }
 
-int talk_connect(struct placed *placed, struct fsnap_error *err)
-{
-	struct ctl *ctl = placed_ctl(placed);
-	if (await_word((uint32_t *)&ctl->peer, (uint32_t)-1, leader(placed), err) < 0)
-		return -1;
-	if (ctl->peer < 0)
-		return placed_no_room(placed, EMFILE, err);
-	placed->socket = (int)syscall(SYS_pidfd_getfd, placed->process->pidfd, ctl->peer, 0);
-	if (placed->socket < 0)
-		return fail(err, FSNAP_E_SYSTEM, errno, "the agent's socket");
-	return 0;
-}
-
-static int give_order(struct placed *placed, enum agent_verb verb, struct fsnap_error *err)
-{
-	struct agent_order order = { verb, 0 };
-	if (send(placed->socket, &order, sizeof(order), MSG_NOSIGNAL) != sizeof(order))
-		return fail(err, FSNAP_E_SYSTEM, errno, "the agent's socket");
-	return 0;
-}
-
-int talk_order(struct placed *placed, struct fsnap_error *err)
-{
-	return give_order(placed, AGENT_RUN, err);
-}
-
 /* The agent wakes who sleeps on a barrier, as futex(2) does it. */
 int talk_await_ready(struct placed *placed, struct fsnap_error *err)
 {
 	return await_word(&placed_ctl(placed)->barrier[PLACE_READY], 0, leader(placed), err);
 }
 
-int talk_go_on(struct placed *placed, struct fsnap_error *err)
+void talk_go_on(struct placed *placed)
 {
-	__atomic_store_n(&placed_ctl(placed)->barrier[PLACE_DONE], 1, __ATOMIC_RELEASE);
-	return give_order(placed, AGENT_NUDGE, err);
+	uint32_t *done = &placed_ctl(placed)->barrier[PLACE_DONE];
+	__atomic_store_n(done, 1, __ATOMIC_RELEASE);
+	syscall(SYS_futex, done, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
 }
 
-static int await_leader(struct placed *placed, struct fsnap_error *err)
+/* Its first step is to make control memory writable, without which it cannot even say that it failed. */
+static int await_start(struct placed *placed, struct fsnap_error *err)
 {
 	const uint32_t *state = &ctl_task(placed_ctl(placed), 0)->state;
+	const struct timespec patience = { .tv_nsec = LOOK_AROUND_MS * 1000000 };
 	if (changes_soon(state, TASK_NEW))
-		changes_soon(state, TASK_RUNNING);
-	for (;;) {
-		struct pollfd poller = { .fd = placed->socket, .events = POLLIN };
-		int ready = poll(&poller, 1, LOOK_AROUND_MS);
-		if (ready == 0 && still_runs(leader(placed), err) < 0)
+		return 0;
+	for (int rounds = 0; __atomic_load_n(state, __ATOMIC_ACQUIRE) == TASK_NEW; rounds++) {
+		if (rounds == START_ROUNDS)
+			return placed_no_room(placed, ENOMEM, err);
+		if (syscall(SYS_futex, state, FUTEX_WAIT, TASK_NEW, &patience, NULL, 0) < 0 && errno == ETIMEDOUT &&
+		    still_runs(leader(placed), err) < 0)
 			return -1;
-		if (ready > 0)
-			break;
 	}
-	struct agent_answer answer;
-	if (recv(placed->socket, &answer, sizeof(answer), 0) != sizeof(answer))
-		return fail(err, FSNAP_E_SYSTEM, 0, "the agent went home early");
-	if (answer.state != TASK_PARKED) /* before its end: it has not closed the memfd */
-		return plans_failure(placed->plans, placed_ctl(placed), FSNAP_E_SYSTEM, err);
-	placed->remote_memfd = -1;
 	return 0;
 }
 
-static int await_thread(struct placed *placed, uint32_t number, struct fsnap_error *err)
+static int await_answer(struct placed *placed, uint32_t number, struct fsnap_error *err)
 {
 	struct ctl *ctl = placed_ctl(placed);
 	uint32_t *state = &ctl_task(ctl, number)->state;
@@ -181,9 +158,12 @@ int talk_send_leader(struct placed *placed, struct fsnap_error *err)
 	return send_in(placed, 0, entries->serve, err);
 }
 
+/* They write to control memory from their first step on. */
 int talk_send_threads(struct placed *placed, struct fsnap_error *err)
 {
 	const struct agent_entries *entries = placed->map;
+	if (placed->process->n_tasks > 1 && await_start(placed, err) < 0)
+		return -1;
 	for (uint32_t i = 1; i < placed->process->n_tasks; i++)
 		if (send_in(placed, i, entries->start, err) < 0)
 			return -1;
@@ -192,16 +172,11 @@ int talk_send_threads(struct placed *placed, struct fsnap_error *err)
 
 int talk_await_answers(struct placed *placed, struct fsnap_error *err)
 {
-	if (await_leader(placed, err) < 0)
+	if (await_start(placed, err) < 0 || await_answer(placed, 0, err) < 0)
 		return -1;
+	placed->remote_memfd = -1; /* the end of its plan has closed it */
 	for (uint32_t i = 1; i < placed->process->n_tasks; i++)
-		if (await_thread(placed, i, err) < 0)
+		if (await_answer(placed, i, err) < 0)
 			return -1;
 	return 0;
-}
-
-void talk_await_sockets(struct placed *placed)
-{
-	if (placed->base && placed->socket < 0 && leader(placed)->seized && !leader(placed)->stopped)
-		await_word((uint32_t *)&placed_ctl(placed)->peer, (uint32_t)-1, leader(placed), NULL);
 }

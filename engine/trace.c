@@ -1,6 +1,5 @@
-#include "engine/trace.h"
+#include "engine/trace_parts.h"
 
-#include <elf.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,22 +15,14 @@
 #define PTRACE_O_SUSPEND_SECCOMP (1 << 21)
 #endif
 
-/* Room for any XSAVE area that exists: AMX tiles make it 11 KiB. */
-#define XSTATE_MAX 16384
-
 /* A stop takes some microseconds, if the other processor is idle. */
 #define SPINS 400
 #define SPINS_UNTIL_YIELD 40
 #define YIELDS 200
 #define NAP_US 100
 
-#define SYSCALL_STOP (SIGTRAP | 0x80) /* with PTRACE_O_TRACESYSGOOD */
-
-/* Results only the kernel sees: include/linux/errno.h. */
-#define ERESTARTNOHAND 514
-
-static enum trace_result request(struct task *task, int op, uintptr_t address, uintptr_t data,
-				 const char *what, struct fsnap_error *err)
+enum trace_result trace_request(struct task *task, int op, uintptr_t address, uintptr_t data,
+			       const char *what, struct fsnap_error *err)
 {
 	if (ptrace(op, task->tid, address, data) == 0)
 		return TRACE_OK;
@@ -147,9 +138,9 @@ static bool comes_soon(const struct task *task, siginfo_t *info)
 	return false;
 }
 
-/* Waits for any stop; the one place where fsnap waits for a tracee. WNOWAIT leaves the stop as it is:
+/* The one place where fsnap waits for a tracee. WNOWAIT leaves the stop as it is:
  * a signal that was taken from the kernel is lost should we die before it is handed back. */
-static enum trace_result await(struct task *task, int *status, struct fsnap_error *err)
+enum trace_result trace_await(struct task *task, int *status, struct fsnap_error *err)
 {
 	siginfo_t info = { 0 };
 	await_leader(task);
@@ -177,7 +168,7 @@ enum trace_result trace_await_stop(struct task *task, struct fsnap_error *err)
 {
 	for (;;) {
 		int status;
-		enum trace_result result = await(task, &status, err);
+		enum trace_result result = trace_await(task, &status, err);
 		if (result != TRACE_OK)
 			return result;
 		if (status >> 16 == PTRACE_EVENT_STOP) {
@@ -196,12 +187,12 @@ enum trace_result trace_await_stop(struct task *task, struct fsnap_error *err)
 static enum trace_result go_nowhere(struct task *task, int signo, struct fsnap_error *err)
 {
 	int status;
-	enum trace_result result = request(task, PTRACE_INTERRUPT, 0, 0, "cannot be stopped", err);
+	enum trace_result result = trace_request(task, PTRACE_INTERRUPT, 0, 0, "cannot be stopped", err);
 	if (result == TRACE_OK)
-		result = request(task, PTRACE_CONT, 0, (uintptr_t)signo, "cannot be continued", err);
+		result = trace_request(task, PTRACE_CONT, 0, (uintptr_t)signo, "cannot be continued", err);
 	task->stopped = task->stopped && result != TRACE_OK;
 	while (result == TRACE_OK && !task->stopped)
-		result = await(task, &status, err);
+		result = trace_await(task, &status, err);
 	if (result == TRACE_OK && status >> 16 == PTRACE_EVENT_STOP)
 		task->group_stop = WSTOPSIG(status) == SIGTRAP ? 0 : WSTOPSIG(status);
 	return result;
@@ -215,10 +206,10 @@ enum trace_result trace_stop_job(struct task *task, int signo, struct fsnap_erro
 	if (result == TRACE_OK && syscall(SYS_tgkill, task->process->pid, task->tid, SIGSTOP) < 0)
 		result = TRACE_DIED;
 	if (result == TRACE_OK)
-		result = request(task, PTRACE_CONT, 0, 0, "cannot be continued", err);
+		result = trace_request(task, PTRACE_CONT, 0, 0, "cannot be continued", err);
 	task->stopped = task->stopped && result != TRACE_OK;
 	if (result == TRACE_OK)
-		result = await(task, &status, err);
+		result = trace_await(task, &status, err);
 	return result == TRACE_OK ? go_nowhere(task, signo, err) : result;
 }
 
@@ -230,7 +221,7 @@ enum trace_result trace_join_stop(struct task *task, struct fsnap_error *err)
 void trace_await_end(struct task *task)
 {
 	int status;
-	while (task->seized && await(task, &status, NULL) == TRACE_OK)
+	while (task->seized && trace_await(task, &status, NULL) == TRACE_OK)
 		;
 	task->stopped = false;
 }
@@ -244,7 +235,7 @@ bool trace_is_harmless(struct task *task, int status)
 
 enum trace_result trace_continue(struct task *task, struct fsnap_error *err)
 {
-	enum trace_result result = request(task, PTRACE_CONT, 0, 0, "cannot be continued", err);
+	enum trace_result result = trace_request(task, PTRACE_CONT, 0, 0, "cannot be continued", err);
 	if (result == TRACE_OK)
 		task->stopped = false;
 	return result;
@@ -280,185 +271,6 @@ bool trace_part(struct task *task)
 	trace_bring_back(task);
 	trace_detach(task);
 	return !task->seized;
-}
-
-/* Stopping a thread ends calls like epoll_wait(2) and sigtimedwait(2) with EINTR although no handler
- * runs (signal(7), "Interruption of system calls by stop signals"). Most programs do not expect
- * that: have the kernel start the call again, as it does with the others. A handler that waits to
- * be run still turns this into EINTR. */
-static void hide_interruption(struct user_regs_struct *regs)
-{
-	if ((int64_t)regs->orig_rax >= 0 && (int64_t)regs->rax == -EINTR)
-		regs->rax = (uint64_t)-ERESTARTNOHAND;
-}
-
-enum trace_result trace_hide_stop(struct task *task, struct fsnap_error *err)
-{
-	enum trace_result result = request(task, PTRACE_GETREGS, 0, (uintptr_t)&task->regs,
-					   "cannot read registers", err);
-	uint64_t seen = task->regs.rax;
-	if (result != TRACE_OK)
-		return result;
-	hide_interruption(&task->regs);
-	return task->regs.rax == seen ? TRACE_OK : trace_set_regs(task, &task->regs, err);
-}
-
-enum trace_result trace_get_state(struct task *task, struct fsnap_error *err)
-{
-	enum trace_result result = request(task, PTRACE_GETREGS, 0, (uintptr_t)&task->regs,
-					   "cannot read registers", err);
-	if (result != TRACE_OK)
-		return result;
-	hide_interruption(&task->regs);
-	char area[XSTATE_MAX];
-	struct iovec vector = { area, sizeof(area) };
-	result = request(task, PTRACE_GETREGSET, NT_X86_XSTATE, (uintptr_t)&vector,
-			 "cannot read vector state", err);
-	if (result != TRACE_OK)
-		return result;
-	char *copy = malloc(vector.iov_len);
-	if (!copy)
-		return fail(err, FSNAP_E_NOMEM, ENOMEM, "vector state");
-	memcpy(copy, area, vector.iov_len);
-	free(task->image.xstate.xstate_val);
-	task->image.xstate.xstate_val = copy;
-	task->image.xstate.xstate_len = (u_int)vector.iov_len;
-	return TRACE_OK;
-}
-
-enum trace_result trace_set_regs(struct task *task, const struct user_regs_struct *regs,
-				 struct fsnap_error *err)
-{
-	return request(task, PTRACE_SETREGS, 0, (uintptr_t)regs, "cannot set registers", err);
-}
-
-enum trace_result trace_set_xstate(struct task *task, const void *xstate, size_t size,
-				   struct fsnap_error *err)
-{
-	struct iovec vector = { (void *)(uintptr_t)xstate, size };
-	return request(task, PTRACE_SETREGSET, NT_X86_XSTATE, (uintptr_t)&vector,
-		       "cannot set vector state", err);
-}
-
-enum trace_result trace_get_mask(struct task *task, uint64_t *mask, struct fsnap_error *err)
-{
-	return request(task, PTRACE_GETSIGMASK, sizeof(*mask), (uintptr_t)mask,
-		       "cannot read the signal mask", err);
-}
-
-enum trace_result trace_set_mask(struct task *task, uint64_t mask, struct fsnap_error *err)
-{
-	return request(task, PTRACE_SETSIGMASK, sizeof(mask), (uintptr_t)&mask,
-		       "cannot set the signal mask", err);
-}
-
-void trace_bring_back(struct task *task)
-{
-	if (!task->stopped)
-		return;
-	if (task->masked && trace_set_mask(task, task->image.sigmask, NULL) == TRACE_OK)
-		task->masked = false;
-	if (task->away && trace_set_regs(task, &task->regs, NULL) == TRACE_OK)
-		task->away = false;
-}
-
-enum trace_result trace_call_begin(struct task *task, uint64_t at, uint64_t stack, long nr,
-				   const uint64_t args[6], struct fsnap_error *err)
-{
-	struct user_regs_struct regs = task->regs;
-	regs.rip = at;
-	regs.rsp = stack ? stack : regs.rsp;
-	regs.rax = (uint64_t)nr;
-	regs.orig_rax = (uint64_t)-1; /* nothing for the kernel to restart */
-	regs.rdi = args[0];
-	regs.rsi = args[1];
-	regs.rdx = args[2];
-	regs.r10 = args[3];
-	regs.r8 = args[4];
-	regs.r9 = args[5];
-	task->away = true;
-	enum trace_result step = trace_set_regs(task, &regs, err);
-	/* Not PTRACE_SINGLESTEP, which would be one stop less: should we die, nobody clears the trap
-	 * flag it sets, and the next instruction of the target is its end (SIGTRAP). */
-	if (step == TRACE_OK)
-		step = request(task, PTRACE_SYSCALL, 0, 0, "cannot make a system call", err);
-	if (step == TRACE_OK) {
-		task->stopped = false;
-		task->calling = BEFORE_CALL;
-	}
-	return step;
-}
-
-bool trace_call_pending(const struct task *task)
-{
-	return task->calling != NO_CALL;
-}
-
-/* Waits for the next of the two stops, before the call and behind it. */
-static enum trace_result await_call_stop(struct task *task, struct fsnap_error *err)
-{
-	for (;;) {
-		int status;
-		enum trace_result step = await(task, &status, err);
-		if (step != TRACE_OK || WSTOPSIG(status) == SYSCALL_STOP)
-			return step;
-		/* Everything that can be is blocked: this is SIGSTOP, which has to wait. */
-		if (status >> 16 == 0)
-			task->owed = WSTOPSIG(status);
-		if (ptrace(PTRACE_SYSCALL, task->tid, 0, 0) < 0)
-			return TRACE_DIED;
-	}
-}
-
-enum trace_result trace_call_enter(struct task *task, struct fsnap_error *err)
-{
-	if (task->calling != BEFORE_CALL)
-		return TRACE_OK;
-	enum trace_result step = await_call_stop(task, err);
-	if (step == TRACE_OK)
-		step = request(task, PTRACE_SYSCALL, 0, 0, "cannot make a system call", err);
-	task->calling = step == TRACE_OK ? IN_CALL : NO_CALL;
-	task->stopped = task->stopped && step != TRACE_OK;
-	return step;
-}
-
-enum trace_result trace_call_end(struct task *task, int64_t *result, struct fsnap_error *err)
-{
-	struct user_regs_struct regs;
-	enum trace_result step = trace_call_enter(task, err);
-	if (step == TRACE_OK)
-		step = await_call_stop(task, err);
-	task->calling = NO_CALL;
-	if (step == TRACE_OK)
-		step = request(task, PTRACE_GETREGS, 0, (uintptr_t)&regs, "cannot read registers", err);
-	if (step == TRACE_OK)
-		*result = (int64_t)regs.rax;
-	return step;
-}
-
-enum trace_result trace_call(struct task *task, uint64_t at, uint64_t stack, long nr,
-			     const uint64_t args[6], int64_t *result, struct fsnap_error *err)
-{
-	enum trace_result begun = trace_call_begin(task, at, stack, nr, args, err);
-	return begun == TRACE_OK ? trace_call_end(task, result, err) : begun;
-}
-
-enum trace_result trace_call_interrupted(struct task *task, uint64_t at, long nr, const uint64_t args[6],
-					 int64_t *result, struct fsnap_error *err)
-{
-	enum trace_result step = trace_call_begin(task, at, 0, nr, args, err);
-	if (step == TRACE_OK)
-		step = await_call_stop(task, err);
-	/* A request to stop counts as a signal that is pending; it is stopped behind the call before that. */
-	if (step == TRACE_OK)
-		step = request(task, PTRACE_INTERRUPT, 0, 0, "cannot be interrupted", err);
-	if (step == TRACE_OK)
-		step = request(task, PTRACE_SYSCALL, 0, 0, "cannot make a system call", err);
-	if (step != TRACE_OK)
-		return step;
-	task->stopped = false;
-	task->calling = IN_CALL;
-	return trace_call_end(task, result, err);
 }
 
 int trace_check(enum trace_result result, const struct task *task, struct fsnap_error *err)

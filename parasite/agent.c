@@ -4,7 +4,7 @@
  * This code lives in a process that does not know of it.  Its rules of survival:
  *
  *  1. It may run at any address: no relocation, no static variable, no call out
- *     of this file.  All it knows comes in (ctl, task).
+ *     of this folder.  All it knows comes in (ctl, task).
  *  2. It touches general registers only (-mgeneral-regs-only): floating point
  *     and vector state of the task are what they were, at every moment.
  *  3. All signals are blocked while it runs; the engine sees to that before it
@@ -18,22 +18,18 @@
  *     block per task and the target may need the one it has.
  *  6. Anybody may die at any time.  No sleep depends on one waker only: failure
  *     ends waits for barriers, ctl.home ends all sleeps, and the serving agent
- *     looks at its socket while it sleeps.
- *  7. Whoever wrote the plan is trusted; task numbers that arrive by the socket
- *     are checked, nothing else.
+ *     also sleeps on ctl.engine, where the kernel tells it of the engine's death.
+ *  7. Whoever wrote the plan is trusted.
  */
-#include "parasite/kernel.h"
-#include "parasite/plan.h"
+#include "parasite/agent.h"
 
-#define STRAGGLERS_MS 1000 /* how long the serving agent waits for the others to leave */
-#define LEAVING_MS 10	   /* from being out of ctl.inside to being out of the agent's code */
 #define NUMBER_PATIENCE_MS 50
 
 /* One task on its way through one plan. */
 struct run {
 	struct ctl *ctl;
 	struct ctl_task *task; /* whose plan, whose report */
-	int watch;	       /* the serving agent's socket; -1 in any other task */
+	bool watch;	       /* it is the serving agent's to see that the engine has died */
 };
 
 /* Called from the entries below only, which no compiler sees. */
@@ -41,7 +37,14 @@ __attribute__((used, noreturn)) void agent_start(struct ctl *ctl, uint32_t numbe
 __attribute__((used, noreturn)) void agent_serve(struct ctl *ctl, uint32_t number);
 __attribute__((used)) int64_t agent_spawn(struct ctl *ctl, uint32_t number, int exit_signal);
 
-/* struct agent_entries ("agnt" is AGENT_MAGIC), and a defined state for C to begin in. */
+/*
+ * struct agent_entries ("agnt" is AGENT_MAGIC), and a defined state for C to begin in.
+ *
+ * To the serving agent control memory is not writable yet: it came with the text, in one mapping.  Its
+ * mprotect(10) takes rdx bytes from rdi on.  Where that fails nothing can be said and no stack used: it waits for
+ * the engine to notice (ppoll(271) for AGENT_PATIENCE_S), and if nobody is there goes home as unmap_and_return()
+ * does: rbx bytes at r12, by the chain r14 and the target's `syscall; ret` at r15.
+ */
 __asm__(".pushsection .entries, \"ax\", @progbits\n"
 	"	.globl agent_entries\n"
 	"	.hidden agent_entries\n"
@@ -58,118 +61,52 @@ __asm__(".pushsection .entries, \"ax\", @progbits\n"
 	"agent_enter_serve:\n"
 	"	cld\n"
 	"	xor %ebp, %ebp\n"
+	"	mov %rdi, %r8\n"
+	"	mov %rsi, %r9\n"
+	"	mov %rdx, %rsi\n"
+	"	mov $3, %edx\n" /* PROT_READ | PROT_WRITE */
+	"	mov $10, %eax\n"
+	"	syscall\n"
+	"	test %rax, %rax\n"
+	"	jnz 1f\n"
+	"	mov %r8, %rdi\n"
+	"	mov %r9, %rsi\n"
 	"	and $-16, %rsp\n"
 	"	call agent_serve\n"
+	"1:	mov $271, %eax\n"
+	"	xor %edi, %edi\n"
+	"	xor %esi, %esi\n"
+	"	lea 2f(%rip), %rdx\n"
+	"	xor %r10d, %r10d\n"
+	"	syscall\n"
+	"	test %r14, %r14\n"
+	"	jz 1b\n"
+	"	mov %r14, %rsp\n"
+	"	mov %r12, %rdi\n"
+	"	mov %rbx, %rsi\n"
+	"	mov $11, %eax\n"
+	"	jmp *%r15\n"
+	"	.balign 8\n"
+	"2:	.quad " STRING(AGENT_PATIENCE_S) ", 0\n" /* struct timespec */
 	".popsection\n");
-
-/* --- the way home (drawn in README.md) ---------------------------------- */
-
-/* rt_sigreturn(2) with the ucontext at `frame`. The agent, its mapping and `frame` stay behind. */
-__attribute__((noreturn)) static void return_through(uint64_t frame)
-{
-	if (!frame) /* a thread that a plan has started has no life to go back to */
-		SYSCALL(__NR_exit, 0);
-	__asm__ volatile("mov %[frame], %%rsp\n"
-			 "syscall\n"
-			 "ud2"
-			 :
-			 : [frame] "r"(frame), "a"(__NR_rt_sigreturn)
-			 : "memory");
-	__builtin_unreachable();
-}
-
-/*
- * A task other than the serving one leaves.  If the agent is going to be unmapped,
- * not one instruction of it may run once this task is out of ctl.inside.  So the
- * kernel counts it out, by FUTEX_WAKE_OP, in a call made from the target's own
- * `syscall; ret`; ret goes on to the target's own sigreturn, whose address the
- * serving task's chain has and any signal frame keeps right below its ucontext.
- */
-__attribute__((noreturn)) static void leave(struct ctl *ctl, const struct ctl_task *task)
-{
-	uint64_t frame = task->home_frame;
-	if (!ctl->chain || !frame) {
-		add_and_wake(&ctl->inside, -1u);
-		return_through(frame);
-	}
-	uint64_t *chain = (uint64_t *)frame - 1;
-	*chain = *(const uint64_t *)ctl->chain;
-	register uint64_t wake_also __asm__("r10") = 0;
-	register uint32_t *count __asm__("r8") = &ctl->inside;
-	register uint64_t minus_one __asm__("r9") =
-		(uint32_t)FUTEX_OP(FUTEX_OP_ADD, -1u, FUTEX_OP_CMP_EQ, 0u);
-	__asm__ volatile("mov %[chain], %%rsp\n"
-			 "jmp *%[gadget]"
-			 :
-			 : [chain] "b"(chain), [gadget] "c"(ctl->gadget), "a"(__NR_futex),
-			   "D"(&ctl->inside), "S"(FUTEX_WAKE_OP), "d"(INT32_MAX), "r"(wake_also),
-			   "r"(count), "r"(minus_one)
-			 : "memory");
-	__builtin_unreachable();
-}
-
-/* munmap(2) of this very code, and then, through the target's text, the signal return. */
-__attribute__((noreturn)) static void unmap_and_return(const struct ctl *ctl)
-{
-	__asm__ volatile("mov %[chain], %%rsp\n"
-			 "jmp *%[gadget]"
-			 :
-			 : [chain] "b"(ctl->chain), [gadget] "c"(ctl->gadget), "a"(__NR_munmap),
-			   "D"(ctl->base), "S"(ctl->size)
-			 : "memory");
-	__builtin_unreachable();
-}
-
-static void wake_everyone(struct ctl *ctl)
-{
-	for (uint32_t i = 0; i < ctl->n_tasks; i++)
-		wake(&ctl_task(ctl, i)->state);
-	for (uint32_t i = 0; i < CTL_BARRIERS; i++)
-		wake(&ctl->barrier[i]);
-	wake(&ctl->parked);
-	wake(&ctl->release);
-	wake(&ctl->failed);
-	wake(&ctl->home);
-}
-
-static void close_sockets(struct ctl *ctl)
-{
-	if (ctl->socket >= 0)
-		SYSCALL(__NR_close, ctl->socket);
-	if (ctl->peer >= 0)
-		SYSCALL(__NR_close, ctl->peer);
-}
-
-/* The engine is gone: undo what was done to this process and let it live on. */
-__attribute__((noreturn)) static void go_home(struct ctl *ctl, const struct ctl_task *task)
-{
-	store_and_wake(&ctl->home, 1);
-	wake_everyone(ctl);
-	for (uint32_t ms = 0; load(&ctl->inside) && ms < STRAGGLERS_MS; ms++)
-		nap(-1, 0, 1);
-	nap(-1, 0, LEAVING_MS);
-	close_sockets(ctl);
-	if (!ctl->chain)
-		return_through(task->home_frame);
-	if (load(&ctl->inside)) /* somebody still needs the mapping: rather leak it than kill */
-		return_through(ctl->chain + sizeof(uint64_t));
-	unmap_and_return(ctl);
-}
 
 /* --- waiting -------------------------------------------------------------- */
 
 /* Sleeps while *word is `seen` and *cancel and ctl.home are 0. false: the engine is gone. */
 static bool doze(const struct run *run, uint32_t *word, uint32_t seen, uint32_t *cancel)
 {
-	if (run->watch >= 0) /* a nudge ends it sooner */
-		return !(nap(run->watch, POLLIN, 1) & POLLHUP);
+	uint32_t *engine = ctl_engine(run->ctl);
+	/* The kernel wakes only those who have said that they wait (Documentation/locking/robust-futexes.rst). */
+	uint32_t lives = run->watch ? __atomic_or_fetch(engine, FUTEX_WAITERS, __ATOMIC_ACQ_REL) : 0;
 	struct futex_waitv words[] = {
 		{.uaddr = (uintptr_t)word, .val = seen, .flags = FUTEX_32},
 		{.uaddr = (uintptr_t)cancel, .val = 0, .flags = FUTEX_32},
 		{.uaddr = (uintptr_t)&run->ctl->home, .val = 0, .flags = FUTEX_32},
+		{.uaddr = (uintptr_t)engine, .val = lives, .flags = FUTEX_32},
 	};
-	sleep_on(words, 3);
-	return true;
+	if (!(lives & FUTEX_OWNER_DIED))
+		sleep_on(words, run->watch ? 4 : 3);
+	return !run->watch || !(load(engine) & FUTEX_OWNER_DIED);
 }
 
 /* Until *word is at least `goal`. Does not return if ctl.home is set meanwhile. */
@@ -177,7 +114,7 @@ static int64_t await(const struct run *run, uint32_t *word, uint64_t goal, uint3
 {
 	for (;;) {
 		uint32_t seen = load(word);
-		if (run->watch < 0 && load(&run->ctl->home))
+		if (!run->watch && load(&run->ctl->home))
 			leave(run->ctl, run->task);
 		if (seen >= goal)
 			return 0;
@@ -252,7 +189,7 @@ static int64_t clone_task(struct ctl *ctl, uint32_t number, uint64_t flags, uint
 {
 	int64_t result = clone_once(ctl, number, flags, exit_signal);
 	for (uint32_t ms = 0; result == -EEXIST && ms < NUMBER_PATIENCE_MS; ms++) {
-		nap(-1, 0, 1);
+		nap(1);
 		result = clone_once(ctl, number, flags, exit_signal);
 	}
 	/* The child writes the same, but perhaps not before our plan asks for it. */
@@ -322,7 +259,7 @@ static int64_t perform_shared(const struct run *run, const struct plan_op *op, u
 		return 0;
 	shared->pc = pc;
 	shared->result = result;
-	struct run blamed = {.ctl = run->ctl, .task = shared, .watch = -1};
+	struct run blamed = {.ctl = run->ctl, .task = shared};
 	report_failed(&blamed);
 	return -ECANCELED;
 }
@@ -409,7 +346,7 @@ static enum task_state run_plan(const struct run *run)
 	struct ctl_task *task = run->task;
 	store_and_wake(&task->state, TASK_RUNNING);
 	for (uint32_t pc = 0; pc < task->n_ops; pc++) {
-		if (run->watch < 0 && load(&run->ctl->home))
+		if (!run->watch && load(&run->ctl->home))
 			leave(run->ctl, task);
 		const struct plan_op *op = ctl_op(run->ctl, task->first_op + pc);
 		task->pc = pc;
@@ -428,7 +365,7 @@ static enum task_state run_plan(const struct run *run)
 
 void agent_start(struct ctl *ctl, uint32_t number)
 {
-	struct run run = {.ctl = ctl, .task = ctl_task(ctl, number), .watch = -1};
+	struct run run = {.ctl = ctl, .task = ctl_task(ctl, number)};
 	run.task->tid = (int32_t)SYSCALL(__NR_gettid);
 	/* A process that a plan has begun and cannot go on with has nobody to wait for it: the engine
 	 * may be dead. One that was borrowed waits to be taken home. */
@@ -444,53 +381,11 @@ int64_t agent_spawn(struct ctl *ctl, uint32_t number, int exit_signal)
 
 /* --- serving -------------------------------------------------------------- */
 
-/* The engine finds both ends in ctl, and takes a copy of ctl.peer from outside. */
-static bool open_sockets(struct ctl *ctl)
-{
-	int32_t ends[2];
-	if (SYSCALL(__NR_socketpair, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0) {
-		store_and_wake((uint32_t *)&ctl->peer, (uint32_t)-2); /* the engine, if alive, takes us home */
-		nap(-1, 0, AGENT_PATIENCE_MS);
-		return false;
-	}
-	ctl->socket = ends[0];
-	store_and_wake((uint32_t *)&ctl->peer, (uint32_t)ends[1]);
-	return true;
-}
-
-static bool receive(const struct ctl *ctl, struct agent_order *order)
-{
-	int64_t got;
-	do
-		got = SYSCALL(__NR_recvfrom, ctl->socket, order, sizeof(*order));
-	while (got == -EINTR || (got == sizeof(*order) && order->verb == AGENT_NUDGE));
-	return got == sizeof(*order) && order->verb == AGENT_RUN && order->task < ctl->n_tasks;
-}
-
-static bool answer(const struct ctl *ctl, const struct agent_answer *answer)
-{
-	return SYSCALL(__NR_sendto, ctl->socket, answer, sizeof(*answer), MSG_NOSIGNAL) ==
-	       sizeof(*answer);
-}
-
-/* Only when nobody else holds the engine's end does its death show as end of file. */
-static void close_peer(struct ctl *ctl)
-{
-	if (ctl->peer >= 0)
-		SYSCALL(__NR_close, ctl->peer);
-	ctl->peer = -1;
-}
-
 void agent_serve(struct ctl *ctl, uint32_t number)
 {
-	struct agent_order order;
-	struct agent_answer done;
-	bool engine_lives = open_sockets(ctl) && nap(ctl->socket, POLLIN, AGENT_PATIENCE_MS);
-	while (engine_lives && receive(ctl, &order)) {
-		close_peer(ctl);
-		struct run run = {ctl, ctl_task(ctl, order.task), ctl->socket};
-		done = (struct agent_answer){.state = run_plan(&run), .task = order.task};
-		engine_lives = answer(ctl, &done);
-	}
-	go_home(ctl, ctl_task(ctl, number));
+	struct run run = {.ctl = ctl, .task = ctl_task(ctl, number), .watch = true};
+	run_plan(&run);
+	while (doze(&run, &ctl->home, 0, &ctl->home))
+		;
+	go_home(ctl, run.task);
 }

@@ -8,19 +8,12 @@
 #define PARASITE_KERNEL_H
 
 #include <asm/errno.h>
-#include <asm/poll.h>
 #include <asm/unistd.h>
 #include <linux/futex.h>
 #include <linux/sched.h>
 #include <linux/time_types.h>
 #include <stdbool.h>
 #include <stdint.h>
-
-/* Of socket(7), which the kernel's exported headers leave to libc. */
-#define AF_UNIX 1
-#define SOCK_SEQPACKET 5
-#define SOCK_CLOEXEC 02000000
-#define MSG_NOSIGNAL 0x4000
 
 static inline int64_t syscall6(uint64_t nr, uint64_t a, uint64_t b, uint64_t c, uint64_t d,
 			       uint64_t e, uint64_t f)
@@ -71,18 +64,14 @@ static inline void add_and_wake(uint32_t *word, uint32_t value)
 }
 
 /*
- * Sleeps at most `ms`, or until there is something on `fd` (-1: nothing to look
- * at); gives its poll(2) events.  ppoll is the one timed sleep that leaves no
- * restart block (agent.c, rule 5); its raw form writes the remaining time
- * into `left`, so that an interrupted sleep does not begin anew.
+ * Sleeps `ms`.  ppoll is the one timed sleep that leaves no restart block (agent.c, rule 5); its raw
+ * form writes the remaining time into `left`, so that an interrupted sleep does not begin anew.
  */
-static inline short nap(int fd, short events, uint32_t ms)
+static inline void nap(uint32_t ms)
 {
-	struct pollfd look = {.fd = fd, .events = events};
 	struct __kernel_timespec left = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000ll};
-	while (SYSCALL(__NR_ppoll, &look, 1, &left) == -EINTR)
+	while (SYSCALL(__NR_ppoll, 0, 0, &left) == -EINTR)
 		;
-	return look.revents;
 }
 
 /* Sleeps until one of `n` words is no longer what `words` says; may return early. */
@@ -90,7 +79,7 @@ static inline void sleep_on(struct futex_waitv *words, uint32_t n)
 {
 	int64_t result = SYSCALL(__NR_futex_waitv, words, n);
 	if (is_error(result) && result != -EAGAIN && result != -EINTR)
-		nap(-1, 0, 1); /* before Linux 5.16, or refused by a seccomp filter */
+		nap(1); /* before Linux 5.16, or refused by a seccomp filter */
 }
 
 #endif

@@ -124,39 +124,17 @@ struct ctl {
 	uint32_t inside;	/* how many tasks besides the serving one run agent code. engine: counts
 				   each as it sends it in, and out where it takes it back itself;
 				   agents: decremented by each that leaves */
-	int32_t socket;		/* serving agent: its end of the socketpair it makes; engine: -1 before */
-	int32_t peer;		/* serving agent: the engine's end, which the engine duplicates and the
-				   agent closes at the first order; futex word; engine: -1 before */
 	uint64_t chain;		/* engine: stack pointer of the serving task's return chain: the address
 				   of the target's `mov $15,%rax; syscall`, above it the ucontext;
 				   0: there is none, and the mapping is left behind */
 	uint64_t gadget;	/* engine: address of `syscall; ret` in the target's own text */
+	uint64_t engine[5];	/* engine, dump only: a pthread_mutex_t, robust and shared between processes, that it
+				   holds while agents run. kernel: FUTEX_OWNER_DIED in its first 4 bytes, a futex
+				   word, when the engine has died. serving agent: FUTEX_WAITERS there */
 };
 
-/* --- the serving agent (dump) ------------------------------------------ */
-
-/*
- * One SOCK_SEQPACKET message each way.  The engine sends agent_order; the agent
- * runs that task's plan on its own stack and answers agent_answer.  End of file
- * on the socket, or no first order within AGENT_PATIENCE_MS, means that the
- * engine is gone: the agent goes home.
- */
-enum agent_verb {
-	AGENT_RUN = 1,
-	AGENT_NUDGE, /* look again at the word that PLAN_WAIT sleeps on; no answer */
-};
-
-#define AGENT_PATIENCE_MS 5000
-
-struct agent_order {
-	uint32_t verb;
-	uint32_t task;
-};
-
-struct agent_answer {
-	uint32_t state; /* TASK_PARKED: all done. TASK_FAILED: see ctl_task.pc, .result */
-	uint32_t task;
-};
+/* How long a serving agent that cannot write control memory waits to be taken home, in seconds. */
+#define AGENT_PATIENCE_S 10
 
 /* --- entries ------------------------------------------------------------ */
 
@@ -167,7 +145,9 @@ struct agent_answer {
  *
  *	start(ctl, task)	runs task's plan on the current stack (which must be the
  *				task's own), parks at its end, leaves when ctl.home is set
- *	serve(ctl, task)	answers orders; never returns; goes home by the chain
+ *	serve(ctl, task, bytes)	makes `bytes` from ctl on writable and runs task's plan; never returns; goes
+ *				home by the chain when the engine has died. Beside them: r12 base, rbx size,
+ *				r14 chain, r15 gadget, as ctl has them
  *	spawn(ctl, task, exit_signal)  ordinary function, called in the engine: makes the
  *				task's process with clone3 (on task's stack, with task's
  *				tid); returns the PID or -errno
@@ -184,6 +164,11 @@ struct agent_entries {
 /* Where the engine finds the blob that was built in. */
 extern const uint8_t agent_blob[];
 extern const uint32_t agent_blob_size;
+
+static inline uint32_t *ctl_engine(struct ctl *ctl)
+{
+	return (uint32_t *)ctl->engine;
+}
 
 static inline struct ctl_task *ctl_task(struct ctl *ctl, uint32_t task)
 {

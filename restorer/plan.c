@@ -383,8 +383,6 @@ int plans_write(struct plans *plans, struct ctl *ctl, uint64_t base, struct fsna
 		.ops = (uint32_t)at.ops,
 		.n_slots = plans->n_slots,
 		.slots = (uint32_t)at.slots,
-		.socket = -1,
-		.peer = -1,
 	};
 	write_tasks(plans, ctl, &at);
 	if (plans->notes.used)

@@ -85,7 +85,7 @@ class Victim:
     def left_behind(self, complaints):
         """Are these nothing but an unused descriptor or mapping of the agent (window W2)?"""
         return bool(complaints) and all(
-            re.search(r"memfd:|expected 'nothing', seen .*socket|mapping .* \[?anon_inode", c)
+            re.search(r"memfd:|mapping .*/dev/zero", c)
             for c in complaints)
 
     def stop(self):

@@ -1,0 +1,90 @@
+/*
+ * home.c - how tasks leave the agent (drawn in README.md). The rules of survival are those of agent.c.
+ */
+#include "parasite/agent.h"
+
+#define STRAGGLERS_MS 1000 /* how long the serving agent waits for the others to leave */
+#define LEAVING_MS 10	   /* from being out of ctl.inside to being out of the agent's code */
+
+/* rt_sigreturn(2) with the ucontext at `frame`. The agent, its mapping and `frame` stay behind. */
+__attribute__((noreturn)) static void return_through(uint64_t frame)
+{
+	if (!frame) /* a thread that a plan has started has no life to go back to */
+		SYSCALL(__NR_exit, 0);
+	__asm__ volatile("mov %[frame], %%rsp\n"
+			 "syscall\n"
+			 "ud2"
+			 :
+			 : [frame] "r"(frame), "a"(__NR_rt_sigreturn)
+			 : "memory");
+	__builtin_unreachable();
+}
+
+/*
+ * A task other than the serving one leaves.  If the agent is going to be unmapped,
+ * not one instruction of it may run once this task is out of ctl.inside.  So the
+ * kernel counts it out, by FUTEX_WAKE_OP, in a call made from the target's own
+ * `syscall; ret`; ret goes on to the target's own sigreturn, whose address the
+ * serving task's chain has and any signal frame keeps right below its ucontext.
+ */
+void leave(struct ctl *ctl, const struct ctl_task *task)
+{
+	uint64_t frame = task->home_frame;
+	if (!ctl->chain || !frame) {
+		add_and_wake(&ctl->inside, -1u);
+		return_through(frame);
+	}
+	uint64_t *chain = (uint64_t *)frame - 1;
+	*chain = *(const uint64_t *)ctl->chain;
+	register uint64_t wake_also __asm__("r10") = 0;
+	register uint32_t *count __asm__("r8") = &ctl->inside;
+	register uint64_t minus_one __asm__("r9") =
+		(uint32_t)FUTEX_OP(FUTEX_OP_ADD, -1u, FUTEX_OP_CMP_EQ, 0u);
+	__asm__ volatile("mov %[chain], %%rsp\n"
+			 "jmp *%[gadget]"
+			 :
+			 : [chain] "b"(chain), [gadget] "c"(ctl->gadget), "a"(__NR_futex),
+			   "D"(&ctl->inside), "S"(FUTEX_WAKE_OP), "d"(INT32_MAX), "r"(wake_also),
+			   "r"(count), "r"(minus_one)
+			 : "memory");
+	__builtin_unreachable();
+}
+
+/* munmap(2) of this very code, and then, through the target's text, the signal return. */
+__attribute__((noreturn)) static void unmap_and_return(const struct ctl *ctl)
+{
+	__asm__ volatile("mov %[chain], %%rsp\n"
+			 "jmp *%[gadget]"
+			 :
+			 : [chain] "b"(ctl->chain), [gadget] "c"(ctl->gadget), "a"(__NR_munmap),
+			   "D"(ctl->base), "S"(ctl->size)
+			 : "memory");
+	__builtin_unreachable();
+}
+
+void wake_everyone(struct ctl *ctl)
+{
+	for (uint32_t i = 0; i < ctl->n_tasks; i++)
+		wake(&ctl_task(ctl, i)->state);
+	for (uint32_t i = 0; i < CTL_BARRIERS; i++)
+		wake(&ctl->barrier[i]);
+	wake(&ctl->parked);
+	wake(&ctl->release);
+	wake(&ctl->failed);
+	wake(&ctl->home);
+}
+
+/* The engine is gone: undo what was done to this process and let it live on. */
+void go_home(struct ctl *ctl, const struct ctl_task *task)
+{
+	store_and_wake(&ctl->home, 1);
+	wake_everyone(ctl);
+	for (uint32_t ms = 0; load(&ctl->inside) && ms < STRAGGLERS_MS; ms++)
+		nap(1);
+	nap(LEAVING_MS);
+	if (!ctl->chain)
+		return_through(task->home_frame);
+	if (load(&ctl->inside)) /* somebody still needs the mapping: rather leak it than kill */
+		return_through(ctl->chain + sizeof(uint64_t));
+	unmap_and_return(ctl);
+}
