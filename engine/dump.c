@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "bpf/async.h"
+#include "engine/awake.h"
 #include "engine/chain/chain.h"
 #include "engine/dump.h"
 #include "engine/laps.h"
@@ -86,9 +87,13 @@ static int look_around(struct dump *dump, struct fsnap_error *err)
 
 /* --- copy ------------------------------------------------------------------------------- */
 
+#define MANY_PAGES 4096 /* their copying takes so long that being woken does not count */
+
 static int copy(struct dump *dump, struct fsnap_error *err)
 {
 	progress(dump, "copying", 0, dump->taken * STORE_PAGE);
+	if (dump->taken > MANY_PAGES)
+		awake_end(&dump->awake);
 	if (image_writer_reserve(dump->writer, dump->taken, err) < 0)
 		return -1;
 	image_writer_take(dump->writer, dump->taken);
@@ -205,6 +210,7 @@ static int tell_story(struct dump *dump, struct fsnap_error *err)
 	dump->report->prepare_us = lap(&mark);
 	if (live_copy(dump, err) < 0)
 		return -1;
+	dump->awake = awake_begin();
 	lap(&mark);
 	uint64_t frozen = mark;
 	int result = frozen_part(dump, &tree, &mark, err);
@@ -214,6 +220,7 @@ static int tell_story(struct dump *dump, struct fsnap_error *err)
 	if (result < 0 || !dump->options->kill)
 		seize_release(&dump->tree);
 	dump->report->frozen_us = lap(&frozen);
+	awake_end(&dump->awake);
 	live_account(dump);
 	if (result == 0)
 		sleeps_ask(dump, tree.monotonic_ns);
@@ -233,6 +240,7 @@ static int tell_story(struct dump *dump, struct fsnap_error *err)
 
 void dump_free(struct dump *dump)
 {
+	awake_end(&dump->awake);
 	image_writer_abort(dump->writer);
 	live_free(dump);
 	with_forget(dump);
@@ -265,7 +273,7 @@ int dump_chained(const struct fsnap_dump_options *options, struct chain *chain, 
 	if (known.mailbox)
 		mailbox_announce(known.pid, known.mailbox);
 	struct dump dump = { .options = &known, .report = &own, .self = getpid(), .chain = chain,
-			     .keeper = -1 };
+			     .keeper = -1, .awake = -1 };
 	int result = tell_story(&dump, err ? err : &ignored);
 	dump_free(&dump);
 	if (known.mailbox)

@@ -20,6 +20,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "engine/awake.h"
 #include "engine/hugepages.h"
 #include "engine/laps.h"
 #include "engine/machine.h"
@@ -131,6 +132,7 @@ static int tell_story(struct restore *restore, struct fsnap_error *err)
 	if (result == 0)
 		result = prepare(restore, err);
 	report->prepare_us = lap(&mark);
+	int awake = result == 0 ? awake_begin() : -1;
 	if (result == 0)
 		result = launch(restore, err);
 	report->build_us = lap(&mark);
@@ -139,6 +141,7 @@ static int tell_story(struct restore *restore, struct fsnap_error *err)
 		result = release(restore, err);
 	}
 	report->release_us = lap(&mark);
+	awake_end(&awake);
 	report->first_instruction_us = report->total_us = (mark - begin) / 1000;
 	prefetch_end(prefetch);
 	if (result == 0) {

@@ -49,7 +49,7 @@ static int track(const struct fsnap_track_options *options, struct fsnap_track_r
 {
 	struct fsnap_dump_options dump_options = { .size = sizeof(dump_options), .pid = options->pid };
 	struct fsnap_dump_report dump_report = { .size = sizeof(dump_report) };
-	struct dump dump = { .options = &dump_options, .report = &dump_report, .self = getpid(), .keeper = -1 };
+	struct dump dump = { .options = &dump_options, .report = &dump_report, .self = getpid(), .keeper = -1, .awake = -1 };
 	if (options->pid <= 0)
 		return fail(err, FSNAP_E_USAGE, 0, "%d is not a process ID", options->pid);
 	struct process *root = seize_refuse_self(options->pid, err) < 0 ? NULL :
