@@ -63,6 +63,11 @@ void wake_close(struct wake_reader *reader)
 	free(reader);
 }
 
+void wake_forget(struct wake_reader *reader)
+{
+	__atomic_store_n(&reader->skeleton->bss->told.n, 0, __ATOMIC_RELEASE);
+}
+
 const struct wake_limit *wake_limits(const struct wake_reader *reader, size_t *n)
 {
 	const struct wake_bpf__bss *shared = reader->skeleton->bss;

@@ -18,6 +18,9 @@ struct wake_reader;
 struct wake_reader *wake_open(struct fsnap_error *err);
 void wake_close(struct wake_reader *reader);
 
+/* Forgets what was seen: of threads that have gone on since. */
+void wake_forget(struct wake_reader *reader);
+
 /* What was seen so far, in the order in which it came; valid until the reader is closed. */
 const struct wake_limit *wake_limits(const struct wake_reader *reader, size_t *n);
 

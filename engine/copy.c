@@ -131,7 +131,7 @@ static int copy_range(struct crew *crew, uint64_t at, uint64_t end, struct fsnap
  * copied again. */
 static void checksum(struct crew *crew, uint64_t at, uint64_t end)
 {
-	if (crew->end >= ALONE_BELOW && !crew->dump->live)
+	if (crew->end >= ALONE_BELOW && !crew->dump->live && !crew->dump->snapshot)
 		image_writer_checksum(crew->dump->writer, at / STORE_BLOCK_PAGES,
 				      (end - at) / STORE_BLOCK_PAGES);
 }

@@ -7,6 +7,7 @@
  *	collect        kernel state, from outside and, through the agent, from inside
  *	copy           memory into the image, or what of it is new; checksums of large ones on the way
  *	let go         the tree runs on; frozen time ends here
+ *	copy behind    what was too much for the freeze, from children that share it copy-on-write
  *	look back      how long interrupted sleeps had still to last; what of its files the page cache holds
  *	commit         the other checksums, index, records, commit record
  *	(kill)         if asked for, and only now that the image is durable
@@ -32,6 +33,7 @@
 #include "engine/seize.h"
 #include "engine/sized.h"
 #include "engine/sleeps.h"
+#include "engine/snapshot.h"
 #include "engine/steadfast.h"
 #include "engine/time_left.h"
 #include "engine/trace.h"
@@ -76,7 +78,8 @@ static int look_around(struct dump *dump, struct fsnap_error *err)
 	if (store_check_name(image, err) < 0)
 		return -1;
 	snprintf(dump->report->image, sizeof(dump->report->image), "%s", image);
-	dump->writer = image_writer_open(dump->store, image, pages_estimate(dump), err);
+	dump->estimate = pages_estimate(dump);
+	dump->writer = image_writer_open(dump->store, image, dump->estimate, err);
 	if (!dump->writer)
 		return -1;
 	chain_inherit(dump);
@@ -97,6 +100,8 @@ static int copy(struct dump *dump, struct fsnap_error *err)
 	if (image_writer_reserve(dump->writer, dump->taken, err) < 0)
 		return -1;
 	image_writer_take(dump->writer, dump->taken);
+	if (snapshot_take(dump, err) < 0)
+		return -1;
 	for (size_t i = 0; i < dump->n_jobs; i++)
 		dump->report->frozen_pages += dump->jobs[i].npages;
 	for (size_t i = 0; i < dump->n_ghost_copies; i++)
@@ -109,12 +114,12 @@ static int copy(struct dump *dump, struct fsnap_error *err)
 static int commit(struct dump *dump, image_tree *tree, struct fsnap_error *err)
 {
 	progress(dump, "writing", 0, 0);
-	dump->report->bytes = dump->report->pages * STORE_PAGE;
 	uint64_t mark = clock_ns(CLOCK_MONOTONIC);
 	heat_save(dump);
 	dump->report->heat_us = lap(&mark);
-	if (files_sync(dump, err) < 0 || with_put(dump, err) < 0 || records_put(dump, tree, err) < 0)
+	if (files_sync(dump, err) < 0 || repeats_find(dump, err) < 0 || with_put(dump, err) < 0 || records_put(dump, tree, err) < 0)
 		return -1;
+	dump->report->bytes = dump->report->pages * STORE_PAGE;
 	struct image_writer *writer = dump->writer;
 	uint8_t uuid[16];
 	image_writer_uuid(writer, uuid);
@@ -226,6 +231,8 @@ static int tell_story(struct dump *dump, struct fsnap_error *err)
 		sleeps_ask(dump, tree.monotonic_ns);
 	mark = frozen;
 	if (result == 0)
+		result = snapshot_copy(dump, err);
+	if (result == 0)
 		result = cgroups_collect(dump, err);
 	if (result == 0)
 		result = commit(dump, &tree, err);
@@ -241,6 +248,7 @@ static int tell_story(struct dump *dump, struct fsnap_error *err)
 void dump_free(struct dump *dump)
 {
 	awake_end(&dump->awake);
+	snapshot_free(dump);
 	image_writer_abort(dump->writer);
 	live_free(dump);
 	with_forget(dump);

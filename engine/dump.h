@@ -13,6 +13,7 @@
  *	userfaults.c  what userfaultfds watch
  *	copy.c        target memory -> image, by as many workers as there are cores
  *	live.c        copying while the tree runs; live_pages.c: what of it still holds
+ *	snapshot.c    what is too much for the freeze, kept by children that share it copy-on-write
  *	ghost.c       content without a name: shared anonymous memory, deleted files
  *	dump_files.c  descriptors -> open file descriptions -> kinds
  *	dump_ask.c    what kinds may ask of a dump
@@ -82,6 +83,11 @@ struct dump {
 	struct chain *chain;  /* NULL: each dump for itself */
 	struct chain *lent;   /* the same, if it is the keeper's */
 	struct image *parent; /* the chain's base, open */
+	struct repeats { /* chain/repeats.c */
+		bool likely; /* pages given out now */
+		image_span *spans; /* image pages that may be as in the base */
+		u_int n;
+	} repeats;
 	int keeper;	      /* connection, or -1 */
 	bool begun;	      /* chain_begin() */
 	struct tree tree;
@@ -122,7 +128,9 @@ struct dump {
 	size_t n_jobs;
 	struct page_run *runs;
 	size_t n_runs;
+	uint64_t estimate; /* pages_estimate(), when space was taken */
 	struct live *live; /* NULL: everything is copied while the tree stands still */
+	struct snapshot *snapshot; /* snapshot.c; NULL: nothing is copied when the tree runs again */
 	bool sleepers; /* some have wants_block (tree.h) */
 	struct time_left *time_left; /* time_left.c; NULL: nobody waits with a limit */
 	void *frames; /* pages.c: physical frames seen so far */
@@ -209,8 +217,8 @@ int pages_add_span(u_int *count, image_span **spans, uint64_t start, uint64_t en
 int pages_add_run(struct dump *dump, const struct page_run *run, struct fsnap_error *err);
 
 /* streamed.c: if memory of a process is still coming from the image it was restored from, waits until it has
- * come; true: look again. */
-bool streamed_await(struct dump *dump, const struct process *process);
+ * come; 1: look again. -1: it does not come. */
+int streamed_await(struct dump *dump, const struct process *process, struct fsnap_error *err);
 
 /* userfaults.c: userfaults_pages() looks at the pages of ranges that were added; userfaults_check() when all files are
  * saved: was the userfaultfd of each range among them? */

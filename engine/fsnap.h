@@ -142,6 +142,8 @@ struct fsnap_dump_report {
 	uint64_t with_us;	  /* part of the freeze: copying what of them had changed */
 	char parent[FSNAP_NAME_MAX + 1]; /* the image this one builds on; empty: it stands alone */
 	uint64_t referred_pages;  /* of it, and of those it builds on in turn: not stored again */
+	uint64_t snapshot_pages;  /* copied when the tree ran again, from children that shared them copy-on-write */
+	uint64_t snapshot_us;	  /* part of the freeze: making those */
 };
 
 int fsnap_dump(const struct fsnap_dump_options *options, struct fsnap_dump_report *report,
@@ -192,6 +194,7 @@ struct fsnap_track_options {
 	size_t size;
 	pid_t pid; /* root of the tree */
 	int stop;  /* end it */
+	int heat;  /* FSNAP_HEAT_NEVER: what files the tree reads is not watched meanwhile */
 };
 
 struct fsnap_track_report {
@@ -200,10 +203,12 @@ struct fsnap_track_report {
 	unsigned processes;	/* whose memory is tracked */
 	uint64_t bytes;		/* of it */
 	char notes[FSNAP_NOTES_MAX]; /* lines: who is not, and why */
+	int heat;		/* what files it reads is watched, too */
 };
 
 /* From now on each fsnap_dump() of the tree stores only what changed since the one before. A process of its own keeps
- * track (it is no child of the caller), until told to stop or the root ends; if it is killed, dumps are whole again. */
+ * track (it is no child of the caller), until told to stop or the root ends; if it is killed, dumps are whole again.
+ * What files the tree reads is watched, too (`fsnap heat --watch`), until the same moment, where that may be. */
 int fsnap_track(const struct fsnap_track_options *options, struct fsnap_track_report *report, struct fsnap_error *err);
 
 struct fsnap_watch_report {

@@ -48,7 +48,9 @@ static int note_range(struct dump *dump, unsigned space, int fd, off_t start, of
 	if (!copies)
 		return -1;
 	dump->ghost_copies = copies;
+	dump->repeats.likely = true;
 	uint64_t at = pages_take(dump, n);
+	dump->repeats.likely = false;
 	copies[dump->n_ghost_copies++] = (struct ghost_copy){ fd, page, at, n };
 	for (uint64_t done = 0, now; done < n; done += now) {
 		now = n - done < RUN_MAX ? n - done : RUN_MAX;

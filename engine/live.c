@@ -9,8 +9,10 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "engine/chain/chain.h"
 #include "engine/laps.h"
 #include "engine/notes.h"
+#include "engine/snapshot.h"
 
 #define LARGE_TREE (64ull << 20) /* bytes: from here on, live is the default */
 #define WORTH_TRACKING (1ull << 20) /* bytes of a process: less is copied sooner than tracked */
@@ -32,15 +34,21 @@ static uint64_t bytes_of(const struct dump *dump)
 
 static bool is_wanted(const struct dump *dump)
 {
-	if (dump->chain)
-		return false; /* its marks are another's: what has changed since the image before is little */
 	switch (dump->options->live) {
 	case FSNAP_LIVE_ALWAYS:
 		return true;
 	case FSNAP_LIVE_NEVER:
 		return false;
 	}
-	return dump->options->max_freeze_us || bytes_of(dump) > LARGE_TREE;
+	/* In a chain, what has changed since the image before. */
+	uint64_t bytes = dump->chain ? dump->estimate * STORE_PAGE : bytes_of(dump);
+	return dump->options->max_freeze_us || bytes > LARGE_TREE;
+}
+
+/* Of a chain the tracking is the chain's, before and after. */
+static struct track *track_of(struct live_space *space)
+{
+	return space->member ? &space->member->track : &space->track;
 }
 
 static int note_huge(void *arg, uint64_t start, uint64_t end, struct fsnap_error *err)
@@ -51,28 +59,54 @@ static int note_huge(void *arg, uint64_t start, uint64_t end, struct fsnap_error
 
 static int find_huge(struct live_space *space, struct fsnap_error *err)
 {
-	const struct track *track = &space->track;
+	const struct track *track = track_of(space);
 	for (size_t i = 0; i < track->n_spans; i++)
 		if (track_huge(track->pagemap, track->spans[i].start, track->spans[i].end, note_huge, space, err) < 0)
 			return -1;
 	return 0;
 }
 
-static int add_space(struct dump *dump, struct process *process, struct fsnap_error *err)
+static struct live_space *new_space(struct dump *dump, struct process *process, struct fsnap_error *err)
 {
 	struct live *live = dump->live;
-	struct fsnap_error why = { 0 };
-	/* Small descendants come and go, and one that executes while it is stopped alone may never answer. */
-	if (process->image.zombie || !process->prepared ||
-	    (process->dirty < WORTH_TRACKING &&
-	     (dump->options->live != FSNAP_LIVE_ALWAYS || process != dump->tree.processes[0])))
-		return 0;
 	struct live_space *spaces = grow(live->spaces, live->n_spaces, sizeof(*spaces), err);
 	if (!spaces)
-		return -1;
+		return NULL;
 	live->spaces = spaces;
 	struct live_space *space = &spaces[live->n_spaces];
 	*space = (struct live_space){ .pid = process->pid, .process = process, .track = TRACK_NONE };
+	return space;
+}
+
+/* From here on it counts. */
+static int number_space(struct live *live, const struct live_space *space, struct fsnap_error *err)
+{
+	if (numbers_put(&live->by_pid, space->pid, live->n_spaces++) < 0)
+		return fail(err, FSNAP_E_NOMEM, ENOMEM, "tracking");
+	return 0;
+}
+
+/* Where the chain has no base, what its marks say is of no use: all counts as written. */
+static int add_member(struct dump *dump, struct process *process, struct fsnap_error *err)
+{
+	struct live_space *space = process->chained ? new_space(dump, process, err) : NULL;
+	if (!space)
+		return process->chained ? -1 : 0;
+	space->member = process->chained->member;
+	if (number_space(dump->live, space, err) < 0 || (!process->chained->based && track_wash(track_of(space), err) < 0))
+		return -1;
+	return find_huge(space, err);
+}
+
+static int add_space(struct dump *dump, struct process *process, struct fsnap_error *err)
+{
+	struct fsnap_error why = { 0 };
+	if (process->image.zombie || !process->prepared ||
+	    (process->dirty < WORTH_TRACKING && dump->options->live != FSNAP_LIVE_ALWAYS))
+		return 0;
+	struct live_space *space = new_space(dump, process, err);
+	if (!space)
+		return -1;
 	if (track_open(&space->track, process, &why) < 0) {
 		/* If it has ended, that is for others to tell. */
 		if (why.code != FSNAP_E_TARGET_DIED)
@@ -81,17 +115,18 @@ static int add_space(struct dump *dump, struct process *process, struct fsnap_er
 	}
 	if (space->track.stopped_us > dump->report->arm_frozen_us)
 		dump->report->arm_frozen_us = space->track.stopped_us;
-	if (numbers_put(&live->by_pid, process->pid, live->n_spaces++) < 0)
-		return fail(err, FSNAP_E_NOMEM, ENOMEM, "tracking");
+	if (number_space(dump->live, space, err) < 0)
+		return -1;
 	return track_register(&space->track, process, err) < 0 ? -1 : find_huge(space, err);
 }
 
 static int track_tree(struct dump *dump, struct fsnap_error *err)
 {
-	if (add_space(dump, dump->tree.processes[0], err) < 0)
+	int (*add)(struct dump *, struct process *, struct fsnap_error *) = dump->chain ? add_member : add_space;
+	if (add(dump, dump->tree.processes[0], err) < 0)
 		return -1;
 	for (size_t i = 0; i < dump->known.n_processes; i++)
-		if (add_space(dump, dump->known.processes[i], err) < 0)
+		if (add(dump, dump->known.processes[i], err) < 0)
 			return -1;
 	return 0;
 }
@@ -140,7 +175,7 @@ static int lose(struct dump *dump, struct process *process, uint64_t page, uint6
 static int take_mapping(struct round *round, const image_vma *vma, struct fsnap_error *err)
 {
 	struct live_space *space = round->space;
-	const struct track *track = &space->track;
+	const struct track *track = track_of(space);
 	for (size_t i = 0; i < track->n_spans; i++) {
 		uint64_t start = vma->start > track->spans[i].start ? vma->start : track->spans[i].start;
 		uint64_t end = vma->end < track->spans[i].end ? vma->end : track->spans[i].end;
@@ -170,7 +205,7 @@ static int look_again(struct dump *dump, struct live_space *space, struct fsnap_
 {
 	if (maps_collect(dump, space->process, &(struct fsnap_error){ 0 }) < 0)
 		return 0;
-	return track_register(&space->track, space->process, err);
+	return track_register(track_of(space), space->process, err);
 }
 
 static int do_round(struct dump *dump, bool first, uint64_t *pages, struct fsnap_error *err)
@@ -229,7 +264,7 @@ static int do_rounds(struct dump *dump, struct fsnap_error *err)
 			return -1;
 		pace.us = (double)lap(&mark);
 		if (pace.pages)
-			pace.page_us = pace.us / (double)pace.pages;
+			dump->live->page_us = pace.page_us = pace.us / (double)pace.pages;
 	} while (!is_enough(dump, &pace));
 	return 0;
 }
@@ -237,11 +272,9 @@ static int do_rounds(struct dump *dump, struct fsnap_error *err)
 int live_copy(struct dump *dump, struct fsnap_error *err)
 {
 	uint64_t mark = clock_ns(CLOCK_MONOTONIC);
-	if (dump->chain && dump->options->live == FSNAP_LIVE_ALWAYS)
-		dump_note(dump, "--live: memory of a tracked tree is copied while it stands still, only what has changed "
-				"(all of it the first time)");
 	if (!is_wanted(dump))
 		return 0;
+	chain_begin(dump);
 	if (!(dump->live = calloc(1, sizeof(*dump->live))))
 		return fail(err, FSNAP_E_NOMEM, ENOMEM, "tracking");
 	if (track_tree(dump, err) < 0)
@@ -260,12 +293,12 @@ void live_account(struct dump *dump)
 	uint64_t budget = dump->options->max_freeze_us, state = report->seize_us + report->collect_us;
 	if (!budget || report->frozen_us <= budget)
 		return;
-	if (dump->chain && report->copy_us > state)
-		snprintf(report->missed, sizeof(report->missed),
-			 "memory of a tracked tree (fsnap track) is copied while it stands still: %" PRIu64 " pages",
-			 report->frozen_pages);
-	else if (!dump->chain && (!dump->live || dump->live->n_spaces == 0))
+	if ((!dump->live || dump->live->n_spaces == 0) && !snapshot_pages(dump) && report->copy_us > state)
 		snprintf(report->missed, sizeof(report->missed), "all of its memory had to be copied while it stood still");
+	else if (snapshot_pages(dump))
+		snprintf(report->missed, sizeof(report->missed),
+			 "copying its page tables, to share %" PRIu64 " pages copy-on-write, took %" PRIu64 " us; copying "
+			 "the pages would have taken longer", snapshot_pages(dump), report->snapshot_us);
 	else if (report->copy_us > state)
 		snprintf(report->missed, sizeof(report->missed),
 			 "%" PRIu64 " pages had been written since the last of %u rounds: it writes faster than they can be "

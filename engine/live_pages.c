@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/chain/chain.h"
 #include "engine/live.h"
 #include "store/scope.h"
 
@@ -18,10 +19,15 @@ static struct live_space *find_space(const struct dump *dump, const struct proce
 	/* Another program in the same process, or another process with the same number. */
 	if (dump->still && !space->judged) {
 		space->judged = true;
-		if (!track_is_alive(&space->track))
+		if (!space->member && !track_is_alive(&space->track))
 			track_close(&space->track);
 	}
 	return space;
+}
+
+bool live_follows(const struct dump *dump, const struct process *process)
+{
+	return find_space(dump, process) != NULL;
 }
 
 static bool overlaps(const image_span *span, uint64_t start, uint64_t end)
@@ -32,15 +38,17 @@ static bool overlaps(const image_span *span, uint64_t start, uint64_t end)
 bool live_watches(const struct dump *dump, const struct process *process, uint64_t start, uint64_t end)
 {
 	const struct live_space *space = find_space(dump, process);
-	for (size_t i = 0; space && i < space->track.n_spans; i++)
-		if (overlaps(&space->track.spans[i], start, end))
+	const struct track *track = !space ? NULL : space->member ? &space->member->track : &space->track;
+	for (size_t i = 0; track && i < track->n_spans; i++)
+		if (overlaps(&track->spans[i], start, end))
 			return true;
 	return false;
 }
 
 bool live_has(const struct dump *dump, const struct process *process, const image_vma *vma)
 {
-	return dump->live && vma->kind == VMA_ANON && live_watches(dump, process, vma->start, vma->end);
+	const struct live_space *space = vma->kind == VMA_ANON ? find_space(dump, process) : NULL;
+	return space && !space->member && live_watches(dump, process, vma->start, vma->end);
 }
 
 uint64_t live_place(const struct dump *dump, const struct process *process, uint64_t page, uint64_t *n)
@@ -58,6 +66,8 @@ struct judgement {
 	const struct live_space *space;
 	uint64_t table; /* the page table asked for last: it is there */
 	struct track_spans written;
+	live_between_fn between; /* of what has no copy; NULL: it was not there, and is not */
+	void *arg;
 };
 
 static int look(const struct judgement *judge, uint64_t start, uint64_t end, struct fsnap_error *err)
@@ -83,7 +93,12 @@ static int keep_run(struct judgement *judge, uint64_t page, uint64_t end, struct
 	return 0;
 }
 
-/* A range in which nothing was written. What has no copy in it was not there, and is not. */
+static int tell_between(const struct judgement *judge, uint64_t page, uint64_t end, struct fsnap_error *err)
+{
+	return judge->between && page < end ? judge->between(judge->arg, page * STORE_PAGE, end * STORE_PAGE, err) : 0;
+}
+
+/* A range in which nothing was written. */
 static int keep(struct judgement *judge, uint64_t start, uint64_t end, struct fsnap_error *err)
 {
 	const struct held *held = &judge->space->held;
@@ -92,27 +107,47 @@ static int keep(struct judgement *judge, uint64_t start, uint64_t end, struct fs
 		const struct held_run *run = &held->runs[i];
 		uint64_t page = run->page > first ? run->page : first;
 		uint64_t stop = run->page + run->npages < last ? run->page + run->npages : last;
+		if (tell_between(judge, first, page, err) < 0)
+			return -1;
+		first = stop;
 		if ((run->spoiled ? look(judge, page * STORE_PAGE, stop * STORE_PAGE, err) :
 				    keep_run(judge, page, stop, err)) < 0)
 			return -1;
 	}
-	return 0;
+	return tell_between(judge, first, last, err);
+}
+
+int live_keep(struct dump *dump, struct process *process, int pagemap, uint64_t start, uint64_t end,
+	      live_between_fn between, void *arg, struct fsnap_error *err)
+{
+	struct judgement judge = { .dump = dump, .process = process, .pagemap = pagemap, .table = UINT64_MAX,
+				   .space = find_space(dump, process), .between = between, .arg = arg };
+	if (!judge.space)
+		return start < end ? between(arg, start, end, err) : 0;
+	return start < end ? keep(&judge, start, end, err) : 0;
 }
 
 /* What tracking has lost sight of counts as written. */
-static int add_doubts(struct judgement *judge, uint64_t start, uint64_t end, struct fsnap_error *err)
+static int add_doubts(const struct live_space *space, uint64_t start, uint64_t end, struct track_spans *written,
+		      struct fsnap_error *err)
 {
-	const struct live_space *space = judge->space;
 	for (u_int i = 0; i < space->n_doubts; i++) {
 		const image_span *doubt = &space->doubts[i];
 		if (overlaps(doubt, start, end) &&
-		    track_note(&judge->written, doubt->start > start ? doubt->start : start,
-				 doubt->end < end ? doubt->end : end, err) < 0)
+		    track_note(written, doubt->start > start ? doubt->start : start,
+			       doubt->end < end ? doubt->end : end, err) < 0)
 			return -1;
 	}
 	if (space->n_doubts)
-		track_sort(&judge->written);
+		track_sort(written);
 	return 0;
+}
+
+int live_doubts(const struct dump *dump, const struct process *process, uint64_t start, uint64_t end,
+		struct track_spans *written, struct fsnap_error *err)
+{
+	const struct live_space *space = find_space(dump, process);
+	return space ? add_doubts(space, start, end, written, err) : 0;
 }
 
 /* A range that was registered: what was written is looked at anew, what lies between is kept. */
@@ -122,7 +157,7 @@ static int judge_range(struct judgement *judge, uint64_t start, uint64_t end, st
 	int asked = track_written(judge->pagemap, start, end, track_note, &judge->written, err);
 	if (asked == TRACK_LOST)
 		return look(judge, start, end, err);
-	if (asked < 0 || add_doubts(judge, start, end, err) < 0)
+	if (asked < 0 || add_doubts(judge->space, start, end, &judge->written, err) < 0)
 		return -1;
 	/* All that was written in one question, where it need not be asked range by range. */
 	bool together = judge->space->n_doubts == 0;
@@ -145,10 +180,13 @@ static int judge_range(struct judgement *judge, uint64_t start, uint64_t end, st
 /* --- huge pages --------------------------------------------------------------------------- */
 
 /* Those of a mapping that were huge before, and those from `from` on in the list, which are huge now. */
-static int unite_huge(const struct judgement *judge, const image_vma *vma, u_int from, struct fsnap_error *err)
+int live_huge(const struct dump *dump, struct process *process, const image_vma *vma, u_int from,
+	      struct fsnap_error *err)
 {
-	const struct live_space *space = judge->space;
-	image_mm *mm = &judge->process->mm;
+	const struct live_space *space = find_space(dump, process);
+	image_mm *mm = &process->mm;
+	if (!space)
+		return 0;
 	size_t n = mm->huge.huge_len - from, room = n + space->n_huge;
 	cleanup_free image_span *all = room ? malloc(room * sizeof(*all)) : NULL;
 	if (!room)
@@ -198,5 +236,5 @@ int live_pages(struct dump *dump, struct process *process, int pagemap, const im
 	if (result == 0)
 		result = look(&judge, done, vma->end, err);
 	free(judge.written.spans);
-	return result < 0 ? -1 : unite_huge(&judge, vma, huge, err);
+	return result < 0 ? -1 : live_huge(dump, process, vma, huge, err);
 }

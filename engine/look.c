@@ -131,11 +131,16 @@ static int look_unless_traced(struct dump *dump, struct process *root, struct fs
 	return trace_refuse_traced(root->pid, tracer, err);
 }
 
-static int look_at_child(struct dump *dump, struct process *process)
+/* Children come and go; but one whose memory does not come will not. */
+static int look_at_child(struct dump *dump, struct process *process, struct fsnap_error *err)
 {
-	int result;
-	while ((result = look_at_process(dump, process, NULL)) == 0 && streamed_await(dump, process))
+	int result = 0;
+	while (look_at_process(dump, process, NULL) == 0 && (result = streamed_await(dump, process, err)) > 0)
 		process->prepared = false;
+	if (process->prepared && result == 0) {
+		meet_children(dump, process);
+		look_at_files(dump, process);
+	}
 	return result;
 }
 
@@ -144,18 +149,17 @@ static int look_at_child(struct dump *dump, struct process *process)
 int look_at_tree(struct dump *dump, struct fsnap_error *err)
 {
 	struct process *root = dump->tree.processes[0];
+	int again;
 	do {
 		root->prepared = false;
-		if (look_unless_traced(dump, root, err) < 0)
+		if (look_unless_traced(dump, root, err) < 0 || (again = streamed_await(dump, root, err)) < 0)
 			return -1;
-	} while (streamed_await(dump, root));
+	} while (again);
 	meet_children(dump, dump->tree.processes[0]);
 	look_at_files(dump, dump->tree.processes[0]);
 	for (size_t i = 0; i < dump->known.n_processes; i++)
-		if (look_at_child(dump, dump->known.processes[i]) == 0) {
-			meet_children(dump, dump->known.processes[i]);
-			look_at_files(dump, dump->known.processes[i]);
-		}
+		if (look_at_child(dump, dump->known.processes[i], err) < 0)
+			return -1;
 	return 0;
 }
 

@@ -67,6 +67,7 @@ uint64_t pages_take(struct dump *dump, uint64_t n)
 	uint64_t at = dump->taken;
 	dump->taken += n;
 	dump->report->pages += n;
+	repeats_note(dump, at, n);
 	return at;
 }
 

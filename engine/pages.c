@@ -173,15 +173,22 @@ static int scan(struct dump *dump, struct process *process, int pagemap, struct 
 		if ((vma->kind != VMA_ANON || vma->end - vma->start < LARGE) && !what && !live && !tracked)
 			continue;
 		what |= vma->kind != VMA_ANON ? SCAN_FILES : 0;
+		dump->repeats.likely = true;
 		result = scan_range(dump, process, pagemap, from, vma->start, SCAN_FILES, err);
+		dump->repeats.likely = !tracked;
 		int chained = result == 0 && tracked ? chain_pages(dump, process, pagemap, vma, err) : 1;
+		dump->repeats.likely = chained == 1;
 		if (result == 0)
 			result = chained != 1 ? chained :
 				 live ? live_pages(dump, process, pagemap, vma, err) :
 					scan_range(dump, process, pagemap, vma->start, vma->end, what, err);
 		from = vma->end;
 	}
-	return result ? result : scan_range(dump, process, pagemap, from, ADDRESS_END, SCAN_FILES, err);
+	dump->repeats.likely = true;
+	if (result == 0)
+		result = scan_range(dump, process, pagemap, from, ADDRESS_END, SCAN_FILES, err);
+	dump->repeats.likely = false;
+	return result;
 }
 
 /* The same from /proc/PID/pagemap, mapping by mapping, for kernels before 6.7. */

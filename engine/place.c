@@ -8,7 +8,7 @@
 
 struct ctl *placed_ctl(struct placed *placed)
 {
-	return (struct ctl *)((char *)placed->map + AGENT_TEXT);
+	return placed->map ? (struct ctl *)((char *)placed->map + AGENT_TEXT) : NULL;
 }
 
 /* --- in ---------------------------------------------------------------------------- */

@@ -52,7 +52,7 @@ enum { PLACE_READY, PLACE_DONE }; /* barriers of the plan */
  * again and every thread is as it was when this returns. */
 int place_run(struct placement *placements, size_t n, struct fsnap_error *err);
 
-struct ctl *placed_ctl(struct placed *placed);
+struct ctl *placed_ctl(struct placed *placed); /* NULL: it did not come to that */
 void placed_free(struct placed *placed);
 
 #endif

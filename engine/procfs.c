@@ -125,6 +125,7 @@ int procfs_stat(int dir, const char *name, struct procfs_stat *stat, struct fsna
 	stat->sid = (pid_t)field[6];
 	stat->terminal = (unsigned)field[7];
 	stat->flags = field[9];
+	stat->ticks = field[14] + field[15];
 	stat->start_time = field[22];
 	stat->start_code = field[26];
 	stat->end_code = field[27];

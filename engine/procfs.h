@@ -34,6 +34,7 @@ struct procfs_stat {
 	int exit_signal;
 	int exit_code; /* as wait(2) reports it: of a zombie; of a stopped process the signal, until it has */
 	unsigned long start_time; /* clock ticks of CLOCK_BOOTTIME */
+	unsigned long ticks; /* of processor time, user and system */
 	unsigned long start_code, end_code, start_stack, start_data, end_data, start_brk;
 	unsigned long arg_start, arg_end, env_start, env_end;
 };

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "bpf/sleep.h"
+#include "engine/chain/chain.h"
 #include "engine/compile.h"
 #include "engine/laps.h"
 #include "engine/time_left.h"
@@ -144,7 +145,7 @@ static void ask_about(struct process *process, struct sleep_reader *reader, uint
 
 void sleeps_ask(struct dump *dump, uint64_t frozen_at)
 {
-	struct sleep_reader *reader = dump->sleepers ? sleep_open(NULL) : NULL;
+	struct sleep_reader *reader = dump->sleepers ? readers_sleep(dump) : NULL;
 	for (size_t i = 0; reader && i < dump->tree.n_processes; i++) {
 		struct process *process = dump->tree.processes[i];
 		bool wanted = false;
@@ -155,7 +156,7 @@ void sleeps_ask(struct dump *dump, uint64_t frozen_at)
 	}
 	if (dump->sleepers && !reader)
 		sleeps_unknown(dump);
-	sleep_close(reader);
+	readers_leave_sleep(dump, reader);
 	time_left_tell(dump, frozen_at);
 }
 

@@ -17,7 +17,8 @@
 #include "restorer/pager.h"
 #include "store/scope.h"
 
-#define PATIENCE_MS 120000
+#define PATIENCE_MS 120000 /* without a sign of work */
+#define STOPPED_MS 3000	  /* ... or stopped by a signal */
 #define LOOK_MS 100
 
 static bool is_watched(const struct process *process)
@@ -60,23 +61,49 @@ static int find_pager(const struct process *process, int *pid)
 	return -1;
 }
 
-static void await(struct dump *dump, int pid)
+/* How far it is; it takes as long as the medium is slow. */
+struct pace {
+	unsigned long ticks; /* of processor time */
+	int idle_ms, stopped_ms; /* for so long it has not worked, or been stopped */
+};
+
+static bool is_stuck(int pager, struct pace *pace)
 {
-	struct pollfd end = { .fd = (int)syscall(SYS_pidfd_open, pid, 0), .events = POLLIN };
-	for (int ms = 0; end.fd >= 0 && ms < PATIENCE_MS && poll(&end, 1, LOOK_MS) == 0; ms += LOOK_MS)
-		if (dump->options->progress)
-			dump->options->progress(dump->options->progress_arg, "waiting for its memory", 0, 0);
-	scope_close(&end.fd);
+	struct procfs_stat stat;
+	if (procfs_stat(pager, "stat", &stat, NULL) < 0)
+		return false;
+	pace->stopped_ms = stat.state == 'T' || stat.state == 't' ? pace->stopped_ms + LOOK_MS : 0;
+	pace->idle_ms = stat.ticks == pace->ticks ? pace->idle_ms + LOOK_MS : 0;
+	pace->ticks = stat.ticks;
+	return pace->stopped_ms >= STOPPED_MS || pace->idle_ms >= PATIENCE_MS;
 }
 
-bool streamed_await(struct dump *dump, const struct process *process)
+static int await(struct dump *dump, const struct process *process, int pager, int pid, struct fsnap_error *err)
+{
+	cleanup_fd int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+	struct pollfd end = { .fd = pidfd, .events = POLLIN };
+	struct pace pace = { 0 };
+	while (pidfd >= 0 && poll(&end, 1, LOOK_MS) == 0) {
+		if (dump->options->progress)
+			dump->options->progress(dump->options->progress_arg, "waiting for its memory", 0, 0);
+		if (!is_stuck(pager, &pace))
+			continue;
+		fail(err, FSNAP_E_TARGET_BUSY, 0,
+		     "process %d (%s): its memory is still coming from its image, and process %d (" PAGER_NAME "), which "
+		     "brings it, %s", process->pid, process->comm, pid,
+		     pace.stopped_ms ? "is stopped" : "does not go on");
+		return error_hint(err, pace.stopped_ms ? "kill -CONT %d" : "what it waits for: /proc/%d/stack", pid);
+	}
+	return 1;
+}
+
+int streamed_await(struct dump *dump, const struct process *process, struct fsnap_error *err)
 {
 	int pid;
 	if (!is_watched(process))
-		return false;
+		return 0;
 	cleanup_fd int pager = find_pager(process, &pid);
 	if (pager < 0)
-		return false; /* somebody else's: kinds/userfaultfd.c */
-	await(dump, pid);
-	return true;
+		return 0; /* somebody else's: kinds/userfaultfd.c */
+	return await(dump, process, pager, pid, err);
 }

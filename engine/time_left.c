@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "bpf/wake.h"
+#include "engine/chain/chain.h"
 #include "engine/laps.h"
 #include "engine/procfs.h"
 #include "engine/sleeps.h"
@@ -80,7 +81,7 @@ void time_left_look(struct dump *dump, struct process *process)
 void time_left_watch(struct dump *dump)
 {
 	if (dump->time_left)
-		dump->time_left->reader = wake_open(NULL);
+		dump->time_left->reader = readers_wake(dump);
 }
 
 /* --- during it ------------------------------------------------------------------------- */
@@ -151,7 +152,7 @@ void time_left_free(struct dump *dump)
 			trees[i]->processes[j]->time_left = NULL;
 	if (!dump->time_left)
 		return;
-	wake_close(dump->time_left->reader);
+	readers_leave_wake(dump, dump->time_left->reader);
 	numbers_free(&dump->time_left->limit_of);
 	free(dump->time_left->sites);
 	free(dump->time_left);

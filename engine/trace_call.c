@@ -40,6 +40,13 @@ bool trace_call_pending(const struct task *task)
 	return task->calling != NO_CALL;
 }
 
+/* A fault, which no mask holds back: where the call was to be made there is none (force_sig_info_to_task(),
+ * kernel/signal.c). The same instruction would fault again, for ever. */
+static bool is_fault(int signo)
+{
+	return signo == SIGSEGV || signo == SIGBUS || signo == SIGILL || signo == SIGFPE || signo == SIGTRAP;
+}
+
 /* Waits for the next of the two stops, before the call and behind it. */
 static enum trace_result await_call_stop(struct task *task, struct fsnap_error *err)
 {
@@ -48,6 +55,11 @@ static enum trace_result await_call_stop(struct task *task, struct fsnap_error *
 		enum trace_result step = trace_await(task, &status, err);
 		if (step != TRACE_OK || WSTOPSIG(status) == SYSCALL_STOP)
 			return step;
+		if (status >> 16 == 0 && is_fault(WSTOPSIG(status))) {
+			fail(err, FSNAP_E_SYSTEM, 0, "thread %d: a system call in its text ended with signal %d",
+			     task->tid, WSTOPSIG(status));
+			return TRACE_FAILED;
+		}
 		/* Everything that can be is blocked: this is SIGSTOP, which has to wait. */
 		if (status >> 16 == 0)
 			task->owed = WSTOPSIG(status);

@@ -104,6 +104,11 @@ void *image_writer_page(struct image_writer *writer, uint64_t at);
  * threads at once, best right after they were filled. Blocks not done are done at commit. */
 void image_writer_checksum(struct image_writer *writer, uint64_t first_block, uint64_t n);
 
+/* For who fills pages again, or takes the last ones back: page `at` is not what it was when its block was checksummed;
+ * `taken` pages stay. */
+void image_writer_changed(struct image_writer *writer, uint64_t at);
+void image_writer_shrink(struct image_writer *writer, uint64_t taken);
+
 /* The image will build on `parent`, of the same store, which must stay open until it is committed or given
  * up. Fails where nothing can (the parent was removed, the file system knows no links): store all, then. */
 int image_writer_inherit(struct image_writer *writer, const struct image *parent, struct fsnap_error *err);

@@ -239,6 +239,17 @@ void image_writer_checksum(struct image_writer *writer, uint64_t first_block, ui
 	}
 }
 
+void image_writer_changed(struct image_writer *writer, uint64_t at)
+{
+	writer->blocks[at / STORE_BLOCK_PAGES].pages = 0;
+}
+
+void image_writer_shrink(struct image_writer *writer, uint64_t taken)
+{
+	assert(taken <= writer->taken);
+	writer->taken = taken;
+}
+
 /* Where the index is settled, neighbours by number may lie in different files (inherit.c): two pages that do
  * in fact lie side by side are two entries then, which costs 24 bytes. */
 static bool continues(const struct page_run *before, const struct page_run *run)

@@ -23,6 +23,7 @@ void chain_free(struct chain *chain)
 		else
 			track_close(&chain->members[i].track);
 	image_close(chain->open);
+	readers_free(&chain->readers);
 	free(chain->members);
 	free(chain);
 }
@@ -65,7 +66,8 @@ static int admit(struct dump *dump, struct process *process, struct fsnap_error 
 	if (!member) {
 		struct track track;
 		if (track_open(&track, process, &why) < 0) {
-			dump_note(dump, "stored in full each time: %s", why.message);
+			if (why.code != FSNAP_E_TARGET_DIED)
+				dump_note(dump, "copied each time while it stands still: %s", why.message);
 			return 0;
 		}
 		member = grow(chain->members, chain->n_members, sizeof(*member), err);
@@ -313,6 +315,9 @@ void chain_leave(struct dump *dump)
 	if (dump->chain && dump->parent != dump->chain->open)
 		image_close(dump->parent);
 	dump->parent = NULL;
+	free(dump->repeats.spans);
+	if (dump->lent)
+		dump->chain = NULL;
 	chain_free(dump->lent);
 	if (dump->keeper >= 0)
 		close(dump->keeper);

@@ -3,6 +3,8 @@
  *
  *	chain.c        what is known of a tree from one dump to the next; a dump's part in it
  *	chain_pages.c  pages that have not changed since the parent image, and those that have
+ *	repeats.c      pages that nobody watches, compared with those of the parent image
+ *	readers.c      programs in the kernel that stay loaded from dump to dump
  *	parcel.c       a chain as bytes and descriptors, to be handed to another process
  *	keeper.c       the process that keeps it while nobody dumps (`fsnap track`)
  *	watch.c        dumps one after the other, for ever (`fsnap watch`)
@@ -16,8 +18,8 @@
  * first page is taken the base is given up (chain_begin()), with the keeper, too.  A dump that fails in between
  * costs the next one a full image, and nobody a wrong one.
  *
- * Not tracked, and stored in full each time: private mappings of files, small mappings, what track_open() refuses;
- * and what is new: mappings since the last dump, children, programs just executed.  Of a child's pages those that it
+ * Not tracked are private mappings of files, small mappings, shared memory, what track_open() refuses: all of it is
+ * copied each time, and compared afterwards (repeats.c). Stored in full is what is new: mappings since the last dump, children, programs just executed.  Of a child's pages those that it
  * still shares with its parent are the parent's.
  */
 #ifndef ENGINE_CHAIN_H
@@ -43,6 +45,11 @@ struct chain {
 	bool stays_open;
 	bool is_kept; /* by another process, too: tracking goes on without us */
 	uint64_t tidy; /* image_writer_tidy() */
+	struct readers {
+		struct wake_reader *wake;
+		struct sleep_reader *sleep;
+		bool no_wake, no_sleep; /* they cannot be had */
+	} readers; /* of one that stays open */
 };
 
 /* A process of a tree that is being dumped. */
@@ -79,9 +86,22 @@ int chain_pages(struct dump *dump, struct process *process, int pagemap, const i
 /* Where in the base a page is that has this frame, and that an ancestor of the process has kept; UINT64_MAX: nowhere. */
 void chain_frames(struct dump *dump, const struct process *process, uint64_t page, const uint64_t *entries,
 		  uint64_t n, uint64_t *at);
+/* repeats.c: pages of the image that may hold what the base has, too; when all is copied, those that do are given up. */
+void repeats_note(struct dump *dump, uint64_t at, uint64_t npages);
+int repeats_find(struct dump *dump, struct fsnap_error *err);
 /* The image is durable: it is the base from now on. */
 void chain_commit(struct dump *dump, const uint8_t *uuid);
 void chain_leave(struct dump *dump);
+
+/* --- readers.c: BPF programs, which take 20 ms to be loaded; of a chain that stays open they are from dump to dump -- */
+
+/* NULL: not to be had. */
+struct wake_reader *readers_wake(struct dump *dump);
+struct sleep_reader *readers_sleep(struct dump *dump);
+/* Closes what is not to stay. */
+void readers_leave_wake(struct dump *dump, struct wake_reader *reader);
+void readers_leave_sleep(struct dump *dump, struct sleep_reader *reader);
+void readers_free(struct readers *readers);
 
 /* --- parcel.c: over a socket -------------------------------------------------------------------------- */
 
@@ -104,7 +124,8 @@ void parcel_close(struct parcel *parcel);
 struct chain *keeper_ask(pid_t pid, uint64_t start, int *keeper, struct fsnap_error *err);
 int keeper_give_up_base(int keeper);
 int keeper_return(int keeper, const struct chain *chain);
-int keeper_start(pid_t pid, uint64_t start, struct chain *chain, struct fsnap_error *err);
+/* heat: when it is told to stop, it ends the tree's watch (heat/heat.h), too. */
+int keeper_start(pid_t pid, uint64_t start, struct chain *chain, bool heat, struct fsnap_error *err);
 int keeper_stop(pid_t pid, uint64_t start, struct fsnap_error *err);
 
 /* A tree is tracked or watched, not both: the marks of which memory was written can be one's only. A watch tells others

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "engine/chain/chain.h"
+#include "engine/live.h"
 #include "engine/pagemap.h"
 #include "store/scope.h"
 
@@ -120,20 +121,41 @@ static int lose(struct chained *chained, uint64_t start, uint64_t end, struct fs
 	return 0;
 }
 
+struct walk {
+	struct dump *dump;
+	struct process *process;
+	int pagemap;
+	struct base base;
+};
+
+/* Where there is no base, a mark may be of a dump that came to nothing, and those of guard regions cannot be washed off
+ * (change_pte_range(), mm/mprotect.c). */
+static int keep_base(void *arg, uint64_t start, uint64_t end, struct fsnap_error *err)
+{
+	struct walk *walk = arg;
+	if (!walk->process->chained->based)
+		return pages_scan(walk->dump, walk->process, walk->pagemap, start, end, err);
+	return keep(walk->dump, walk->process, walk->pagemap, &walk->base, start, end, err);
+}
+
+/* What was not written is what the base says, or, in a live dump, what was copied before it stood still. */
 static int walk(struct dump *dump, struct process *process, int pagemap, const struct track_spans *changes,
 		uint64_t start, uint64_t end, struct fsnap_error *err)
 {
-	struct base base = { 0 };
-	base.runs = image_runs(dump->parent, process->chained->member->space, &base.n);
+	struct walk walk = { dump, process, pagemap, { 0 } };
 	uint64_t at = start;
+	if (process->chained->based)
+		walk.base.runs = image_runs(dump->parent, process->chained->member->space, &walk.base.n);
 	for (size_t i = 0; i < changes->n; i++) {
-		const image_span *change = &changes->spans[i];
-		if (keep(dump, process, pagemap, &base, at, change->start, err) < 0 ||
-		    pages_scan(dump, process, pagemap, change->start, change->end, err) < 0)
+		uint64_t from = changes->spans[i].start > at ? changes->spans[i].start : at, to = changes->spans[i].end;
+		if (to <= at)
+			continue;
+		if (live_keep(dump, process, pagemap, at, from, keep_base, &walk, err) < 0 ||
+		    pages_scan(dump, process, pagemap, from, to, err) < 0)
 			return -1;
-		at = change->end;
+		at = to;
 	}
-	return keep(dump, process, pagemap, &base, at, end, err);
+	return live_keep(dump, process, pagemap, at, end, keep_base, &walk, err);
 }
 
 /* Part of a mapping that was registered, as we know. From here on all of it counts as not written. */
@@ -145,8 +167,10 @@ static int tracked_part(struct dump *dump, struct process *process, int pagemap,
 	int result = track_renew(&process->chained->member->track, start, end, track_note, &changes, err);
 	if (result == TRACK_LOST && lose(process->chained, start, end, err) < 0)
 		result = -1;
-	if (result == TRACK_LOST || (result == 0 && !process->chained->based))
+	if (result == TRACK_LOST || (result == 0 && !process->chained->based && !live_follows(dump, process)))
 		result = pages_scan(dump, process, pagemap, start, end, err);
+	else if (result == 0 && live_doubts(dump, process, start, end, &changes, err) < 0)
+		result = -1;
 	else if (result == 0)
 		result = walk(dump, process, pagemap, &changes, start, end, err);
 	free(changes.spans);
@@ -160,6 +184,7 @@ int chain_pages(struct dump *dump, struct process *process, int pagemap, const i
 	if (!track || vma->kind != VMA_ANON || !track_is_alive(track))
 		return 1;
 	uint64_t at = vma->start;
+	u_int huge = process->mm.huge.huge_len;
 	bool any = false;
 	for (size_t i = 0; i < track->n_spans; i++) {
 		uint64_t from = track->spans[i].start > vma->start ? track->spans[i].start : vma->start;
@@ -174,7 +199,9 @@ int chain_pages(struct dump *dump, struct process *process, int pagemap, const i
 	}
 	if (!any)
 		return 1;
-	return at < vma->end ? pages_scan(dump, process, pagemap, at, vma->end, err) : 0;
+	if (at < vma->end && pages_scan(dump, process, pagemap, at, vma->end, err) < 0)
+		return -1;
+	return live_huge(dump, process, vma, huge, err);
 }
 
 /* --- children ------------------------------------------------------------------------------------------------- */

@@ -27,7 +27,10 @@
 #include <unistd.h>
 
 #include "engine/chain/chain.h"
+#include "engine/heat/heat.h"
 #include "store/scope.h"
+
+#define PATIENCE_S 10 /* it answers at once, if it is not stopped */
 
 enum { GIVE_UP = 'g', RETURN = 'r', STOP = 's' };
 
@@ -50,7 +53,9 @@ static bool is_trusted(int socket)
 /* --- the keeper ------------------------------------------------------------------------------------ */
 
 struct keeper {
+	pid_t pid;
 	int listener, root; /* root: pidfd */
+	bool heat; /* a watch was begun with it */
 	struct parcel parcel;
 	bool valid;
 	int dump; /* connection, or -1 */
@@ -63,8 +68,11 @@ static bool hear(struct keeper *keeper)
 	struct parcel next;
 	bool valid;
 	ssize_t n = recv(keeper->dump, &word, 1, 0);
-	if (n == 1 && word == STOP)
+	if (n == 1 && word == STOP) {
+		if (keeper->heat)
+			heat_watch_end(keeper->pid, NULL);
 		return false;
+	}
 	if (n == 1 && word == GIVE_UP) {
 		keeper->valid = false;
 		return true;
@@ -162,9 +170,9 @@ static void live(struct keeper *keeper)
 	_exit(0);
 }
 
-int keeper_start(pid_t pid, uint64_t start, struct chain *chain, struct fsnap_error *err)
+int keeper_start(pid_t pid, uint64_t start, struct chain *chain, bool heat, struct fsnap_error *err)
 {
-	struct keeper keeper = { .dump = -1, .listener = listen_for(pid, start, err) };
+	struct keeper keeper = { .pid = pid, .heat = heat, .dump = -1, .listener = listen_for(pid, start, err) };
 	if (keeper.listener < 0)
 		return -1;
 	int result = -1;
@@ -192,12 +200,26 @@ int keeper_start(pid_t pid, uint64_t start, struct chain *chain, struct fsnap_er
 
 static int reach(pid_t pid, uint64_t start)
 {
+	const struct timeval patience = { .tv_sec = PATIENCE_S };
 	struct sockaddr_un address;
 	socklen_t size = name_of(&address, "track", pid, start);
 	cleanup_fd int keeper = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (keeper < 0 || connect(keeper, (struct sockaddr *)&address, size) < 0 || !is_trusted(keeper))
+	if (keeper < 0 || setsockopt(keeper, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)) < 0 ||
+	    setsockopt(keeper, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience)) < 0 ||
+	    connect(keeper, (struct sockaddr *)&address, size) < 0 || !is_trusted(keeper))
 		return -1;
 	return steal_fd(&keeper);
+}
+
+/* Who of it is the other end was asked of the kernel, not of it. */
+static int is_silent(int keeper, pid_t pid, struct fsnap_error *err)
+{
+	struct ucred peer = { 0 };
+	socklen_t size = sizeof(peer);
+	getsockopt(keeper, SOL_SOCKET, SO_PEERCRED, &peer, &size);
+	fail(err, FSNAP_E_TARGET_BUSY, 0, "process %d (fsnap-track), which keeps track of process %d, does not answer",
+	     peer.pid, pid);
+	return error_hint(err, "is it stopped? kill -CONT %d, or end it: then tracking has ended", peer.pid);
 }
 
 /* --- those who need none: fsnap watch ------------------------------------------------------------------ */
@@ -245,8 +267,12 @@ struct chain *keeper_ask(pid_t pid, uint64_t start, int *keeper, struct fsnap_er
 	cleanup_fd int socket = reach(pid, start);
 	if (socket < 0)
 		return NULL;
+	errno = 0;
 	if (parcel_receive(socket, &parcel, &valid) < 0) {
+		bool silent = errno == EAGAIN;
 		parcel_close(&parcel);
+		if (silent && is_silent(socket, pid, err) < 0)
+			return NULL;
 		fail(err, FSNAP_E_TRACED, 0, "process %d is being saved by another fsnap", pid);
 		error_hint(err, "wait for that, or end tracking: fsnap track -t %d --stop", pid);
 		return NULL;
@@ -295,7 +321,8 @@ int keeper_stop(pid_t pid, uint64_t start, struct fsnap_error *err)
 	}
 	if (say(keeper, STOP) < 0)
 		return fail(err, FSNAP_E_SYSTEM, errno, "ending the tracking of process %d", pid);
-	while (recv(keeper, rest, sizeof(rest), 0) > 0) /* until it is gone */
+	ssize_t n;
+	while ((n = recv(keeper, rest, sizeof(rest), 0)) > 0) /* until it is gone */
 		;
-	return 0;
+	return n < 0 && errno == EAGAIN ? is_silent(keeper, pid, err) : 0;
 }

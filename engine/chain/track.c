@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "engine/chain/chain.h"
+#include "engine/heat/heat.h"
 #include "engine/machine.h"
 #include "engine/procfs.h"
 #include "engine/seize.h"
@@ -25,8 +26,24 @@ static void describe(const struct chain *chain, struct fsnap_track_report *repor
 			report->bytes += chain->members[i].track.spans[j].end - chain->members[i].track.spans[j].start;
 }
 
+/* What files it reads matters to the dumps to come as what memory it writes does, but is not promised. */
+static int keep(struct dump *dump, const struct process *root, int heat, struct fsnap_track_report *report,
+		struct fsnap_error *err)
+{
+	struct fsnap_error why = { 0 };
+	int watch = heat == FSNAP_HEAT_NEVER ? -1 : heat_watch_start(root->pid, &why);
+	report->heat = watch >= 0;
+	if (watch < 0 && heat != FSNAP_HEAT_NEVER)
+		dump_note(dump, "which files it reads is not watched: %s", why.message);
+	int result = keeper_start(root->pid, start_of(root), dump->chain, watch == 0, err);
+	if (result < 0 && watch == 0)
+		heat_watch_end(root->pid, NULL);
+	return result;
+}
+
 /* The beginning of a dump, which ends there. */
-static int begin(struct dump *dump, struct process *root, struct fsnap_track_report *report, struct fsnap_error *err)
+static int begin(struct dump *dump, struct process *root, int heat, struct fsnap_track_report *report,
+		 struct fsnap_error *err)
 {
 	if (root->image.zombie)
 		return fail(err, FSNAP_E_NO_PROCESS, 0, "process %d (%s) has ended", root->pid, root->comm);
@@ -40,7 +57,7 @@ static int begin(struct dump *dump, struct process *root, struct fsnap_track_rep
 		return -1;
 	describe(dump->chain, report);
 	if (dump->chain->n_members)
-		return keeper_start(root->pid, start_of(root), dump->chain, err);
+		return keep(dump, root, heat, report, err);
 	return fail(err, FSNAP_E_UNSUPPORTED, 0, "nothing of the tree can be tracked: %.*s",
 		    (int)strcspn(report->notes, "\n"), report->notes);
 }
@@ -59,7 +76,7 @@ static int track(const struct fsnap_track_options *options, struct fsnap_track_r
 	if (root && options->stop)
 		result = keeper_stop(root->pid, start_of(root), err);
 	else if (root)
-		result = begin(&dump, root, report, err);
+		result = begin(&dump, root, options->heat, report, err);
 	memcpy(report->notes, dump_report.notes, sizeof(report->notes));
 	if (result < 0 && err && err->code == FSNAP_E_UNSUPPORTED && !err->hint[0])
 		error_hint(err, "`fsnap dump` saves it all the same, in full each time");

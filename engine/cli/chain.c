@@ -24,6 +24,7 @@ static void track_print(const struct cli *cli, const struct fsnap_track_report *
 		json_bool(json_key(&json, "tracked"), !cli->stop);
 		json_u64(json_key(&json, "processes"), report->processes);
 		json_u64(json_key(&json, "bytes"), report->bytes);
+		json_bool(json_key(&json, "heat_watched"), report->heat);
 		json_close(&json);
 		json_finish(&json);
 		return;
@@ -48,7 +49,7 @@ int cli_track(const struct cli *cli, struct fsnap_error *err)
 		fail(err, FSNAP_E_USAGE, 0, "fsnap track needs the tree: -t PID");
 		return error_hint(err, "fsnap track -t $(pgrep -o NAME)");
 	}
-	if (fsnap_track(&options, &report, err))
+	if (heat_mode(cli, &options.heat, err) || fsnap_track(&options, &report, err))
 		return -1;
 	track_print(cli, &report);
 	return EXIT_SUCCESS;

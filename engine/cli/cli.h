@@ -111,6 +111,11 @@ void restore_print(const struct cli *cli, const struct fsnap_restore_report *rep
 int clones_count(const char *text, unsigned *n, struct fsnap_error *err); /* NULL: one */
 void clones_print(const struct cli *cli, const struct fsnap_restore_report *reports, unsigned n, uint64_t total_us);
 
+/* --- dump.c --------------------------------------------------------------- */
+
+/* What --heat says: enum fsnap_heat. */
+int heat_mode(const struct cli *cli, int *mode, struct fsnap_error *err);
+
 /* --- prefetch.c ---------------------------------------------------------- */
 
 /* What --prefetch, --no-prefetch, --prefetch-rate and --prefetch-max say. */

@@ -31,8 +31,7 @@ static void print(const struct cli *cli, const struct fsnap_dump_report *report)
 		style_end(stderr), report->image);
 }
 
-/* --heat */
-static int dump_heat_mode(const struct cli *cli, int *mode, struct fsnap_error *err)
+int heat_mode(const struct cli *cli, int *mode, struct fsnap_error *err)
 {
 	static const char *const words[] = { [FSNAP_HEAT_AUTO] = "auto", [FSNAP_HEAT_ALWAYS] = "always",
 					     [FSNAP_HEAT_NEVER] = "never" };
@@ -64,8 +63,8 @@ static int parse_time(const char *text, uint64_t *us, struct fsnap_error *err)
 /* --live, --no-live, --max-freeze */
 static int dump_live_mode(const struct cli *cli, struct fsnap_dump_options *options, struct fsnap_error *err)
 {
-	if (cli->no_live && (cli->live || cli->max_freeze))
-		return fail(err, FSNAP_E_USAGE, 0, "--no-live, but %s", cli->live ? "--live" : "--max-freeze");
+	if (cli->no_live && cli->live)
+		return fail(err, FSNAP_E_USAGE, 0, "--no-live, but --live");
 	options->live = cli->live ? FSNAP_LIVE_ALWAYS : cli->no_live ? FSNAP_LIVE_NEVER : FSNAP_LIVE_AUTO;
 	return cli->max_freeze ? parse_time(cli->max_freeze, &options->max_freeze_us, err) : 0;
 }
@@ -100,7 +99,7 @@ int cli_dump(const struct cli *cli, struct fsnap_error *err)
 		.progress = progress_update,
 		.progress_arg = &progress,
 	};
-	if (dump_heat_mode(cli, &options.heat, err) || dump_live_mode(cli, &options, err))
+	if (heat_mode(cli, &options.heat, err) || dump_live_mode(cli, &options, err))
 		return -1;
 	struct fsnap_dump_report report = { .size = sizeof(report) };
 

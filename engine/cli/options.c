@@ -75,7 +75,7 @@ static const struct option_row rows[] = {
 	  "connections to outside the tree: `keep` them, or let them be `reset`" },
 	{ 0, "explain", 0, NULL, FIELD(explain), "restore",
 	  "print what would be done, operation by operation; do nothing" },
-	{ 0, "heat", TAKES_TEXT, "MODE", FIELD(heat), "dump",
+	{ 0, "heat", TAKES_TEXT, "MODE", FIELD(heat), "dump track",
 	  "how warm are its files' cached pages? `auto` (if many), `always`, `never`" },
 	{ 0, "sync-files", 0, NULL, FIELD(sync_files), "dump",
 	  "write dirty pages of its files back before the image is durable" },

@@ -96,7 +96,7 @@ uint64_t heat_pages(const image_heat *image, unsigned at_least);
 
 /* --- watch.c -------------------------------------------------------------------------- */
 
-int heat_watch_start(pid_t root, struct fsnap_error *err);
+int heat_watch_start(pid_t root, struct fsnap_error *err); /* 1: there is one already */
 int heat_watch_end(pid_t root, struct fsnap_error *err);
 /* What the watch on `root` has seen; those of touch.h. */
 struct touch_key;

@@ -115,7 +115,7 @@ int heat_watch_start(pid_t root, struct fsnap_error *err)
 		return -1;
 	sweep();
 	if (access(path, F_OK) == 0)
-		return 0;
+		return 1;
 	cleanup_free pid_t *pids = heat_pids(root, &n, err);
 	struct touch_watch *watch = pids ? touch_watch_start(pids, n, err) : NULL;
 	if (!watch)

@@ -124,6 +124,16 @@ static int check_threads(const struct process *process, struct fsnap_error *err)
 	return 0;
 }
 
+/* execve(2) may have come between the look and the stop: what was to run there now leads anywhere. */
+static int check_program(struct process *process, struct fsnap_error *err)
+{
+	look_doubtfully(process);
+	if (process->prepared)
+		return 0;
+	return fail(err, FSNAP_E_TARGET_DIED, 0, "process %d (%s) has executed another program", process->pid,
+		    process->comm);
+}
+
 /* --- made inside -------------------------------------------------------------------------- */
 
 struct maker {
@@ -198,7 +208,8 @@ int track_open(struct track *track, struct process *process, struct fsnap_error 
 	uint64_t mark = clock_ns(CLOCK_MONOTONIC);
 	int result = seize_alone(process, err);
 	if (result == 0) {
-		result = check_threads(process, err) < 0 ? -1 : make_inside(track, process, err);
+		result = check_program(process, err) < 0 || check_threads(process, err) < 0 ?
+				 -1 : make_inside(track, process, err);
 		seize_let_go(process);
 		track->stopped_us = lap(&mark);
 	}
@@ -271,6 +282,14 @@ static int take_mark_away(void *arg, uint64_t start, uint64_t end, struct fsnap_
 static int wash(struct track *track, uint64_t start, uint64_t end, struct fsnap_error *err)
 {
 	return track_unmarked(track, start, end, take_mark_away, track, err) < 0 ? -1 : 0;
+}
+
+int track_wash(struct track *track, struct fsnap_error *err)
+{
+	for (size_t i = 0; i < track->n_spans; i++)
+		if (wash(track, track->spans[i].start, track->spans[i].end, err) < 0)
+			return -1;
+	return 0;
 }
 
 int track_register(struct track *track, const struct process *process, struct fsnap_error *err)

@@ -47,6 +47,9 @@ int track_open(struct track *track, struct process *process, struct fsnap_error 
  * others were before: all pages of a mapping that was not registered count as written until track_take() returns them. */
 int track_register(struct track *track, const struct process *process, struct fsnap_error *err);
 
+/* All that is registered counts as written from here on: 4 ms per GiB, and more for what did not. */
+int track_wash(struct track *track, struct fsnap_error *err);
+
 /* Takes over what another process has opened: both descriptors are the track's. */
 int track_adopt(struct track *track, int uffd, int pagemap);
 

@@ -89,20 +89,45 @@ def kept_by(t, pid):
     return named("fsnap-track")
 
 
+def is_watched(t, pid):
+    return "watch" in run(t, 0, "heat", "-t", pid).json["source"]
+
+
+def files_are_watched(t, tree):
+    """Tracking watches what files are read, too, until it ends; a watch that was there before stays."""
+    run(t, 0, "track", "-t", tree.pid, "--heat", "never")
+    t.expect("--heat never", False, is_watched(t, tree.pid))
+    run(t, 0, "track", "-t", tree.pid, "--stop")
+    if not run(t, 0, "track", "-t", tree.pid).json["heat_watched"]:
+        print("files are not watched: this kernel or user may not use BPF")
+    else:
+        t.expect("tracking watches files", True, is_watched(t, tree.pid))
+    run(t, 0, "track", "-t", tree.pid, "--stop")
+    t.expect("... as long as it lasts", False, is_watched(t, tree.pid))
+    if t.fsnap.run("heat", "-t", tree.pid, "--watch").status == 0:
+        run(t, 0, "track", "-t", tree.pid)
+        run(t, 0, "track", "-t", tree.pid, "--stop")
+        t.expect("what was there before goes on", True, is_watched(t, tree.pid))
+        run(t, 0, "heat", "-t", tree.pid, "--unwatch")
+
+
 def images_of_a_tree(t, tree):
     run(t, 0, "track", "-t", tree.pid)
     run(t, 2, "track", "-t", tree.pid)
     reports = []
     for i in range(6):
-        reports.append(t.dump(tree.pid, "--name", f"c{i}"))
+        reports.append(t.dump(tree.pid, "--name", f"c{i}", *(["--live"] if i % 2 == 0 else ["--no-live"])))
         tree.check(f"left running after c{i}")
         tree.step()
     t.expect("parents", ["", "c0", "c1", "c2", "c3", "c4"], [r["parent"] for r in reports])
-    t.expect_true("the first is whole", reports[0]["pages"] > 6000)
+    t.expect_true("the first is whole", reports[0]["pages"] > 10000)
+    t.expect("which were live", [True, False] * 3, [r["rounds"] > 0 for r in reports])
+    t.expect_true("what was live stood still for little", reports[0]["frozen_pages"] < reports[0]["pages"] / 2)
     # the executed child is new in c3 or c4; else what a step changes is a few per cent
     small = [r["pages"] for r in reports[1:]]
     t.expect_true(f"the others are small: {small}", min(small) < 1500 and small[0] < 1500)
     t.expect_true("and refer to what is not stored", all(r["referred_pages"] > 3000 for r in reports[1:]))
+    t.expect_true("shared memory and private pages of files, too", all(r["referred_pages"] > 7000 for r in reports[1:3]))
     return reports
 
 
@@ -191,12 +216,12 @@ def without_parent(t, tree):
 
 
 def named_elsewhere(t, tree):
-    """--live does nothing while a tree is tracked, and says so. An image that is removed while it is streamed leaves its
+    """A tree that is tracked cannot be watched. An image that is removed while it is streamed leaves its
     ancestor to whoever removes something next, even nothing; a record goes with its image, and is in nobody's way."""
     run(t, 0, "track", "-t", tree.pid)
     t.dump(tree.pid, "--name", "s0")
     tree.step()
-    t.expect_true("--live says what it does", "tracked" in str(t.dump(tree.pid, "--name", "s1", "--live")["notes"]))
+    t.dump(tree.pid, "--name", "s1", "--live")
     refused = t.fsnap.run("watch", "-t", tree.pid)
     t.expect_error(refused, 2, "USAGE", "is tracked")
     t.expect_true("it tells how to end tracking", "--stop" in refused.hint)
@@ -227,6 +252,7 @@ def body(t):
         print("skipped: this kernel cannot tell which memory has been written (Linux 6.7 can)")
         sys.exit(77)
     run(t, 0, "track", "-t", tree.pid, "--stop")
+    files_are_watched(t, tree)
     images_of_a_tree(t, tree)
     whichever_are_left(t, tree)
     killed(t, tree)

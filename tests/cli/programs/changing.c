@@ -5,7 +5,8 @@
  * SIGUSR1: a step - pages are written, given back (MADV_DONTNEED: single ones, and so many that whole page tables go),
  * unmapped and mapped anew, moved aside and back (mremap), made guard regions; the heap grows; at the second step a
  * child is forked, which shares the pages and then goes its own way, and at the third another, which executes this
- * program anew.  SIGUSR2: everything is compared; "ok" or what differs goes to check.PID.N.
+ * program anew.  Of shared memory, and of a file mapped privately and written all over, a few pages change each time,
+ * by whoever made them.  SIGUSR2: everything is compared; "ok" or what differs goes to check.PID.N.
  */
 #include <signal.h>
 #include <stdbool.h>
@@ -32,6 +33,47 @@ static char **grown; /* pieces of the heap */
 static size_t n_grown;
 static char *self;
 static bool elder; /* has children */
+
+/* What no userfaultfd tracks. */
+enum { SHARED, MAPPED, OTHERS };
+#define OTHER_PAGES 2048ul
+static uint64_t *other[OTHERS];
+static uint32_t *other_version[OTHERS];
+static pid_t owner;
+
+static void write_other(int which, size_t page, uint32_t v)
+{
+	for (size_t i = 0; i < PAGE / sizeof(uint64_t); i += 64)
+		other[which][page * (PAGE / sizeof(uint64_t)) + i] = ((uint64_t)v << 32 | page) * 0x9e3779b97f4a7c15u + i;
+	other_version[which][page] = v;
+}
+
+static void make_others(void)
+{
+	FILE *file = tmpfile();
+	owner = getpid();
+	if (!file || ftruncate(fileno(file), OTHER_PAGES * PAGE) < 0)
+		abort();
+	other[SHARED] = mmap(NULL, OTHER_PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	other[MAPPED] = mmap(NULL, OTHER_PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE, fileno(file), 0);
+	fclose(file);
+	for (int which = 0; which < OTHERS; which++) {
+		other_version[which] = calloc(OTHER_PAGES, sizeof(uint32_t));
+		for (size_t page = 0; page < OTHER_PAGES; page++)
+			write_other(which, page, 1000);
+	}
+}
+
+static bool others_hold(void)
+{
+	for (int which = 0; which < OTHERS; which++)
+		for (size_t page = 0; page < OTHER_PAGES; page++)
+			for (size_t i = 0; i < PAGE / sizeof(uint64_t); i += 64)
+				if (other[which][page * (PAGE / sizeof(uint64_t)) + i] !=
+				    ((uint64_t)other_version[which][page] << 32 | page) * 0x9e3779b97f4a7c15u + i)
+					return false;
+	return true;
+}
 
 static unsigned any(unsigned below)
 {
@@ -120,6 +162,8 @@ static void step(void)
 		for (int i = 0; i < 3; i++)
 			version[page + i] = GUARDED;
 	grow_heap();
+	for (int i = 0; i < 20 && getpid() == owner; i++)
+		write_other(i % OTHERS, any(OTHER_PAGES), v);
 	if (steps == 2 && elder && fork() == 0) {
 		elder = false;
 		seed += (unsigned)getpid();
@@ -162,6 +206,8 @@ static const char *compare(char *text, size_t size)
 				snprintf(text, size, "piece %zu of the heap", piece);
 				return text;
 			}
+	if (getpid() == owner && !others_hold())
+		return "shared memory, or what is mapped privately";
 	return "ok";
 }
 
@@ -189,6 +235,7 @@ int main(int argc, char **argv)
 	version = calloc(PAGES, sizeof(*version));
 	for (size_t page = 0; page < PAGES; page++)
 		write_page(page, 1000);
+	make_others();
 	answer("step", 0, "ready");
 	for (int signal;;) {
 		if (sigwait(&set, &signal))
