@@ -70,7 +70,7 @@ static void count_kinds(struct restore *restore)
 	}
 }
 
-static int open_image(struct restore *restore, struct fsnap_error *err)
+int restore_open_image(struct restore *restore, struct fsnap_error *err)
 {
 	char store_dir[4096];
 	const char *dir = restore->options->store;
@@ -88,6 +88,11 @@ static int open_image(struct restore *restore, struct fsnap_error *err)
 	restore->report->old_pid = restore->model.tree.root_pid;
 	restore->report->bytes = (image_pages(restore->image) + image_referred(restore->image)) * STORE_PAGE;
 	count_kinds(restore);
+	return 0;
+}
+
+int restore_fit(struct restore *restore, struct fsnap_error *err)
+{
 	if (machine_check(&restore->model.machine, err) < 0 ||
 	    machine_redirect(&restore->model, &restore->redirection, &restore->foreign, err) < 0)
 		return -1;
@@ -99,7 +104,12 @@ static int open_image(struct restore *restore, struct fsnap_error *err)
 	return 0;
 }
 
-static int prepare(struct restore *restore, struct fsnap_error *err)
+static int open_image(struct restore *restore, struct fsnap_error *err)
+{
+	return restore_open_image(restore, err) < 0 ? -1 : restore_fit(restore, err);
+}
+
+int restore_plan(struct restore *restore, struct fsnap_error *err)
 {
 	if (hugepages_check(&restore->model, restore->image, err) < 0 || workshop_open(restore, err) < 0 ||
 	    inherited_collect(&restore->self, err) < 0 || control_reserve(restore, err) < 0)
@@ -130,7 +140,7 @@ static int tell_story(struct restore *restore, struct fsnap_error *err)
 	if (result == 0 && fetched && !restore->options->from)
 		heat_fetch(restore);
 	if (result == 0)
-		result = prepare(restore, err);
+		result = restore_plan(restore, err);
 	report->prepare_us = lap(&mark);
 	int awake = result == 0 ? awake_begin() : -1;
 	if (result == 0)
@@ -157,14 +167,14 @@ static int tell_story(struct restore *restore, struct fsnap_error *err)
 	return error_context(err, "image %s", image_name(restore->image));
 }
 
-static void restore_begin(struct restore *restore, const struct fsnap_restore_options *options,
-			  struct fsnap_restore_report *report)
+void restore_begin(struct restore *restore, const struct fsnap_restore_options *options,
+		   struct fsnap_restore_report *report)
 {
 	*restore = (struct restore){ .options = options, .report = report, .stdio = { -1, -1, -1 },
 				     .time_namespace = -1, .sole = -1 };
 }
 
-static void restore_end(struct restore *restore)
+void restore_end(struct restore *restore)
 {
 	sole_end(restore);
 	cgroups_end(restore);
@@ -247,7 +257,7 @@ int fsnap_explain(const struct fsnap_restore_options *options, int fd, struct fs
 	sized_take(&known, sizeof(known), options);
 	restore_begin(&restore, &known, &own);
 	restore.explaining = true;
-	int result = open_image(&restore, err) < 0 || prepare(&restore, err) < 0 ? -1 : 0;
+	int result = open_image(&restore, err) < 0 || restore_plan(&restore, err) < 0 ? -1 : 0;
 	if (result == 0)
 		result = print_plans(restore.plans, fd, err);
 	else if (restore.image)

@@ -140,6 +140,15 @@ struct restore {
 	int pretended;	     /* of these, so far */
 };
 
+/* restore.c: the first steps, for whoever only wants plans (explaining): everything of the image known; it fits this
+ * machine; files (or numbers for them) made, and the plans. restore_end() in any case. */
+void restore_begin(struct restore *restore, const struct fsnap_restore_options *options,
+		   struct fsnap_restore_report *report);
+int restore_open_image(struct restore *restore, struct fsnap_error *err);
+int restore_fit(struct restore *restore, struct fsnap_error *err);
+int restore_plan(struct restore *restore, struct fsnap_error *err);
+void restore_end(struct restore *restore);
+
 /* workshop.c */
 int workshop_open(struct restore *restore, struct fsnap_error *err);
 void workshop_release(struct restore *restore); /* see struct file_kind */

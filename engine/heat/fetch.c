@@ -161,7 +161,8 @@ static int settle(struct fetch *fetch, struct pieces *pieces)
 	fetch->stretches = malloc((pieces->n + 1) * sizeof(*fetch->stretches));
 	if (!fetch->stretches)
 		return -1;
-	qsort(pieces->piece, pieces->n, sizeof(*pieces->piece), hottest_first);
+	if (pieces->n)
+		qsort(pieces->piece, pieces->n, sizeof(*pieces->piece), hottest_first);
 	for (size_t i = 0; i < pieces->n; i++) {
 		fetch->stretches[i] = pieces->piece[i].stretch;
 		fetch->bytes += pieces->piece[i].stretch.bytes;

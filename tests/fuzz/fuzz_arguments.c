@@ -31,6 +31,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
 	free(cli.externals);
 	free(cli.allows);
 	free(cli.denies);
+	free(cli.withs);
+	free(cli.listens);
+	free(cli.envs);
 	free(text);
 	return 0;
 }

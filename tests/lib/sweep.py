@@ -48,11 +48,11 @@ def tell(t):
         return f.read().strip()
 
 
-def faulted(t, number, *words):
-    """(exit status, where) of fsnap WORDS whose number-th call fails; what it says must be proper."""
+def faulted(t, number, *words, how="fault"):
+    """(exit status, where) of fsnap WORDS whose number-th call fails (see stopat.c); what it says must be proper."""
     if os.path.exists(t.path("stopat.out")):
         os.unlink(t.path("stopat.out"))
-    status, told = killed_at(t, number, "fault", *words)
+    status, told = killed_at(t, number, how, *words)
     said = tell(t)
     where = f"{words[0]} failing at {told}"
     if status is None:

@@ -2,6 +2,8 @@
  * stopat N MS FILE COMMAND... - runs COMMAND and ends it at its N-th system call stop.
  * stopat N fault FILE COMMAND... - lets the first call from there on fail that can fail in real life:
  * no memory, no descriptor, no space, or an input/output error, whatever suits the call.
+ * stopat N interrupt FILE COMMAND... - the same, with EINTR, of calls that a signal can interrupt.
+ * stopat N shorten FILE COMMAND... - lets the first read or write from there on that may do so do half.
  *
  * Every entry into and every return from a system call counts, in all its threads; children are
  * left alone.  At the N-th the command stands still for MS milliseconds, as after SIGSTOP, and then
@@ -24,6 +26,7 @@
 static long stops;
 static pid_t failing; /* the thread in the call that is going to fail */
 static int failure;
+static enum { KILL, FAULT, INTERRUPT, SHORTEN } mode;
 
 /* 0: the call fails only where fsnap or the kernel has gone mad, or its failure is not the point. */
 static int likely_errno(long nr, int fd)
@@ -54,6 +57,50 @@ static int likely_errno(long nr, int fd)
 		return EIO;
 	}
 	return 0;
+}
+
+/* Calls that wait, or may (signal(7)), and do not begin anew by themselves where a handler was not set so. */
+static int interruptible(long nr)
+{
+	switch (nr) {
+	case SYS_read: case SYS_pread64: case SYS_readv: case SYS_preadv: case SYS_write: case SYS_pwrite64:
+	case SYS_writev: case SYS_pwritev: case SYS_openat: case SYS_fallocate: case SYS_flock: case SYS_fsync:
+	case SYS_wait4: case SYS_waitid: case SYS_poll: case SYS_ppoll: case SYS_epoll_wait: case SYS_epoll_pwait:
+	case SYS_recvmsg: case SYS_recvfrom: case SYS_sendmsg: case SYS_sendto: case SYS_connect: case SYS_accept4:
+	case SYS_io_uring_enter: case SYS_sendfile: case SYS_copy_file_range: case SYS_splice: case SYS_getrandom:
+	case SYS_clock_nanosleep:
+		return EINTR;
+	}
+	return 0;
+}
+
+/* Where less than this is asked for, it is one number or record, which the kernel gives whole. */
+#define SPLITS 256
+
+static void tell(const char *path, const char *what, pid_t tid);
+
+static int may_be_short(const struct user_regs_struct *regs)
+{
+	switch ((long)regs->orig_rax) {
+	case SYS_write:
+		return regs->rdi > STDERR_FILENO && regs->rdx >= SPLITS;
+	case SYS_read: case SYS_pread64: case SYS_pwrite64: case SYS_sendfile: case SYS_copy_file_range: case SYS_splice:
+		return regs->rdx >= SPLITS;
+	}
+	return 0;
+}
+
+/* Page tables are read by words, so half of them is a number of words, too. */
+static void shorten(const char *path, pid_t tid)
+{
+	struct user_regs_struct regs;
+	ptrace(PTRACE_GETREGS, tid, 0, &regs);
+	if (!may_be_short(&regs))
+		return;
+	tell(path, "shortened", tid);
+	regs.rdx = regs.rdx / 2 & ~7ull;
+	ptrace(PTRACE_SETREGS, tid, 0, &regs);
+	failing = -1;
 }
 
 static void tell(const char *path, const char *what, pid_t tid)
@@ -89,16 +136,27 @@ static int idle(pid_t tid)
 	       (regs.orig_rax == SYS_waitid && (regs.r10 & WNOHANG));
 }
 
+static int error_for(const struct user_regs_struct *regs)
+{
+	long nr = (long)regs->orig_rax;
+	return mode == INTERRUPT ? interruptible(nr) : likely_errno(nr, (int)regs->rdi);
+}
+
 static void let_fail(long last, const char *path, pid_t tid)
 {
 	struct user_regs_struct regs;
+	if (mode == SHORTEN) {
+		if (!failing && stops >= last && before_call(tid))
+			shorten(path, tid);
+		return;
+	}
 	if (failing == tid || (!failing && stops >= last && before_call(tid)))
 		ptrace(PTRACE_GETREGS, tid, 0, &regs);
 	if (failing == tid) {
 		regs.rax = (unsigned long long)-failure;
 		failing = -1;
 	} else if (!failing && stops >= last && before_call(tid) &&
-		   (failure = likely_errno((long)regs.orig_rax, (int)regs.rdi))) {
+		   (failure = error_for(&regs))) {
 		tell(path, strerror(failure), tid);
 		regs.orig_rax = (unsigned long long)-1;
 		failing = tid;
@@ -131,7 +189,8 @@ int main(int argc, char **argv)
 	if (argc < 5)
 		return 2;
 	long last = atol(argv[1]), ms = atol(argv[2]);
-	int fault = !strcmp(argv[2], "fault");
+	mode = !strcmp(argv[2], "fault") ? FAULT : !strcmp(argv[2], "interrupt") ? INTERRUPT :
+	       !strcmp(argv[2], "shorten") ? SHORTEN : KILL;
 	pid_t pid = start(argv + 4);
 	int begun = 0, killed = 0;
 	for (;;) {
@@ -151,7 +210,7 @@ int main(int argc, char **argv)
 			begun = 1; /* from here on it is the command's own */
 		else if (number == (SIGTRAP | 0x80) && begun && idle(tid))
 			;
-		else if (number == (SIGTRAP | 0x80) && begun && fault)
+		else if (number == (SIGTRAP | 0x80) && begun && mode != KILL)
 			stops++, let_fail(last, argv[3], tid);
 		else if (number == (SIGTRAP | 0x80) && begun && ++stops == last) {
 			usleep((useconds_t)ms * 1000);
