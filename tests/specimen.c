@@ -340,6 +340,14 @@ const char *specimen_mode(void)
 	return mode ? mode : "control";
 }
 
+bool specimen_dies(void)
+{
+	const char *mode = specimen_mode();
+	if (strcmp(mode, "live") == 0)
+		return round_number == 2;
+	return strcmp(mode, "control") != 0 && strcmp(mode, "left-running") != 0;
+}
+
 const char *proc_field(const char *path, const char *key, char *buf, size_t size)
 {
 	char text[16384];

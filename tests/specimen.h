@@ -109,8 +109,11 @@ long long now_ms(void); /* CLOCK_MONOTONIC */
 /* A thread that runs call(arg), which is to block: returns once it sleeps in there. */
 pthread_t start_blocked(void *(*call)(void *), void *arg);
 
-/* "control", "left-running", "restored" or "three-rounds"; for what only a restore changes. */
+/* As tests/README.md lists them; for what only a restore changes. */
 const char *specimen_mode(void);
+
+/* Does this round's dump kill, so that what goes on is restored? */
+bool specimen_dies(void);
 
 /* Waits until this task of ours sleeps in the kernel, so that it is dumped inside its call. */
 void until_asleep(pid_t tid);

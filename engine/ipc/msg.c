@@ -217,10 +217,10 @@ static uint64_t room(const image_message_queue *queue)
 	return bytes + 1 > queue->qbytes ? bytes + 1 : queue->qbytes;
 }
 
-static int fill(const image_message_queue *queue, bool found, struct fsnap_error *err)
+static int fill(const image_message_queue *queue, bool used, struct fsnap_error *err)
 {
 	int result = 0;
-	if (queue->lrpid || found)
+	if (queue->lrpid || used)
 		result = ipc_as(queue->lrpid, -1u, -1u, receive_all, (void *)queue);
 	if (result == 0 && queue->messages.messages_len)
 		result = ipc_as(queue->lspid, -1u, -1u, send_all, (void *)queue);
@@ -243,7 +243,7 @@ static void remove_queue(const char *name)
 static int make(struct restore *restore, const image_message_queue *queue, struct fsnap_error *err)
 {
 	struct msqid_ds ds;
-	bool found = msgctl(queue->perm.id, IPC_STAT, &ds) == 0;
+	bool found = msgctl(queue->perm.id, IPC_STAT, &ds) == 0, used = found && (ds.msg_stime || ds.msg_rtime);
 	if (found) {
 		if (adopt(queue, &ds, err) < 0)
 			return -1;
@@ -259,7 +259,7 @@ static int make(struct restore *restore, const image_message_queue *queue, struc
 		}
 	}
 	uint64_t needed = room(queue);
-	if (own(queue, needed, err) < 0 || fill(queue, found, err) < 0)
+	if (own(queue, needed, err) < 0 || fill(queue, used, err) < 0)
 		return -1;
 	return needed == queue->qbytes ? 0 : own(queue, queue->qbytes, err);
 }

@@ -82,8 +82,8 @@ int main(void)
 	timer_t timer;
 	struct sigevent event = { .sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR1 };
 	MUST(timer_create(CLOCK_MONOTONIC, &event, &timer));
-	bool goes_on = strcmp(specimen_mode(), "restored") == 0 || strcmp(specimen_mode(), "three-rounds") == 0;
 	while (specimen_round()) {
+		bool goes_on = specimen_dies();
 		due = in_ms(CLOCK_MONOTONIC, AHEAD_MS);
 		struct itimerspec timer_due = { .it_value = due },
 				  fd_due = { .it_value = in_ms(CLOCK_BOOTTIME, AHEAD_MS) };

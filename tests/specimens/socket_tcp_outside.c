@@ -97,12 +97,10 @@ int main(void)
 {
 	signal(SIGPIPE, SIG_IGN);
 	start_outside();
-	bool dies = strcmp(specimen_mode(), "restored") == 0 ||
-		    strcmp(specimen_mode(), "three-rounds") == 0;
 	while (specimen_round()) {
 		int fd = connected();
 		specimen_ready();
-		dies ? expect_dead(fd) : expect_alive(fd);
+		specimen_dies() ? expect_dead(fd) : expect_alive(fd);
 		int again = connected();
 		expect_alive(again);
 		close(again);
