@@ -2,12 +2,13 @@
  * specimen.c - what is dumped and restored while the clock runs.
  *
  *	specimen PAGE [--spin] [--memory MIB] [--children N]
- *	         [--write MIB] [--threads N] [--descriptors N] [--mappings N]
+ *	         [--write MIB] [--requests MIB] [--threads N] [--descriptors N] [--mappings N]
  *
  * Alone it is the tiny process: it sleeps. --memory gives it that much anonymous
  * memory, every 4 KiB page of it touched, different from all others and not
  * compressible; with --write, a thread overwrites pages of it here and there, so many MiB a
- * second. --children makes it a pre-forking server: it listens, and N
+ * second. With --requests it answers requests (page.h): each reads the same pages of that memory, so many MiB
+ * here and there. --children makes it a pre-forking server: it listens, and N
  * children wait in accept(2). --threads, --descriptors (eventfds) and --mappings (of one
  * page each) give it so many of them. With --spin it watches the clock without pause and
  * writes every moment in which it was not running to the file PAGE (page.h): what
@@ -88,6 +89,38 @@ static void *overwrite(void *argument)
 		}
 	}
 	return NULL;
+}
+
+/* The same pages each time, in the same disorder: a working set. */
+static uint64_t read_set(const struct memory *memory, size_t bytes)
+{
+	uint64_t x = 88172645463325252, sum = 0;
+	size_t pages = memory->bytes / 4096;
+
+	for (size_t n = bytes / 4096; n; n--) {
+		x ^= x << 13;
+		x ^= x >> 7;
+		x ^= x << 17;
+		sum += memory->words[x % pages * 512];
+	}
+	return sum;
+}
+
+static void answer(struct page *page, const struct memory *memory, size_t bytes)
+{
+	const struct timespec tick = { .tv_nsec = 200000 };
+	volatile uint64_t sum;
+
+	for (;; nanosleep(&tick, NULL)) {
+		uint64_t asked = __atomic_load_n(&page->asked, __ATOMIC_ACQUIRE);
+
+		if (asked == page->answered)
+			continue;
+		sum = read_set(memory, bytes);
+		page->answered_at = now_ns();
+		__atomic_store_n(&page->answered, asked, __ATOMIC_RELEASE);
+	}
+	(void)sum;
 }
 
 static void take_writer(struct memory *memory)
@@ -187,6 +220,7 @@ int main(int argc, char **argv)
 		{ "spin", no_argument, NULL, 's' },
 		{ "memory", required_argument, NULL, 'm' },
 		{ "write", required_argument, NULL, 'w' },
+		{ "requests", required_argument, NULL, 'r' },
 		{ "children", required_argument, NULL, 'c' },
 		{ "threads", required_argument, NULL, 't' },
 		{ "descriptors", required_argument, NULL, 'd' },
@@ -195,7 +229,7 @@ int main(int argc, char **argv)
 	};
 	int option, spin = 0, children = 0, threads = 0, descriptors = 0;
 	struct memory memory = { 0 };
-	size_t mappings = 0;
+	size_t mappings = 0, requests = 0;
 
 	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		if (option == 's')
@@ -204,6 +238,8 @@ int main(int argc, char **argv)
 			memory.bytes = strtoull(optarg, NULL, 0) << 20;
 		else if (option == 'w')
 			memory.rate = strtoull(optarg, NULL, 0) << 20;
+		else if (option == 'r')
+			requests = strtoull(optarg, NULL, 0) << 20;
 		else if (option == 'c')
 			children = atoi(optarg);
 		else if (option == 't')
@@ -231,6 +267,8 @@ int main(int argc, char **argv)
 	if (memory.bytes && memory.rate)
 		take_writer(&memory);
 	__atomic_store_n(&page->ready, 1, __ATOMIC_RELEASE);
+	if (memory.bytes && requests)
+		answer(page, &memory, requests);
 	if (spin)
 		watch(page);
 	for (;;)

@@ -6,14 +6,12 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#include "engine/dump.h"
+#include "engine/copy.h"
+#include "engine/ranges.h"
 
 /*
- * The engine reads the target's memory with process_vm_readv(2) straight into
- * the mapped image.  Measured against an agent that writes from inside (1 GiB,
- * warm, tmpfs): its own mapping of the image costs 100-300 ms of page faults, and
- * pwrite(2) from inside is serialised by the inode's lock (6 GiB/s whatever the
- * number of writers); process_vm_readv gives 6-8 GiB/s a worker and scales.
+ * Pages are read with process_vm_readv(2) straight into the mapped image: those that copy_inside.c has not
+ * copied from inside before.
  *
  * But it pins what it reads, and a frame that is shared copy-on-write is not pinned: the
  * process is given a copy of its own first (gup_must_unshare() in mm/gup.c, since Linux 5.19).
@@ -21,9 +19,7 @@
  * /proc/PID/mem does not pin.
  */
 
-#define CHUNK_PAGES (4 * STORE_BLOCK_PAGES) /* what a worker takes at a time: 4 MiB */
 #define PIECES 512			    /* remote ranges per system call, below IOV_MAX */
-#define WORKERS_MAX 16
 #define ALONE_BELOW 4096 /* pages: starting a thread costs as much as copying some 500 */
 
 struct crew {
@@ -35,6 +31,7 @@ struct crew {
 	struct fsnap_error error; /* of the first that failed */
 	copy_lost_fn lost;	  /* NULL: what cannot be read is an error */
 	pthread_mutex_t losing;
+	const bool *done; /* by chunk: copied and summed already; or NULL */
 };
 
 /* Memory the process itself may not read (PROT_NONE, execute-only): /proc/PID/mem may. And what it shares. */
@@ -86,18 +83,16 @@ static int read_pieces(struct crew *crew, const struct gathering *pieces, struct
 	return 0;
 }
 
+static uint64_t end_of(const void *job)
+{
+	const struct copy_job *now = job;
+	return now->at + now->npages;
+}
+
 /* The first job that reaches beyond image page `at`. */
 static size_t find_job(const struct dump *dump, uint64_t at)
 {
-	size_t low = 0, high = dump->n_jobs;
-	while (low < high) {
-		size_t middle = (low + high) / 2;
-		if (dump->jobs[middle].at + dump->jobs[middle].npages <= at)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return low;
+	return ranges_beyond(dump->jobs, dump->n_jobs, sizeof(*dump->jobs), end_of, at);
 }
 
 /* Copies image pages [at, end), gathering pieces of one process into one call. Between jobs lie pages
@@ -151,6 +146,8 @@ static void *work(void *argument)
 		uint64_t at = atomic_fetch_add(&crew->next, CHUNK_PAGES);
 		if (at >= crew->end)
 			return NULL;
+		if (crew->done && crew->done[at / CHUNK_PAGES])
+			continue;
 		uint64_t end = at + CHUNK_PAGES < crew->end ? at + CHUNK_PAGES : crew->end;
 		struct fsnap_error error = { 0 };
 		if (copy_range(crew, at, end, &error) < 0) {
@@ -164,21 +161,13 @@ static void *work(void *argument)
 	}
 }
 
-static unsigned crew_size(uint64_t pages)
+unsigned copy_crew_size(void)
 {
 	cpu_set_t cpus;
-	if (pages < ALONE_BELOW || sched_getaffinity(0, sizeof(cpus), &cpus) < 0)
+	if (sched_getaffinity(0, sizeof(cpus), &cpus) < 0)
 		return 1;
 	unsigned n = (unsigned)CPU_COUNT(&cpus);
 	return n < WORKERS_MAX ? n : WORKERS_MAX;
-}
-
-static uint64_t pages_in_jobs(const struct dump *dump)
-{
-	uint64_t pages = 0;
-	for (size_t i = 0; i < dump->n_jobs; i++)
-		pages += dump->jobs[i].npages;
-	return pages;
 }
 
 static int by_place(const void *a, const void *b)
@@ -187,23 +176,51 @@ static int by_place(const void *a, const void *b)
 	return x->at < y->at ? -1 : x->at > y->at;
 }
 
+int copy_chunk(struct dump *dump, uint64_t at, uint64_t end, struct fsnap_error *err)
+{
+	struct crew crew = { .dump = dump };
+	if (copy_range(&crew, at, end, err) < 0)
+		return -1;
+	image_writer_checksum(dump->writer, at / STORE_BLOCK_PAGES, (end - at) / STORE_BLOCK_PAGES);
+	return 0;
+}
+
+static int copy_by_crew(struct crew *crew, unsigned size, struct fsnap_error *err)
+{
+	pthread_t threads[WORKERS_MAX];
+	unsigned started = 0;
+	/* A worker that cannot be started only makes it slower. */
+	while (started + 1 < size && pthread_create(&threads[started], NULL, work, crew) == 0)
+		started++;
+	work(crew);
+	for (unsigned i = 0; i < started; i++)
+		pthread_join(threads[i], NULL);
+	if (!error_is_set(&crew->error))
+		return 0;
+	if (err && !error_is_set(err))
+		*err = crew->error;
+	return -1;
+}
+
 int copy_pages(struct dump *dump, copy_lost_fn lost, struct fsnap_error *err)
 {
 	struct crew crew = { .dump = dump, .end = dump->taken, .caller = pthread_self(), .failed = ATOMIC_FLAG_INIT,
 			     .lost = lost, .losing = PTHREAD_MUTEX_INITIALIZER };
-	pthread_t threads[WORKERS_MAX];
-	unsigned size = crew_size(pages_in_jobs(dump)), started = 0;
+	uint64_t left = 0;
 	if (dump->live) /* places that were given before */
 		qsort(dump->jobs, dump->n_jobs, sizeof(*dump->jobs), by_place);
-	/* A worker that cannot be started only makes it slower. */
-	while (started + 1 < size && pthread_create(&threads[started], NULL, work, &crew) == 0)
-		started++;
-	work(&crew);
-	for (unsigned i = 0; i < started; i++)
-		pthread_join(threads[i], NULL);
-	if (!error_is_set(&crew.error))
-		return 0;
-	if (err && !error_is_set(err))
-		*err = crew.error;
-	return -1;
+	for (size_t i = 0; i < dump->n_jobs; i++)
+		left += dump->jobs[i].npages;
+	cleanup_free bool *done = calloc(dump->taken / CHUNK_PAGES + 1, sizeof(*done));
+	if (!done)
+		return fail(err, FSNAP_E_NOMEM, ENOMEM, "copying");
+	/* From the children of a snapshot, pages are read when their parents run again. */
+	if (dump->still && !dump->snapshot && left >= INSIDE_ABOVE) {
+		uint64_t pages = 0;
+		if (copy_inside(dump, done, &pages, err) < 0)
+			return -1;
+		crew.done = done;
+		left -= pages;
+	}
+	return copy_by_crew(&crew, left < ALONE_BELOW ? 1 : copy_crew_size(), err);
 }

@@ -3,18 +3,17 @@
 #include <stdlib.h>
 
 #include "engine/dump.h"
+#include "engine/ranges.h"
+
+static uint64_t end_of(const void *run)
+{
+	const struct held_run *held = run;
+	return held->page + held->npages;
+}
 
 size_t held_from(const struct held *held, uint64_t page)
 {
-	size_t low = 0, high = held->n_sorted;
-	while (low < high) {
-		size_t middle = (low + high) / 2;
-		if (held->runs[middle].page + held->runs[middle].npages <= page)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return low;
+	return ranges_beyond(held->runs, held->n_sorted, sizeof(*held->runs), end_of, page);
 }
 
 uint64_t held_find(const struct held *held, uint64_t page, uint64_t *n)

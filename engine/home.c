@@ -42,11 +42,11 @@ static void find_spare(const struct process *process, uint64_t *start, uint64_t 
 	}
 }
 
-static int choose_places(struct process *process, struct home *homes, struct fsnap_error *err)
+static int choose_places(struct process *process, struct home *homes, size_t n, struct fsnap_error *err)
 {
 	uint64_t spare, end;
 	find_spare(process, &spare, &end);
-	for (size_t i = 0; i < process->n_tasks; i++) {
+	for (size_t i = 0; i < n; i++) {
 		const struct task *task = process->tasks[i];
 		size_t size = home_size(task);
 		uint64_t low = spare;
@@ -89,19 +89,19 @@ static int lay_frame(struct process *process, size_t number, struct home *home, 
 	return 0;
 }
 
-int home_lay(struct process *process, struct home *homes, struct fsnap_error *err)
+int home_lay(struct process *process, struct home *homes, size_t n, struct fsnap_error *err)
 {
-	if (choose_places(process, homes, err) < 0)
+	if (choose_places(process, homes, n, err) < 0)
 		return -1;
-	for (size_t i = 0; i < process->n_tasks; i++)
+	for (size_t i = 0; i < n; i++)
 		if (lay_frame(process, i, &homes[i], err) < 0)
 			return -1;
 	return 0;
 }
 
-void home_take(struct process *process, struct home *homes)
+void home_take(struct process *process, struct home *homes, size_t n)
 {
-	for (size_t i = 0; i < process->n_tasks; i++) {
+	for (size_t i = 0; i < n; i++) {
 		size_t size = sizeof(uint64_t) + frame_size(process->tasks[i]);
 		/* A process that died meanwhile has no stack to mend. */
 		if (homes[i].was &&
@@ -110,9 +110,9 @@ void home_take(struct process *process, struct home *homes)
 	}
 }
 
-void home_free(const struct process *process, struct home *homes)
+void home_free(struct home *homes, size_t n)
 {
-	for (size_t i = 0; homes && i < process->n_tasks; i++)
+	for (size_t i = 0; homes && i < n; i++)
 		free(homes[i].was);
 	free(homes);
 }

@@ -17,12 +17,12 @@ struct home {
 	char *was;	/* what lay there, from that word on */
 };
 
-/* Lays a frame for every thread of the stopped process; homes[i] is of process->tasks[i]. The word
+/* Lays frames for the first n threads of the stopped process; homes[i] is of process->tasks[i]. The word
  * below each frame is the address of the process' signal-return code. */
-int home_lay(struct process *process, struct home *homes, struct fsnap_error *err);
+int home_lay(struct process *process, struct home *homes, size_t n, struct fsnap_error *err);
 
 /* Puts back what lay there. */
-void home_take(struct process *process, struct home *homes);
-void home_free(const struct process *process, struct home *homes);
+void home_take(struct process *process, struct home *homes, size_t n);
+void home_free(struct home *homes, size_t n);
 
 #endif

@@ -46,6 +46,8 @@ static int take_swapped(struct dump *dump, struct process *process, int pagemap,
 	switch (what) {
 	case SWAPPED_PAGE:
 		dump->report->kinds.swapped += swapped;
+		if (pages_add_span(&process->n_swapped, &process->swapped, start, end, err) < 0)
+			return -1;
 		return pages_store(dump, process, pagemap, start, end, err);
 	case SWAPPED_GUARD:
 		return pages_add_span(&process->mm.guards.guards_len, &process->mm.guards.guards_val, start, end, err);

@@ -25,12 +25,12 @@ static int for_all(struct placement *all, size_t n, int (*step)(struct placed *,
 static int get_ready(struct placed *placed, struct fsnap_error *err)
 {
 	struct process *process = placed->process;
-	if (home_lay(process, placed->homes, err) < 0)
+	if (home_lay(process, placed->homes, placed->n, err) < 0)
 		return -1;
 	if (process->text.syscall_ret && process->text.sigreturn)
 		placed->chain = placed->homes[0].frame - sizeof(uint64_t);
 	/* without a chain: window W1 */
-	for (size_t i = 0; i < process->n_tasks; i++)
+	for (size_t i = 0; i < placed->n; i++)
 		if (talk_turn_home(placed, i, err) < 0)
 			return -1;
 	return 0;
@@ -68,7 +68,7 @@ static int enter(struct placement *all, size_t n, struct fsnap_error *err)
 static int interrupt(struct placed *placed, struct fsnap_error *err)
 {
 	(void)err;
-	for (size_t i = 0; i < placed->process->n_tasks; i++)
+	for (size_t i = 0; i < placed->n; i++)
 		if (!placed->process->tasks[i]->stopped)
 			trace_interrupt(placed->process->tasks[i]);
 	return 0;
@@ -76,7 +76,7 @@ static int interrupt(struct placed *placed, struct fsnap_error *err)
 
 static int await_stops(struct placed *placed, struct fsnap_error *err)
 {
-	for (size_t i = 0; i < placed->process->n_tasks; i++) {
+	for (size_t i = 0; i < placed->n; i++) {
 		struct task *task = placed->process->tasks[i];
 		if (!task->stopped && task->seized && trace_check(trace_await_stop(task, err), task, err) < 0)
 			return -1;
@@ -88,7 +88,7 @@ static int await_stops(struct placed *placed, struct fsnap_error *err)
 static int put_threads_back(struct placed *placed, struct fsnap_error *err)
 {
 	(void)err;
-	for (size_t i = 1; i < placed->process->n_tasks; i++) {
+	for (size_t i = 1; i < placed->n; i++) {
 		struct task *task = placed->process->tasks[i];
 		trace_bring_back(task);
 		if (placed->base && !task->away && placed_ctl(placed)->inside > 0)
@@ -100,9 +100,9 @@ static int put_threads_back(struct placed *placed, struct fsnap_error *err)
 static int put_back(struct placed *placed, struct fsnap_error *err)
 {
 	(void)err;
-	for (size_t i = 0; i < placed->process->n_tasks; i++)
+	for (size_t i = 0; i < placed->n; i++)
 		trace_bring_back(placed->process->tasks[i]);
-	home_take(placed->process, placed->homes);
+	home_take(placed->process, placed->homes, placed->n);
 	return 0;
 }
 
@@ -128,14 +128,15 @@ static int leave(struct placement *all, size_t n, struct fsnap_error *err)
 static struct placed *placed_new(struct placement *placement, bool by_address, struct fsnap_error *err)
 {
 	struct placed *placed = calloc(1, sizeof(*placed));
-	struct home *homes = calloc(placement->process->n_tasks, sizeof(*homes));
+	size_t n = placement->alone ? 1 : placement->process->n_tasks;
+	struct home *homes = calloc(n, sizeof(*homes));
 	if (!placed || !homes) {
 		fail(err, FSNAP_E_NOMEM, ENOMEM, "placing the agent");
 		free(placed);
 		free(homes);
 		return NULL;
 	}
-	*placed = (struct placed){ .process = placement->process, .plans = placement->plans, .homes = homes,
+	*placed = (struct placed){ .process = placement->process, .plans = placement->plans, .n = n, .homes = homes,
 				   .by_address = by_address, .remote_memfd = -1 };
 	plan_note(placed->plans, "close the descriptor of control memory");
 	placed->memfd_slot = plans_input(placed->plans);
@@ -161,6 +162,6 @@ void placed_free(struct placed *placed)
 		return;
 	if (placed->map)
 		munmap(placed->map, placed->size);
-	home_free(placed->process, placed->homes);
+	home_free(placed->homes, placed->n);
 	free(placed);
 }

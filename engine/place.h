@@ -25,6 +25,9 @@
  *  W6  dump --kill takes TCP connections out of the queues of listeners, because nothing reads them there:
  *      from then on our end, or a failure to write the image, costs the other ends of these (and only
  *      these) a reset. The tree itself runs on.
+ *  W7  while memory is copied from inside (copy_inside.c) the image's file is mapped there, 8 MiB by 8: whoever
+ *      makes that file shorter then (it is the user's own, and nobody has a reason to) kills the target
+ *      instead of fsnap. A page whose memory the hardware loses in this moment does so, too.
  */
 #ifndef ENGINE_PLACE_H
 #define ENGINE_PLACE_H
@@ -37,6 +40,7 @@ struct placed;
 struct placement {
 	struct process *process; /* stopped */
 	struct plans *plans;	 /* task 0 runs in its leader, task i in process->tasks[i], all at once */
+	bool alone;		 /* only the leader enters; further tasks are threads that its plan starts */
 	struct placed *placed;	 /* out: keeps control memory for plans_data_at()/plans_slot() */
 	/* May be NULL. Called in the midst of the leader's plan: when it has posted barrier
 	 * PLACE_READY; then it goes on behind its wait for PLACE_DONE. */
@@ -44,7 +48,22 @@ struct placement {
 	void *arg; /* the caller's */
 };
 
-enum { PLACE_READY, PLACE_DONE }; /* barriers of the plan */
+enum { PLACE_READY, PLACE_DONE, PLACE_LENT, PLACE_STARTED }; /* barriers of the plan */
+
+/*
+ * What goes on meanwhile() where the leader's plan borrows a descriptor between PLACE_READY and PLACE_LENT, starts
+ * helpers that copy (PLAN_BULK) and then posts PLACE_STARTED. Returns when they are gone. Chunks that nobody has copied by then are not marked so.
+ */
+struct place_bulk {
+	int fd;			/* what is lent */
+	struct plan_bulk *bulk; /* as it lies in control memory, here */
+	uint32_t first, n;	/* tasks of the plans: the helpers */
+	/* Copies a chunk from outside, where they come to a halt: whoever the target's processor time is
+	 * limited for has them stand still. */
+	int (*help)(void *arg, uint32_t chunk, struct fsnap_error *err);
+	void *arg;
+};
+int place_bulk(struct placement *placement, const struct place_bulk *bulk, struct fsnap_error *err);
 
 /* Runs the plans of n processes. Stage by stage, each for all of them: while one process makes a
  * system call for us, the next is being told to; waiting for each would cost a round trip of the

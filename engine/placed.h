@@ -5,6 +5,7 @@
  *	stages.c  system calls in the processes, each for all of them
  *	talk.c    setting agents off, their orders and answers
  *	home.c    the frames by which threads find home
+ *	place_bulk.c  what goes on while a leader's helpers copy
  */
 #ifndef ENGINE_PLACED_H
 #define ENGINE_PLACED_H
@@ -15,6 +16,7 @@
 struct placed {
 	struct process *process;
 	struct plans *plans;
+	size_t n; /* threads that enter: the first of process->tasks */
 	void *map;	  /* the agent's memory, here */
 	size_t size;	  /* bytes of it, text included */
 	uint64_t base;	  /* there; 0: not mapped */
@@ -46,6 +48,12 @@ int talk_send_leader(struct placed *placed, struct fsnap_error *err);
 int talk_send_threads(struct placed *placed, struct fsnap_error *err);
 /* Until the leader has posted PLACE_READY; and on with it. */
 int talk_await_ready(struct placed *placed, struct fsnap_error *err);
+int talk_await_posted(struct placed *placed, uint32_t barrier, struct fsnap_error *err);
+void talk_post(struct placed *placed, uint32_t barrier);
+/* Has the leader ended, or stopped where it should not? */
+int talk_look_after(struct placed *placed, struct fsnap_error *err);
+/* Sends a descriptor for PLAN_BORROW. */
+int talk_lend(struct placed *placed, int fd, struct fsnap_error *err);
 void talk_go_on(struct placed *placed);
 int talk_await_answers(struct placed *placed, struct fsnap_error *err);
 /* Gives a thread registers that lead home, then a mask of all signals. */

@@ -169,7 +169,7 @@ static int fill(struct placed *placed, struct fsnap_error *err)
 	ctl->chain = placed->chain;
 	ctl->gadget = process->text.syscall_ret;
 	*ctl_slot(ctl, placed->memfd_slot) = placed->remote_memfd;
-	for (uint32_t i = 0; i < process->n_tasks; i++)
+	for (uint32_t i = 0; i < placed->n; i++)
 		ctl_task(ctl, i)->home_frame = placed->homes[i].frame;
 	return hold(placed, err);
 }
@@ -256,6 +256,28 @@ static bool memfd_to_close(struct placed *placed)
 	       set_args(placed, (uint64_t)placed->remote_memfd, 0, 0, 0, 0);
 }
 
+static bool lent_to_close(struct placed *placed, unsigned which)
+{
+	int fd = placed->base ? placed_ctl(placed)->lent[which] : -1;
+	return fd >= 0 && leader(placed)->stopped && set_args(placed, (uint64_t)fd, 0, 0, 0, 0);
+}
+
+/* Where the plan has not come as far as giving them back. */
+static bool first_to_close(struct placed *placed)
+{
+	return lent_to_close(placed, 0);
+}
+
+static bool second_to_close(struct placed *placed)
+{
+	return lent_to_close(placed, 1);
+}
+
+static bool third_to_close(struct placed *placed)
+{
+	return lent_to_close(placed, 2);
+}
+
 static bool mapping_to_drop(struct placed *placed)
 {
 	return placed->base && leader(placed)->stopped && set_args(placed, placed->base, placed->size, 0, 0, 0);
@@ -263,6 +285,9 @@ static bool mapping_to_drop(struct placed *placed)
 
 static const struct stage way_out[] = {
 	{ "close", SYS_close, memfd_to_close, NULL, false },
+	{ "close", SYS_close, first_to_close, NULL, false },
+	{ "close", SYS_close, second_to_close, NULL, false },
+	{ "close", SYS_close, third_to_close, NULL, false },
 	{ "munmap", SYS_munmap, stray_arguments, dropped_stray, false },
 	{ "munmap", SYS_munmap, mapping_to_drop, NULL, false },
 };

@@ -5,6 +5,8 @@
 #include <limits.h>
 #include <linux/futex.h>
 #include <sched.h>
+#include <string.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -12,6 +14,7 @@
 
 #include "engine/placed.h"
 #include "engine/trace.h"
+#include "store/scope.h"
 
 #define ALL_SIGNALS (~0ull)
 #define SPINS 4000
@@ -110,16 +113,46 @@ static int await_word(uint32_t *word, uint32_t unlike, struct task *task, struct
 }
 
 /* The agent wakes who sleeps on a barrier, as futex(2) does it. */
+int talk_await_posted(struct placed *placed, uint32_t barrier, struct fsnap_error *err)
+{
+	return await_word(&placed_ctl(placed)->barrier[barrier], 0, leader(placed), err);
+}
+
 int talk_await_ready(struct placed *placed, struct fsnap_error *err)
 {
-	return await_word(&placed_ctl(placed)->barrier[PLACE_READY], 0, leader(placed), err);
+	return talk_await_posted(placed, PLACE_READY, err);
+}
+
+void talk_post(struct placed *placed, uint32_t barrier)
+{
+	uint32_t *word = &placed_ctl(placed)->barrier[barrier];
+	__atomic_store_n(word, 1, __ATOMIC_RELEASE);
+	syscall(SYS_futex, word, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
 }
 
 void talk_go_on(struct placed *placed)
 {
-	uint32_t *done = &placed_ctl(placed)->barrier[PLACE_DONE];
-	__atomic_store_n(done, 1, __ATOMIC_RELEASE);
-	syscall(SYS_futex, done, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+	talk_post(placed, PLACE_DONE);
+}
+
+int talk_look_after(struct placed *placed, struct fsnap_error *err)
+{
+	return still_runs(leader(placed), err);
+}
+
+int talk_lend(struct placed *placed, int fd, struct fsnap_error *err)
+{
+	cleanup_fd int end = (int)syscall(SYS_pidfd_getfd, placed->process->pidfd, placed_ctl(placed)->lent[1], 0);
+	char byte = 0, control[CMSG_SPACE(sizeof(fd))] = { 0 };
+	struct iovec vector = { &byte, 1 };
+	struct msghdr message = { .msg_iov = &vector, .msg_iovlen = 1, .msg_control = control,
+				  .msg_controllen = sizeof(control) };
+	struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+	*header = (struct cmsghdr){ .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(fd)) };
+	memcpy(CMSG_DATA(header), &fd, sizeof(fd));
+	if (end < 0 || sendmsg(end, &message, MSG_NOSIGNAL | MSG_DONTWAIT) != 1)
+		return fail(err, FSNAP_E_SYSTEM, errno, "the agent's socket");
+	return 0;
 }
 
 /* Its first step is to make control memory writable, without which it cannot even say that it failed. */
@@ -162,9 +195,9 @@ int talk_send_leader(struct placed *placed, struct fsnap_error *err)
 int talk_send_threads(struct placed *placed, struct fsnap_error *err)
 {
 	const struct agent_entries *entries = placed->map;
-	if (placed->process->n_tasks > 1 && await_start(placed, err) < 0)
+	if (placed->n > 1 && await_start(placed, err) < 0)
 		return -1;
-	for (uint32_t i = 1; i < placed->process->n_tasks; i++)
+	for (uint32_t i = 1; i < placed->n; i++)
 		if (send_in(placed, i, entries->start, err) < 0)
 			return -1;
 	return 0;
@@ -175,7 +208,7 @@ int talk_await_answers(struct placed *placed, struct fsnap_error *err)
 	if (await_start(placed, err) < 0 || await_answer(placed, 0, err) < 0)
 		return -1;
 	placed->remote_memfd = -1; /* the end of its plan has closed it */
-	for (uint32_t i = 1; i < placed->process->n_tasks; i++)
+	for (uint32_t i = 1; i < placed->n; i++)
 		if (await_answer(placed, i, err) < 0)
 			return -1;
 	return 0;

@@ -88,6 +88,7 @@ void process_free(struct process *process)
 	free(process->userfaults.ranges);
 	free(process->userfaults.protected);
 	free(process->userfaults.present);
+	free(process->swapped);
 	tdestroy(process->locks_known, free);
 	close_if_open(process->proc);
 	close_if_open(process->pidfd);

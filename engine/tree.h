@@ -95,6 +95,8 @@ struct process {
 	struct userfaults userfaults;
 	uint64_t dirty;		  /* bytes of its own, its part of shared ones included, as seen last */
 	bool shares;		  /* it has dirty pages in common with others, as seen last */
+	image_span *swapped;	  /* pages that were in swap when they were found, by address */
+	u_int n_swapped;
 	struct process *first_child, *next_sibling; /* once the tree stands still: kinship.c */
 	uint32_t continued_ask;	  /* job_control.c */
 	int processors;		  /* that are online; 0: nobody has asked */

@@ -6,7 +6,8 @@
  *  1. It may run at any address: no relocation, no static variable, no call out
  *     of this folder.  All it knows comes in (ctl, task).
  *  2. It touches general registers only (-mgeneral-regs-only): floating point
- *     and vector state of the task are what they were, at every moment.
+ *     and vector state of the task are what they were, at every moment. Only
+ *     bulk.c does otherwise, in threads that a plan has started.
  *  3. All signals are blocked while it runs; the engine sees to that before it
  *     enters.  A fault is therefore death of the process: a plan that copies names
  *     only memory that is surely there (MADV_POPULATE_READ tells without faulting).
@@ -204,12 +205,14 @@ static int64_t clone_task(struct ctl *ctl, uint32_t number, uint64_t flags, uint
 /* Set before anybody can look, cleared when not one instruction more of the thread will run. */
 #define HELPER_FLAGS (THREAD_FLAGS | CLONE_PARENT_SETTID | CLONE_CHILD_CLEARTID)
 
+/* Where the engine is gone, helpers need not finish. */
 static int64_t join(const struct run *run, uint32_t *alive)
 {
 	for (uint32_t seen; (seen = load(alive)) != 0;) {
 		if (load(&run->ctl->failed))
 			return -ECANCELED;
-		doze(run, alive, seen, &run->ctl->failed);
+		if (!doze(run, alive, seen, &run->ctl->failed))
+			store_and_wake(&run->ctl->home, 1);
 	}
 	return 0;
 }
@@ -292,6 +295,14 @@ static int64_t perform(const struct run *run, const struct plan_op *op)
 		return join(run, &ctl_task(ctl, (uint32_t)arg[0])->alive);
 	case PLAN_SHARE:
 		return share(run, ctl_task(ctl, (uint32_t)arg[0]), (struct plan_stretches *)arg[1]);
+	case PLAN_SOCKETS:
+		return make_sockets(ctl);
+	case PLAN_BORROW:
+		return borrow(ctl);
+	case PLAN_GIVE_BACK:
+		return give_back(ctl);
+	case PLAN_BULK:
+		return bulk_copy(ctl, run->task, (struct plan_bulk *)arg[0]);
 	case PLAN_COPY:
 		copy(arg[0], arg[1], arg[2]);
 		return 0;

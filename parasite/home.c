@@ -30,6 +30,8 @@ __attribute__((noreturn)) static void return_through(uint64_t frame)
 void leave(struct ctl *ctl, const struct ctl_task *task)
 {
 	uint64_t frame = task->home_frame;
+	if (load(&task->alive)) /* a helper, which nobody has counted in: the kernel will say that it is gone */
+		SYSCALL(__NR_exit, 0);
 	if (!ctl->chain || !frame) {
 		add_and_wake(&ctl->inside, -1u);
 		return_through(frame);
@@ -74,17 +76,28 @@ void wake_everyone(struct ctl *ctl)
 	wake(&ctl->home);
 }
 
+/* Tasks that may still run agent code: those that were sent in, and helpers, which the kernel counts out itself. */
+static bool others_are_here(struct ctl *ctl)
+{
+	bool any = load(&ctl->inside) != 0;
+	for (uint32_t i = 0; i < ctl->n_tasks && !any; i++)
+		any = load(&ctl_task(ctl, i)->alive) != 0;
+	return any;
+}
+
 /* The engine is gone: undo what was done to this process and let it live on. */
 void go_home(struct ctl *ctl, const struct ctl_task *task)
 {
 	store_and_wake(&ctl->home, 1);
 	wake_everyone(ctl);
-	for (uint32_t ms = 0; load(&ctl->inside) && ms < STRAGGLERS_MS; ms++)
+	for (uint32_t ms = 0; others_are_here(ctl) && ms < STRAGGLERS_MS; ms++)
 		nap(1);
 	nap(LEAVING_MS);
+	if (!others_are_here(ctl))
+		give_back(ctl);
 	if (!ctl->chain)
 		return_through(task->home_frame);
-	if (load(&ctl->inside)) /* somebody still needs the mapping: rather leak it than kill */
+	if (others_are_here(ctl)) /* somebody still needs the mapping: rather leak it than kill */
 		return_through(ctl->chain + sizeof(uint64_t));
 	unmap_and_return(ctl);
 }

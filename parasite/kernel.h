@@ -15,6 +15,13 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/* Of socket(7), which the kernel's exported headers leave to libc. */
+#define AF_UNIX 1
+#define SOCK_DGRAM 2
+#define SOCK_CLOEXEC 02000000
+#define MSG_DONTWAIT 0x40
+#define MSG_CMSG_CLOEXEC 0x40000000
+
 static inline int64_t syscall6(uint64_t nr, uint64_t a, uint64_t b, uint64_t c, uint64_t d,
 			       uint64_t e, uint64_t f)
 {

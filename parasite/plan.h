@@ -40,6 +40,11 @@ enum plan_kind {
 	PLAN_SHARE,	  /* the system calls of task arg[0]'s plan, which nobody runs as his own, stretch by stretch:
 			     of those in the struct plan_stretches at arg[1] the next that nobody took yet, until
 			     there is none. Whoever likes may do so at the same time */
+	PLAN_SOCKETS,	  /* ctl.lent[0], [1] = two ends of a socket: the engine takes a copy of the second */
+	PLAN_BORROW,	  /* ctl.lent[2] = the descriptor that has come by it; closes both. Nothing has: that is -1 */
+	PLAN_GIVE_BACK,	  /* unmap the windows of PLAN_BULK and close ctl.lent; nobody may use them any more */
+	PLAN_BULK,	  /* of the chunks in the struct plan_bulk at arg[0] the next that nobody took yet, until
+			     there is none. Only in a thread of ours: vector registers are used */
 };
 
 /* What an argument's 64 bits are. */
@@ -75,6 +80,38 @@ struct plan_stretches {
 	uint32_t first[]; /* engine: operation with which each begins, from 0 in the plan; at last the plan's end */
 };
 
+/*
+ * Copies from this address space into the file ctl.lent[2], which is mapped for it window by window, and sums of what was
+ * copied: of each PLAN_BULK_BLOCK bytes XXH3-64 with its default secret (XXH3 specification, doc/xxhash_spec.md), computed
+ * while they are in registers.
+ */
+#define PLAN_BULK_BLOCK (1u << 20)
+#define PLAN_BULK_SECRET 192
+
+enum plan_vectors { VECTORS_AVX2 = 1, VECTORS_AVX512 };
+
+struct plan_bulk {
+	uint32_t next;	   /* whoever takes one: the next chunk to be taken */
+	uint32_t n;	   /* engine: chunks */
+	uint32_t done;	   /* agents: chunks that were taken and are over with, well or not; futex word */
+	uint32_t vectors;  /* engine: enum plan_vectors */
+	uint64_t window;   /* engine: bytes of each chunk, whole huge pages */
+	uint64_t chunks;   /* engine: address of struct plan_chunk[n] */
+	uint64_t pieces;   /* engine: address of struct plan_piece[] */
+	uint64_t sums;	   /* engine: address of uint64_t[n * window / PLAN_BULK_BLOCK]; agents fill it */
+	uint8_t secret[PLAN_BULK_SECRET]; /* engine */
+};
+
+struct plan_chunk {
+	uint64_t offset;  /* engine: in the file */
+	uint32_t first;	  /* engine: of its pieces, which are as long as the window together */
+	uint32_t copied;  /* whoever copied it: not 0, when its bytes and sums are there */
+};
+
+struct plan_piece {
+	uint64_t from, bytes; /* engine: whole pages, which can be read without a fault that kills */
+};
+
 /* --- tasks ------------------------------------------------------------ */
 
 enum task_state {
@@ -98,6 +135,8 @@ struct ctl_task {
 	int64_t result;		/* agent: what the last system call returned */
 	uint32_t alive;		/* kernel, of a PLAN_HELPER: its TID; 0: it is not there (any more). Futex word */
 	uint32_t done;		/* agents, of a plan that is shared: how many of its operations are done */
+	uint64_t window;	/* agent, of a thread in PLAN_BULK: what it has mapped, until that is given back */
+	uint64_t window_size;
 };
 
 #define CTL_BARRIERS 16
@@ -128,6 +167,8 @@ struct ctl {
 				   of the target's `mov $15,%rax; syscall`, above it the ucontext;
 				   0: there is none, and the mapping is left behind */
 	uint64_t gadget;	/* engine: address of `syscall; ret` in the target's own text */
+	int32_t lent[3];	/* serving agent: descriptors of PLAN_SOCKETS and PLAN_BORROW, which it closes on its
+				   way home; -1: none; engine: -1 before */
 	uint64_t engine[5];	/* engine, dump only: a pthread_mutex_t, robust and shared between processes, that it
 				   holds while agents run. kernel: FUTEX_OWNER_DIED in its first 4 bytes, a futex
 				   word, when the engine has died. serving agent: FUTEX_WAITERS there */

@@ -184,6 +184,18 @@ static void say_op(struct text *text, const struct plans *plans, struct ctl *ctl
 	case PLAN_SHARE:
 		say(text, "take part: %s", who_is(plans, op->arg[0]));
 		break;
+	case PLAN_SOCKETS:
+		say(text, "make a socket to borrow by");
+		break;
+	case PLAN_BORROW:
+		say(text, "borrow a descriptor");
+		break;
+	case PLAN_GIVE_BACK:
+		say(text, "give the borrowed descriptor back");
+		break;
+	case PLAN_BULK:
+		say(text, "take part: copying pages");
+		break;
 	case PLAN_PARK:
 		say(text, "park until release %" PRIu64, op->arg[0]);
 		break;

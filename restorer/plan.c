@@ -282,6 +282,29 @@ void plan_share(struct plans *plans, uint32_t task, uint32_t shared, uint32_t st
 	APPEND(plans, task, PLAN_SHARE, IMM(shared), DATA(stretches));
 }
 
+void plan_borrow(struct plans *plans, uint32_t task, uint32_t ready, uint32_t sent)
+{
+	APPEND(plans, task, PLAN_SOCKETS, IMM(0));
+	plan_accept_any(plans);
+	plan_post(plans, task, ready, 1);
+	plan_wait(plans, task, sent, 1);
+	plan_accept_any(plans);
+	APPEND(plans, task, PLAN_BORROW, IMM(0));
+	plan_accept_any(plans);
+}
+
+void plan_give_back(struct plans *plans, uint32_t task)
+{
+	APPEND(plans, task, PLAN_GIVE_BACK, IMM(0));
+	plan_accept_any(plans);
+}
+
+void plan_bulk(struct plans *plans, uint32_t task, uint32_t bulk)
+{
+	APPEND(plans, task, PLAN_BULK, DATA(bulk));
+	plan_accept_any(plans);
+}
+
 void plan_park(struct plans *plans, uint32_t task, uint32_t until_release)
 {
 	APPEND(plans, task, PLAN_PARK, IMM(until_release));
@@ -383,6 +406,7 @@ int plans_write(struct plans *plans, struct ctl *ctl, uint64_t base, struct fsna
 		.ops = (uint32_t)at.ops,
 		.n_slots = plans->n_slots,
 		.slots = (uint32_t)at.slots,
+		.lent = { -1, -1, -1 },
 	};
 	write_tasks(plans, ctl, &at);
 	if (plans->notes.used)

@@ -89,6 +89,14 @@ uint32_t plans_operations(const struct plans *plans, uint32_t task);
 uint32_t plans_stretches(struct plans *plans, uint32_t shared, const uint32_t *first, uint32_t n);
 void plan_share(struct plans *plans, uint32_t task, uint32_t shared, uint32_t stretches);
 
+/* Borrows a descriptor of the engine, who sends it between the barriers `ready` and `sent`, and gives it back. Where
+ * it does not get one, what needs it does nothing. */
+void plan_borrow(struct plans *plans, uint32_t task, uint32_t ready, uint32_t sent);
+void plan_give_back(struct plans *plans, uint32_t task);
+
+/* Copies what the struct plan_bulk says that is at `bulk`; for helpers only. */
+void plan_bulk(struct plans *plans, uint32_t task, uint32_t bulk);
+
 void plan_park(struct plans *plans, uint32_t task, uint32_t until_release);
 
 /* Accepts only what another operation, made before it, had as its result; or as plan_accept_equal(). */

@@ -16,4 +16,8 @@ uint64_t hash_bytes(const void *bytes, size_t length);
 uint64_t hash_avx2(const void *bytes, size_t length);
 uint64_t hash_avx512(const void *bytes, size_t length);
 
+/* The secret that the sum is computed with where none is given, for those who compute it elsewhere. */
+#define HASH_SECRET 192
+const uint8_t *hash_secret(void);
+
 #endif

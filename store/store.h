@@ -109,6 +109,13 @@ void image_writer_checksum(struct image_writer *writer, uint64_t first_block, ui
 void image_writer_changed(struct image_writer *writer, uint64_t at);
 void image_writer_shrink(struct image_writer *writer, uint64_t taken);
 
+/* The same, of blocks that were summed as they were copied: what image_writer_checksum() would have found. */
+void image_writer_summed(struct image_writer *writer, uint64_t first_block, uint64_t n, const uint64_t *sums);
+
+/* For others to map its pages, where that is as good as our own mapping: of an image in memory. Its descriptor, and
+ * where page 0 lies in it; -1: on a disk, pages that are written through a mapping want the file system's consent. */
+int image_writer_lend(const struct image_writer *writer, uint64_t *offset);
+
 /* The image will build on `parent`, of the same store, which must stay open until it is committed or given
  * up. Fails where nothing can (the parent was removed, the file system knows no links): store all, then. */
 int image_writer_inherit(struct image_writer *writer, const struct image *parent, struct fsnap_error *err);

@@ -250,6 +250,18 @@ void image_writer_shrink(struct image_writer *writer, uint64_t taken)
 	writer->taken = taken;
 }
 
+void image_writer_summed(struct image_writer *writer, uint64_t first_block, uint64_t n, const uint64_t *sums)
+{
+	for (uint64_t i = 0; i < n; i++)
+		writer->blocks[first_block + i] = (struct block_sum){ sums[i], STORE_BLOCK_PAGES };
+}
+
+int image_writer_lend(const struct image_writer *writer, uint64_t *offset)
+{
+	*offset = LAYOUT_PAGES;
+	return writer->store->in_memory ? writer->claim.fd : -1;
+}
+
 /* Where the index is settled, neighbours by number may lie in different files (inherit.c): two pages that do
  * in fact lie side by side are two entries then, which costs 24 bytes. */
 static bool continues(const struct page_run *before, const struct page_run *run)

@@ -4,7 +4,8 @@ import mmap
 import struct
 
 GAPS = 4000
-SIZE = 16 + GAPS * 16
+REQUESTS = 16 + GAPS * 16
+SIZE = REQUESTS + 24
 
 
 class Page:
@@ -34,3 +35,12 @@ class Page:
     def longest_gap(self, start, end):
         """The longest gap that began between the two moments."""
         return max((b - a for a, b in self.gaps() if start <= a <= end), default=0)
+
+    def ask(self):
+        """One request more; when it is answered, answered_at() says when that was."""
+        struct.pack_into("Q", self.memory, REQUESTS, struct.unpack_from("Q", self.memory, REQUESTS)[0] + 1)
+
+    def answered_at(self):
+        """None: not yet."""
+        asked, answered, moment = struct.unpack_from("QQQ", self.memory, REQUESTS)
+        return moment if asked == answered else None

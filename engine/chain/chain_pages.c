@@ -11,6 +11,7 @@
 #include "engine/chain/chain.h"
 #include "engine/live.h"
 #include "engine/pagemap.h"
+#include "engine/ranges.h"
 #include "store/scope.h"
 
 #define TABLE (2ull << 20) /* bytes that one page table is for */
@@ -206,19 +207,18 @@ int chain_pages(struct dump *dump, struct process *process, int pagemap, const i
 
 /* --- children ------------------------------------------------------------------------------------------------- */
 
+static uint64_t end_of(const void *kept)
+{
+	const struct page_run *run = kept;
+	return run->page + run->npages;
+}
+
 static uint64_t kept_at(const struct chained *chained, uint64_t page)
 {
-	size_t low = 0, high = chained->n_kept;
-	while (low < high) {
-		size_t middle = (low + high) / 2;
-		if (chained->kept[middle].page + chained->kept[middle].npages <= page)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	if (low == chained->n_kept || chained->kept[low].page > page)
+	size_t i = ranges_beyond(chained->kept, chained->n_kept, sizeof(*chained->kept), end_of, page);
+	if (i == chained->n_kept || chained->kept[i].page > page)
 		return UINT64_MAX;
-	return chained->kept[low].at + (page - chained->kept[low].page);
+	return chained->kept[i].at + (page - chained->kept[i].page);
 }
 
 /* Kept pages of others are not looked at; but here is one with the same frame at the same address. */

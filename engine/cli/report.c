@@ -29,6 +29,7 @@ static const struct field dump_fields[] = {
 	F(rounds, NUMBER32),	F(arm_us, NUMBER64),	 F(arm_frozen_us, NUMBER64),
 	F(live_us, NUMBER64),	F(live_pages, NUMBER64), F(frozen_pages, NUMBER64),
 	F(snapshot_pages, NUMBER64), F(snapshot_us, NUMBER64),
+	F(inside_pages, NUMBER64),
 	F(missed, WORDS),	F(notes, LINES),	 { 0 },
 #undef F
 };

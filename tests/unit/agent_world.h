@@ -70,7 +70,7 @@ static inline int set_up(void **state)
 	ctl = (struct ctl *)(base + AGENT_TEXT);
 	*ctl = (struct ctl){.magic = CTL_MAGIC, .base = (uintptr_t)base, .size = size,
 			    .n_tasks = N_TASKS, .tasks = TASKS_AT, .n_ops = N_OPS, .ops = OPS_AT,
-			    .n_slots = N_SLOTS, .slots = SLOTS_AT};
+			    .n_slots = N_SLOTS, .slots = SLOTS_AT, .lent = {-1, -1, -1}};
 	for (uint32_t i = 0; i < N_TASKS; i++)
 		ctl_task(ctl, i)->stack = STACKS_AT + (i + 1) * AGENT_STACK;
 	building = 0;

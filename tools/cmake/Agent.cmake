@@ -11,7 +11,7 @@ set(agent_dir ${PROJECT_BINARY_DIR}/agent)
 set(agent_blob_source ${agent_dir}/agent_blob.S)
 
 set(agent_flags
-	-O2 -fpie -ffreestanding -nostdlib -mgeneral-regs-only -fvisibility=hidden
+	-O2 -fpie -ffreestanding -nostdlib -fvisibility=hidden
 	-fno-stack-protector -fcf-protection=none -fno-asynchronous-unwind-tables
 	-fno-sanitize=all -fno-lto -U_FORTIFY_SOURCE
 	-Wall -Wextra $<$<BOOL:${FSNAP_WERROR}>:-Werror>
@@ -21,6 +21,10 @@ set(agent_flags
 add_library(agent OBJECT ${agent_sources})
 target_include_directories(agent PRIVATE ${PROJECT_SOURCE_DIR})
 target_compile_options(agent PRIVATE ${agent_flags})
+# But for what runs in threads of its own alone.
+set(agent_general_sources ${agent_sources})
+list(FILTER agent_general_sources EXCLUDE REGEX "/bulk\\.c$")
+set_source_files_properties(${agent_general_sources} PROPERTIES COMPILE_OPTIONS -mgeneral-regs-only)
 set_target_properties(agent PROPERTIES
 	C_STANDARD 17 C_EXTENSIONS ON POSITION_INDEPENDENT_CODE OFF INTERPROCEDURAL_OPTIMIZATION OFF)
 

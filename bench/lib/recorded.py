@@ -1,0 +1,82 @@
+"""A large program whose image lies on slow storage: how long until the first request is answered, with
+the record of what it touches and without. Part of bench/warm."""
+
+import os
+import statistics
+import time
+
+import processes
+import slow
+import spread
+import tools
+from page import Page
+from warmth import progress, times
+
+MIB = 1 << 20
+MODES = ("plain", "recorded")
+
+
+class Recorded:
+    """A program of --memory whose requests read --set of it, here and there, restored from slow storage: the
+    first request after a streamed restore, with a record of an earlier one and without."""
+    name = "recorded"
+    record_s = 5
+
+    def __init__(self, mover):
+        self.mover, self.options = mover, mover.options
+        # The image is what lies on the slow storage.
+        self.fsnap = tools.Fsnap(mover.place.work, mover.place.programs, mover.fsnap.command,
+                                 mover.storage.path("store"))
+
+    def run(self):
+        self.page = Page(os.path.join(self.mover.place.work, "page"))
+        self.page.clear()
+        pid = processes.spawn([self.mover.place.program("specimen"), self.page.path, "--memory",
+                               str(self.options.memory // MIB), "--requests", str(self.options.set // MIB)])
+        processes.wait_until(lambda: self.page.ready, "the specimen", 120)
+        self.fsnap.dump(pid, "--no-live", kill=True)
+        self.record = self.fsnap.image.replace(".fsnap", ".record")
+        self.found = {mode: {"answered": [], "resident": [], "device": []} for mode in MODES}
+        for mode in MODES:
+            if mode == "recorded":
+                self.restored("--record", str(self.record_s))
+            for n in range(self.options.runs):
+                self.once(mode)
+                progress(f"recorded {n + 1}/{self.options.runs}: {mode}: answered after "
+                         f"{self.found[mode]['answered'][-1]:.2f} s")
+        self.fsnap.remove(trim=True)
+
+    def restored(self, *options):
+        """(seconds until the request is answered, until all is there, bytes that the device gave until the answer)"""
+        slow.forget(self.fsnap.image)
+        before, began = self.mover.storage.read_bytes(), time.monotonic_ns()
+        self.page.ask()
+        self.fsnap.reported("restore", "bench", "-d", "--memory", "stream", *options)
+        answered = processes.wait_until(self.page.answered_at, "the answer", 600)
+        device = self.mover.storage.read_bytes() - before
+        processes.wait_until(lambda: not processes.named("fsnap-pager"), "the rest of it", 600)
+        ended = time.monotonic_ns()
+        processes.end_all()
+        return (answered - began) / 1e9, (ended - began) / 1e9, device
+
+    def once(self, mode):
+        if mode == "plain" and os.path.exists(self.record):
+            os.unlink(self.record)
+        for name, value in zip(("answered", "resident", "device"), self.restored()):
+            self.found[mode][name].append(value)
+
+    def lines(self):
+        rows = [("first request answered after", "median", "range", "device", "all there after")]
+        for mode in MODES:
+            found = self.found[mode]
+            rows.append((mode, f"{statistics.median(found['answered']):.2f} s",
+                         f"{min(found['answered']):.2f}-{max(found['answered']):.2f}",
+                         f"{statistics.median(found['device']) / MIB:.0f} MiB",
+                         f"{statistics.median(found['resident']):.1f} s"))
+        plain, recorded = (self.found[mode]["answered"] for mode in MODES)
+        return spread.table(rows + [("sooner with it", times(recorded, plain), "", "", ""),
+                                    ("promised", "≥ 5 x", "", "", "")])
+
+    def json(self):
+        return {mode: {name: spread.summary(values) for name, values in found.items()}
+                for mode, found in self.found.items()}
