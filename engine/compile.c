@@ -31,6 +31,7 @@
 #include "engine/clocks.h"
 #include "engine/compile.h"
 #include "engine/job_control.h"
+#include "engine/keeper.h"
 #include "engine/kinds/locks.h"
 #include "engine/machine.h"
 #include "engine/record_locks.h"
@@ -262,18 +263,31 @@ static void make_threads(struct plans *plans, const image_process *process, uint
 	}
 }
 
+/* What the restoring process has is not the program's, but what is held for it. */
+static void begin_memory(struct restore *restore, uint32_t task)
+{
+	const struct fsnap_template *from = restore->options->from;
+	if (!restore->keeper)
+		memory_clear(restore->plans, task, &restore->source);
+	for (size_t i = 0; restore->areas_lost && i < from->n_areas; i++)
+		plan_call(restore->plans, task, SYS_munmap, IMM(from->areas[i].start),
+			  IMM(from->areas[i].end - from->areas[i].start));
+}
+
 static int build_memory(struct restore *restore, size_t index, const image_mm *mm, struct memory_part *part,
 			struct fsnap_error *err)
 {
 	struct plans *plans = restore->plans;
 	uint32_t task = restore->first_task[index];
 	struct template_part held;
-	int result = template_part(restore->options->from, restore->image, (size_t)(mm - restore->model.mms), mm, part,
-				   &held, err);
+	int result = template_part(restore->options->from, restore->keeper, restore->image,
+				   (size_t)(mm - restore->model.mms), mm, part, &held, err);
 	if (result == 0 && (streaming_choose(restore, index, mm, part, err) < 0 ||
-			    memory_specials(plans, task, &restore->source, mm, err) < 0 ||
+			    (!part->settled && memory_specials(plans, task, &restore->source, mm, err) < 0) ||
 			    memory_build(plans, task, &restore->source, mm, part, err) < 0))
 		result = -1;
+	if (result == 0 && !part->settled)
+		memory_fields(plans, task, &restore->source, mm);
 	template_part_free(&held);
 	return result;
 }
@@ -293,7 +307,7 @@ static int compile_process(struct restore *restore, const image_process *process
 	die_with_restore(plans, process, task);
 	rebuild_first(&r);
 	if (process->ppid == 0)
-		memory_clear(plans, task, &restore->source);
+		begin_memory(restore, task);
 	size_t index = (size_t)(process - restore->model.processes);
 	struct memory_part part;
 	if (heirlooms_enter(restore->heirlooms, plans, &restore->source, index, err) < 0 ||
@@ -307,7 +321,6 @@ static int compile_process(struct restore *restore, const image_process *process
 		return -1;
 	if (build_memory(restore, index, mm, &part, err) < 0)
 		return -1;
-	memory_fields(plans, task, &restore->source, mm);
 	family_foreground(restore, process);
 	build_descriptors(restore, process);
 	make_threads(plans, process, task);
@@ -381,7 +394,8 @@ static int find_heirlooms(struct restore *restore, struct fsnap_error *err)
 	if (family_heirlooms_of(&restore->model, restore->image, &restore->family, restore->first_task,
 				&restore->heirlooms, err) < 0)
 		return -1;
-	template_offer(restore->options->from, restore->heirlooms, &restore->source);
+	restore->areas_lost = !template_offer(restore->options->from, restore->heirlooms, &restore->source) &&
+			      restore->keeper;
 	return 0;
 }
 

@@ -10,6 +10,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "engine/keeper.h"
 #include "engine/machine.h"
 #include "engine/procfs.h"
 #include "engine/restore.h"
@@ -85,8 +86,45 @@ static bool may_name_program(void)
 	       (data[CAP_CHECKPOINT_RESTORE / 32].effective >> CAP_CHECKPOINT_RESTORE % 32 & 1);
 }
 
+/* Where the keeper has it; what tasks may use is new for each copy. */
+static int take_keepers(struct restore *restore, struct fsnap_error *err)
+{
+	const struct memory_source *from = &restore->keeper->source;
+	struct memory_special *specials = calloc(from->n_specials + 1, sizeof(*specials));
+	if (!specials || list_rings(restore, err) < 0)
+		return fail(err, FSNAP_E_NOMEM, ENOMEM, "plans");
+	memcpy(specials, from->specials, from->n_specials * sizeof(*specials));
+	restore->source = (struct memory_source){
+		.image = restore->image,
+		.image_fds = restore->image_fds,
+		.mapped_fd = restore->mapped_fd,
+		.mapped_write_fd = restore->mapped_write_fd,
+		.ghost_fd = restore->ghost_fd,
+		.ring_fd = restore->ring_fd,
+		.ipc = &restore->model.ipc,
+		.control = from->control,
+		.parked = from->parked,
+		.specials = specials,
+		.n_specials = from->n_specials,
+		.exe_stays = from->exe_stays,
+	};
+	return 0;
+}
+
+static void note_program(struct restore *restore)
+{
+	if (restore->source.exe_stays)
+		restore_note(restore, "/proc/PID/exe is fsnap: this user may not say what it was "
+			     "(CAP_CHECKPOINT_RESTORE)");
+}
+
 int control_reserve(struct restore *restore, struct fsnap_error *err)
 {
+	if (restore->keeper) {
+		int result = take_keepers(restore, err);
+		note_program(restore);
+		return result;
+	}
 	size_t n;
 	cleanup_free struct memory_range *ours = control_own_ranges(&n, err);
 	if (!ours || list_rings(restore, err) < 0)
@@ -112,14 +150,26 @@ int control_reserve(struct restore *restore, struct fsnap_error *err)
 		.redirection = restore->foreign ? &restore->redirection : NULL,
 	};
 	restore->source.exe_stays = !may_name_program();
-	if (restore->source.exe_stays)
-		restore_note(restore, "/proc/PID/exe is fsnap: this user may not say what it was "
-			     "(CAP_CHECKPOINT_RESTORE)");
+	note_program(restore);
 	return specials ? 0 : -1;
+}
+
+/* Nobody of an earlier copy has it any more. */
+static int lay_keepers(struct restore *restore, struct fsnap_error *err)
+{
+	size_t size = plans_size(restore->plans), room = restore->keeper->size - AGENT_TEXT - 2 * STORE_PAGE;
+	if (size > room)
+		return fail(err, FSNAP_E_NOMEM, ENOMEM, "plans of %zu bytes", size);
+	restore->control = restore->keeper->control;
+	restore->control_size = restore->keeper->size;
+	memset(restore_control(restore), 0, size);
+	return plans_write(restore->plans, restore_control(restore), (uint64_t)restore->control, err);
 }
 
 int control_lay(struct restore *restore, struct fsnap_error *err)
 {
+	if (restore->keeper)
+		return lay_keepers(restore, err);
 	void *base = (void *)restore->source.control.start;
 	size_t size = AGENT_TEXT + plans_size(restore->plans);
 	cleanup_fd int fd = memfd_create("fsnap-control", MFD_CLOEXEC);
@@ -138,7 +188,7 @@ int control_lay(struct restore *restore, struct fsnap_error *err)
 
 void control_free(struct restore *restore)
 {
-	if (restore->control)
+	if (restore->control && !restore->keeper)
 		munmap(restore->control, restore->control_size);
 	for (size_t i = 0; restore->ring_fd && i <= restore->model.n_files; i++)
 		if (restore->ring_fd[i] >= 0 && !restore->explaining)

@@ -10,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "engine/keeper.h"
 #include "engine/procfs.h"
 #include "engine/renumber.h"
 #include "engine/restore.h"
@@ -75,21 +76,27 @@ static int spawn_failed(const struct restore *restore, int sys, struct fsnap_err
 
 /* The signal mask is inherited: nothing may interrupt a task before it is the program again. What we ignore
  * ourselves must not be: who had ended sets no dispositions, and shows those that he is born with. */
-static int spawn(struct restore *restore, struct fsnap_error *err)
+static int fork_here(struct restore *restore, uint32_t task)
 {
 	const struct agent_entries *entries = restore->control;
-	int (*agent_spawn)(struct ctl *, uint32_t, int) =
-		(int (*)(struct ctl *, uint32_t, int))((uintptr_t)restore->control + entries->spawn);
+	int (*agent_spawn)(struct ctl *, uint32_t, int, uint64_t) =
+		(int (*)(struct ctl *, uint32_t, int, uint64_t))((uintptr_t)restore->control + entries->spawn);
 	sigset_t all, was;
 	sigfillset(&all);
 	sigprocmask(SIG_SETMASK, &all, &was);
 	sighandler_t file_size = signal(SIGXFSZ, SIG_DFL);
-	const struct kin *root = &restore->family.kin[0];
-	bool stand_in = root->birth == BIRTH_STAND_IN;
-	int pid = agent_spawn(restore_control(restore),
-			      stand_in ? restore->stand_in_task[root->maker] : restore->first_task[0], SIGCHLD);
+	int pid = agent_spawn(restore_control(restore), task, SIGCHLD, 0);
 	signal(SIGXFSZ, file_size);
 	sigprocmask(SIG_SETMASK, &was, NULL);
+	return pid;
+}
+
+static int spawn(struct restore *restore, struct fsnap_error *err)
+{
+	const struct kin *root = &restore->family.kin[0];
+	bool stand_in = root->birth == BIRTH_STAND_IN;
+	uint32_t task = stand_in ? restore->stand_in_task[root->maker] : restore->first_task[0];
+	int pid = restore->keeper ? keeper_bear(restore->keeper, task) : fork_here(restore, task);
 	if (pid < 0)
 		return spawn_failed(restore, -pid, err);
 	/* It makes the root, a child of ours, and ends; if it could not, that shows as a failed step. */

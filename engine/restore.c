@@ -22,6 +22,7 @@
 
 #include "engine/awake.h"
 #include "engine/hugepages.h"
+#include "engine/keeper.h"
 #include "engine/laps.h"
 #include "engine/machine.h"
 #include "engine/page_kinds.h"
@@ -93,8 +94,10 @@ int restore_open_image(struct restore *restore, struct fsnap_error *err)
 
 int restore_fit(struct restore *restore, struct fsnap_error *err)
 {
-	if (machine_check(&restore->model.machine, err) < 0 ||
-	    machine_redirect(&restore->model, &restore->redirection, &restore->foreign, err) < 0)
+	/* A machine that was good for the keeper is so still. */
+	bool known = restore->options->from && restore->options->from->keeper;
+	if (!known && (machine_check(&restore->model.machine, err) < 0 ||
+		       machine_redirect(&restore->model, &restore->redirection, &restore->foreign, err) < 0))
 		return -1;
 	if (renumber_decide(restore, err) < 0 || streaming_decide(restore, err) < 0)
 		return -1;
@@ -111,8 +114,13 @@ static int open_image(struct restore *restore, struct fsnap_error *err)
 
 int restore_plan(struct restore *restore, struct fsnap_error *err)
 {
-	if (hugepages_check(&restore->model, restore->image, err) < 0 || workshop_open(restore, err) < 0 ||
-	    inherited_collect(&restore->self, err) < 0 || control_reserve(restore, err) < 0)
+	if (hugepages_check(&restore->model, restore->image, err) < 0 || workshop_open(restore, err) < 0)
+		return -1;
+	if (restore->keeper)
+		restore->self = restore->keeper->self; /* which stays the keeper's */
+	else if (inherited_collect(&restore->self, err) < 0)
+		return -1;
+	if (control_reserve(restore, err) < 0)
 		return -1;
 	return compile(restore, err);
 }
@@ -125,6 +133,8 @@ static int tell_story(struct restore *restore, struct fsnap_error *err)
 	if (open_image(restore, err) < 0)
 		return error_is_set(err) && restore->image ?
 			       error_context(err, "image %s", image_name(restore->image)) : -1;
+	if (restore->options->from && keeper_serves(restore->options->from->keeper, restore))
+		restore->keeper = restore->options->from->keeper;
 	report->open_us = lap(&mark);
 	struct prefetch *prefetch = restore->streaming.on || restore->options->from ? NULL : prefetch_start(restore->image);
 	/* Ahead of everything, but files that go with the image have to be there. */
@@ -199,12 +209,26 @@ void restore_end(struct restore *restore)
 	free(restore->sleep_data);
 	family_free(&restore->family);
 	free(restore->source.specials);
-	inherited_free(&restore->self);
+	if (!restore->keeper)
+		inherited_free(&restore->self);
 	model_free(&restore->model);
 	if (restore->options->from) /* both are the template's */
 		return;
 	image_close(restore->image);
 	store_close(restore->store);
+}
+
+void restore_keep(struct fsnap_template *template)
+{
+	const struct fsnap_restore_options options = { .size = sizeof(options), .from = template,
+						       .pids = FSNAP_PIDS_NEW, .prefetch = FSNAP_PREFETCH_OFF };
+	struct fsnap_restore_report report = { 0 };
+	struct fsnap_error ignored = { 0 };
+	struct restore restore;
+	restore_begin(&restore, &options, &report);
+	if (open_image(&restore, &ignored) == 0)
+		keeper_make(&restore, &template->keeper);
+	restore_end(&restore);
 }
 
 static int restore_here(const struct fsnap_restore_options *options, struct fsnap_restore_report *report,

@@ -136,6 +136,8 @@ struct restore {
 	pid_t root;	     /* 0: nothing was made yet */
 	bool blamed;	     /* the error says which descriptor it is about: restore_blame() */
 	int sole;	     /* sole.h; -1: not held */
+	struct keeper *keeper; /* whom the tree is forked from; NULL: us */
+	bool areas_lost; /* what the keeper holds for this tree's processes is not what they share */
 	bool explaining;     /* plans are only to be shown: nothing is made, descriptors are numbers (workshop.c) */
 	int pretended;	     /* of these, so far */
 };
@@ -151,6 +153,7 @@ void restore_end(struct restore *restore);
 
 /* workshop.c */
 int workshop_open(struct restore *restore, struct fsnap_error *err);
+int workshop_open_mapped(struct restore *restore, struct fsnap_error *err); /* mapped files alone, for a keeper */
 void workshop_release(struct restore *restore); /* see struct file_kind */
 void workshop_close(struct restore *restore);
 /* Moves a new descriptor to the bench; takes ownership. Where there are more than one process may have,
@@ -184,6 +187,9 @@ bool ghost_is_huge(const image_ghost *ghost, int fd);
 int ghost_fill_huge(const struct restore *restore, const image_ghost *ghost, int fd, struct fsnap_error *err);
 int ghost_seal_early(const image_ghost *ghost, int fd, struct fsnap_error *err);
 int ghosts_seal(struct restore *restore, struct fsnap_error *err);
+
+/* restore.c: a process that bears copies of a template, if there can be one. */
+void restore_keep(struct fsnap_template *template);
 
 /* compile.c */
 int compile(struct restore *restore, struct fsnap_error *err);

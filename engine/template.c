@@ -3,24 +3,24 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/model.h"
+#include "engine/restore.h"
 #include "store/scope.h"
 
 /* --- copies --------------------------------------------------------------------------------------- */
 
-void template_offer(const struct fsnap_template *template, struct heirlooms *heirlooms, struct memory_source *source)
+bool template_offer(const struct fsnap_template *template, struct heirlooms *heirlooms, struct memory_source *source)
 {
 	if (!template)
-		return;
+		return false;
 	bool present = heirlooms && heirlooms_present(heirlooms, 0, template->areas, template->n_areas, template->laid,
 						      template->n_laid);
 	source->held = template->kept;
 	source->n_held = template->n_kept + (present ? template->n_areas : 0);
+	return present;
 }
 
-/* Runs of what is not in ranges, both by address; a run may begin or end within a range. */
-static size_t list_rest(struct page_run *list, const struct page_run *runs, size_t n, const struct memory_range *ranges,
-			size_t n_ranges)
+size_t template_list_rest(struct page_run *list, const struct page_run *runs, size_t n, const struct memory_range *ranges,
+			  size_t n_ranges)
 {
 	size_t count = 0;
 	for (size_t i = 0, r = 0; i < n; i++) {
@@ -55,10 +55,27 @@ void template_part_free(struct template_part *own)
 	free(own->runs);
 }
 
-int template_part(const struct fsnap_template *template, const struct image *image, size_t number,
-		  const image_mm *mm, struct memory_part *part, struct template_part *own, struct fsnap_error *err)
+/* All that the keeper has built is there, as it is to be. */
+static int settled_part(const struct keeper *keeper, const struct image *image, const image_mm *mm,
+			struct memory_part *part, struct template_part *own, struct fsnap_error *err)
+{
+	size_t n;
+	const struct page_run *runs = image_runs(image, mm->id, &n);
+	own->runs = calloc(n + 2 * keeper->n_ranges + 1, sizeof(*own->runs));
+	if (!own->runs)
+		return fail(err, FSNAP_E_NOMEM, ENOMEM, "plans");
+	*part = (struct memory_part){ .inherited = keeper->built, .settled = true, .runs = own->runs };
+	part->n_runs = template_list_rest(own->runs, runs, n, keeper->ranges, keeper->n_ranges);
+	return 0;
+}
+
+int template_part(const struct fsnap_template *template, const struct keeper *keeper, const struct image *image,
+		  size_t number, const image_mm *mm, struct memory_part *part, struct template_part *own,
+		  struct fsnap_error *err)
 {
 	*own = (struct template_part){ 0 };
+	if (keeper && keeper->built)
+		return settled_part(keeper, image, mm, part, own, err);
 	if (!template || number >= template->n_spaces)
 		return 0;
 	const struct template_space *space = &template->spaces[number];
@@ -83,7 +100,7 @@ int template_part(const struct fsnap_template *template, const struct image *ima
 		own->from[i] = space->at[i] == vma->start ? 0 : space->at[i];
 		held[n_held++] = (struct memory_range){ vma->start, vma->end };
 	}
-	part->n_runs = list_rest(own->runs, runs, n, held, n_held);
+	part->n_runs = template_list_rest(own->runs, runs, n, held, n_held);
 	part->runs = own->runs;
 	part->inherited = own->inherited;
 	part->from = own->from;
@@ -110,6 +127,8 @@ int fsnap_template_open(const char *store, const char *image, struct fsnap_templ
 		result = image_verify_blocks(template->image, 0, image_blocks(template->image), err);
 	if (result == 0)
 		result = template_hold(template, &model, err);
+	if (result == 0)
+		restore_keep(template);
 	model_free(&model);
 	if (result < 0)
 		fsnap_template_close(template);
@@ -122,6 +141,7 @@ void fsnap_template_close(struct fsnap_template *template)
 {
 	if (!template)
 		return;
+	keeper_end(template->keeper);
 	template_let_go(template);
 	image_close(template->image);
 	store_close(template->store);

@@ -21,6 +21,7 @@
 #define ENGINE_TEMPLATE_H
 
 #include "engine/fsnap.h"
+#include "engine/keeper.h"
 #include "engine/model.h"
 #include "restorer/heirloom.h"
 #include "restorer/memory.h"
@@ -44,6 +45,7 @@ struct fsnap_template {
 	size_t n_areas;
 	struct page_run *laid; /* in the areas */
 	size_t n_laid;
+	struct keeper *keeper; /* keeper.h; NULL: there is none */
 	size_t bytes;  /* of mappings and areas, held */
 	size_t stored; /* of pages in them */
 };
@@ -52,8 +54,9 @@ struct fsnap_template {
 int template_hold(struct fsnap_template *template, const struct model *model, struct fsnap_error *err);
 void template_let_go(struct fsnap_template *template);
 
-/* When heirlooms of a copy are known, before its plans are written: what the root is to keep of what it inherits. */
-void template_offer(const struct fsnap_template *template, struct heirlooms *heirlooms, struct memory_source *source);
+/* When heirlooms of a copy are known, before its plans are written: what the root is to keep of what it inherits.
+ * Returns whether areas are among it. */
+bool template_offer(const struct fsnap_template *template, struct heirlooms *heirlooms, struct memory_source *source);
 
 /* What memory_build() is still to do for an address space of which heirlooms have brought `part`. What this allocates is
  * freed by template_part_free(), when the plan is written. */
@@ -62,8 +65,14 @@ struct template_part {
 	uint64_t *from;
 	struct page_run *runs;
 };
-int template_part(const struct fsnap_template *template, const struct image *image, size_t space,
-		  const image_mm *mm, struct memory_part *part, struct template_part *own, struct fsnap_error *err);
+int template_part(const struct fsnap_template *template, const struct keeper *keeper, const struct image *image,
+		  size_t space, const image_mm *mm, struct memory_part *part, struct template_part *own,
+		  struct fsnap_error *err);
 void template_part_free(struct template_part *own);
+
+/* Runs of what is not in ranges, both by address; a run may begin or end within a range. Returns how many there are: at
+ * most two more for each range. */
+size_t template_list_rest(struct page_run *list, const struct page_run *runs, size_t n, const struct memory_range *ranges,
+			  size_t n_ranges);
 
 #endif

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "engine/clocks.h"
+#include "engine/keeper.h"
 #include "engine/machine.h"
 #include "engine/restore.h"
 #include "store/scope.h"
@@ -200,12 +201,23 @@ int workshop_open(struct restore *restore, struct fsnap_error *err)
 		    ghost_make(restore, restore->model.ghosts[i].id, err) < 0)
 			return -1;
 	for (size_t i = 0; i < restore->model.n_mapped; i++)
-		if (mapped_reopen(restore, &restore->model.mapped[i], err) < 0)
+		if (!keeper_has_mapped(restore->keeper, &restore->model, restore->model.mapped[i].id) &&
+		    mapped_reopen(restore, &restore->model.mapped[i], err) < 0)
 			return -1;
 	if (files_make(restore, err) < 0 || directories_open(restore, err) < 0)
 		return -1;
 	if (!restore->explaining)
 		drop_file_ghosts(restore);
+	return 0;
+}
+
+int workshop_open_mapped(struct restore *restore, struct fsnap_error *err)
+{
+	if (make_room(restore, err) < 0)
+		return -1;
+	for (size_t i = 0; i < restore->model.n_mapped; i++)
+		if (!restore->model.mapped[i].identity.ghost && mapped_reopen(restore, &restore->model.mapped[i], err) < 0)
+			return -1;
 	return 0;
 }
 

@@ -36,7 +36,7 @@ struct run {
 /* Called from the entries below only, which no compiler sees. */
 __attribute__((used, noreturn)) void agent_start(struct ctl *ctl, uint32_t number);
 __attribute__((used, noreturn)) void agent_serve(struct ctl *ctl, uint32_t number);
-__attribute__((used)) int64_t agent_spawn(struct ctl *ctl, uint32_t number, int exit_signal);
+__attribute__((used)) int64_t agent_spawn(struct ctl *ctl, uint32_t number, int exit_signal, uint64_t flags);
 
 /*
  * struct agent_entries ("agnt" is AGENT_MAGIC), and a defined state for C to begin in.
@@ -249,6 +249,22 @@ static void resolve_all(struct ctl *ctl, const struct plan_op *op, uint64_t arg[
 		arg[i] = resolve(ctl, op->arg_kind[i], op->arg[i]);
 }
 
+/* The parent's death is ours (PR_SET_PDEATHSIG): there is nothing else to wake up for. */
+__attribute__((noreturn)) static void keep(struct ctl *ctl, struct keep *keep)
+{
+	store_and_wake(&keep->answered, load(&keep->order)); /* from here on nothing of this plan is looked at */
+	for (;;) {
+		uint32_t order = load(&keep->order);
+		if (order == keep->answered) {
+			struct futex_waitv word = {.uaddr = (uintptr_t)&keep->order, .val = order, .flags = FUTEX_32};
+			sleep_on(&word, 1);
+			continue;
+		}
+		keep->result = clone_task(ctl, keep->task, CLONE_PARENT, 0);
+		store_and_wake(&keep->answered, order);
+	}
+}
+
 static bool accepted(struct ctl *ctl, const struct plan_op *op, int64_t result);
 static void report_failed(const struct run *run);
 
@@ -317,6 +333,8 @@ static int64_t perform(const struct run *run, const struct plan_op *op)
 		return clone_task(ctl, (uint32_t)arg[0], THREAD_FLAGS, 0);
 	case PLAN_PARK:
 		return park(run, arg[0]);
+	case PLAN_KEEP:
+		keep(ctl, (struct keep *)arg[0]);
 	case PLAN_DECIMAL:
 		decimal((char *)arg[0], arg[1]);
 		return 0;
@@ -385,9 +403,9 @@ void agent_start(struct ctl *ctl, uint32_t number)
 	rest(&run);
 }
 
-int64_t agent_spawn(struct ctl *ctl, uint32_t number, int exit_signal)
+int64_t agent_spawn(struct ctl *ctl, uint32_t number, int exit_signal, uint64_t flags)
 {
-	return clone_task(ctl, number, 0, (uint64_t)exit_signal);
+	return clone_task(ctl, number, flags, (uint64_t)exit_signal);
 }
 
 /* --- serving -------------------------------------------------------------- */

@@ -45,6 +45,7 @@ enum plan_kind {
 	PLAN_GIVE_BACK,	  /* unmap the windows of PLAN_BULK and close ctl.lent; nobody may use them any more */
 	PLAN_BULK,	  /* of the chunks in the struct plan_bulk at arg[0] the next that nobody took yet, until
 			     there is none. Only in a thread of ours: vector registers are used */
+	PLAN_KEEP,	  /* bears others on order, see struct keep at arg[0]; never ends */
 };
 
 /* What an argument's 64 bits are. */
@@ -139,6 +140,19 @@ struct ctl_task {
 	uint64_t window_size;
 };
 
+/*
+ * Of a process that holds an image's memory and bears copies (PLAN_KEEP), as children of its own parent.  It lies in
+ * control memory where no plan does, and so does that task's stack: plans, and all that is said in struct ctl, are new
+ * ones for each copy.
+ */
+struct keep {
+	uint32_t order;	   /* engine: 1 at first, one more for each; futex word */
+	uint32_t answered; /* agent: the last one that is done; 1: it is ready. Futex word */
+	uint32_t task;	   /* engine: whose plan the child is to run */
+	uint32_t reserved;
+	int64_t result;	   /* agent: its PID, or -errno */
+};
+
 #define CTL_BARRIERS 16
 
 struct ctl {
@@ -189,9 +203,9 @@ struct ctl {
  *	serve(ctl, task, bytes)	makes `bytes` from ctl on writable and runs task's plan; never returns; goes
  *				home by the chain when the engine has died. Beside them: r12 base, rbx size,
  *				r14 chain, r15 gadget, as ctl has them
- *	spawn(ctl, task, exit_signal)  ordinary function, called in the engine: makes the
+ *	spawn(ctl, task, exit_signal, flags)  ordinary function, called in the engine: makes the
  *				task's process with clone3 (on task's stack, with task's
- *				tid); returns the PID or -errno
+ *				tid; flags: CLONE_*); returns the PID or -errno
  */
 struct agent_entries {
 	uint32_t magic; /* AGENT_MAGIC */

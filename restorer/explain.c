@@ -199,6 +199,9 @@ static void say_op(struct text *text, const struct plans *plans, struct ctl *ctl
 	case PLAN_PARK:
 		say(text, "park until release %" PRIu64, op->arg[0]);
 		break;
+	case PLAN_KEEP:
+		say(text, "bear others on order");
+		break;
 	case PLAN_DECIMAL:
 		say(text, "write ");
 		say_arg(text, plans, ctl, op->arg_kind[1], op->arg[1]);

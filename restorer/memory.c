@@ -330,7 +330,8 @@ int memory_build(struct plans *plans, uint32_t task, const struct memory_source 
 			map_vma(plans, task, source, vma, must_open(vma, &content));
 		else if (part->from && part->from[i])
 			move_here(plans, task, vma, part->from[i]);
-		name_vma(plans, task, vma);
+		if (!part->settled || !inherited || !inherited[i])
+			name_vma(plans, task, vma);
 	}
 	if (part->leftover.end) {
 		plan_note(plans, "what others of the tree have");
@@ -346,7 +347,7 @@ int memory_build(struct plans *plans, uint32_t task, const struct memory_source 
 	plan_note(plans, "protection as it was");
 	for (u_int i = 0; i < mm->vmas.vmas_len; i++) {
 		const image_vma *vma = &mm->vmas.vmas_val[i];
-		bool open = inherited && inherited[i] ? vma->prot != (PROT_READ | PROT_WRITE) :
+		bool open = inherited && inherited[i] ? vma->prot != (PROT_READ | PROT_WRITE) && !part->settled :
 							vma->kind != VMA_SPECIAL && must_open(vma, &content);
 		if (open)
 			plan_call(plans, task, SYS_mprotect, IMM(vma->start), IMM(vma->end - vma->start),

@@ -57,6 +57,7 @@ struct memory_part {
 	const bool *inherited; /* by mapping: it is there, readable and writable; NULL: none is */
 	const struct page_run *runs; /* if so: the pages that are to be brought */
 	size_t n_runs;
+	bool settled;		     /* what is inherited has its protection and its name already */
 	const uint64_t *from;	     /* by mapping: where it lies, if that is elsewhere; else 0. NULL: it is nowhere */
 	struct memory_range leftover; /* where such lie, and what nobody here takes of it; empty: nothing */
 	const struct stream *stream; /* what comes when the program runs; NULL: nothing does */

@@ -310,6 +310,11 @@ void plan_park(struct plans *plans, uint32_t task, uint32_t until_release)
 	APPEND(plans, task, PLAN_PARK, IMM(until_release));
 }
 
+void plan_keep(struct plans *plans, uint32_t task, uint64_t where)
+{
+	APPEND(plans, task, PLAN_KEEP, IMM(where));
+}
+
 void plan_decimal(struct plans *plans, uint32_t task, struct arg to, struct arg value)
 {
 	APPEND(plans, task, PLAN_DECIMAL, to, value);

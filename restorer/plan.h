@@ -99,6 +99,9 @@ void plan_bulk(struct plans *plans, uint32_t task, uint32_t bulk);
 
 void plan_park(struct plans *plans, uint32_t task, uint32_t until_release);
 
+/* Bears others on order, for as long as it lives: struct keep at `where` in control memory. */
+void plan_keep(struct plans *plans, uint32_t task, uint64_t where);
+
 /* Accepts only what another operation, made before it, had as its result; or as plan_accept_equal(). */
 void plan_accept(struct plans *plans, struct arg value);
 /* Writes a number in decimal, ended by NUL, to `to`. */

@@ -143,9 +143,9 @@ static inline long slot(uint32_t n)
 
 static inline pid_t spawn(uint32_t task)
 {
-	long (*agent_spawn)(struct ctl *, uint32_t, int) =
+	long (*agent_spawn)(struct ctl *, uint32_t, int, uint64_t) =
 		(void *)(uintptr_t)(ctl->base + entries()->spawn);
-	return (pid_t)agent_spawn(ctl, task, SIGCHLD);
+	return (pid_t)agent_spawn(ctl, task, SIGCHLD, 0);
 }
 
 static inline bool reaches(const uint32_t *word, uint32_t value)
