@@ -60,8 +60,7 @@ void heat_fetch_watch(struct restore *restore)
 
 void heat_fetch_stop(struct restore *restore)
 {
-	if (restore->fetch.progress)
-		__atomic_store_n(&restore->fetch.progress->stop, 1, __ATOMIC_RELAXED);
+	fetch_stop(&restore->fetch);
 	fsnap_prefetching_free(restore->report->prefetching); /* what it reads for is no more: it ends by itself */
 	restore->report->prefetching = NULL;
 }

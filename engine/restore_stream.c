@@ -252,7 +252,7 @@ static int start_pager(struct restore *restore, struct pager_order *order, struc
 	fds[n++] = order->ready = ready[1];
 	if (order->tell >= 0)
 		fds[n++] = order->tell;
-	int result = apart_run(pager_run, order, fds, n, "brings memory", err);
+	int result = apart_run(pager_run, order, fds, n, NULL, "brings memory", err);
 	close(ready[1]);
 	if (result == 0 && read(ready[0], &byte, 1) != 1)
 		result = fail(err, FSNAP_E_SYSTEM, 0, "the process that is to bring memory did not start");

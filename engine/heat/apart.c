@@ -1,10 +1,14 @@
+#include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "engine/heat/apart.h"
+#include "store/scope.h"
 
 static int by_number(const void *a, const void *b)
 {
@@ -24,22 +28,32 @@ static void close_all_but(int *fds, size_t n)
 	syscall(SYS_close_range, next, ~0u, 0);
 }
 
-int apart_run(void (*work)(void *arg), void *arg, int *fds, size_t n, const char *what, struct fsnap_error *err)
+int apart_run(void (*work)(void *arg), void *arg, int *fds, size_t n, int *pidfd, const char *what,
+	      struct fsnap_error *err)
 {
+	int tell[2];
+	if (pipe2(tell, O_CLOEXEC) < 0)
+		return fail(err, FSNAP_E_SYSTEM, errno, "a process that %s", what);
+	cleanup_fd int reader = tell[0], writer = tell[1];
 	/* Its parent is gone at once: nobody has a child that he does not know of. */
-	pid_t pid = fork();
+	pid_t pid = fork(), number = -1;
 	if (pid == 0) {
-		if (fork() == 0) {
+		if ((number = fork()) == 0) {
 			setsid();
 			signal(SIGHUP, SIG_IGN);
 			close_all_but(fds, n);
 			work(arg);
+			_exit(0);
 		}
-		_exit(0);
+		_exit(write(writer, &number, sizeof(number)) != sizeof(number));
 	}
 	if (pid < 0)
 		return fail(err, FSNAP_E_SYSTEM, errno, "a process that %s", what);
 	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
 		;
+	close(steal_fd(&writer));
+	bool told = read(reader, &number, sizeof(number)) == sizeof(number) && number > 0;
+	if (pidfd)
+		*pidfd = told ? (int)syscall(SYS_pidfd_open, number, 0) : -1;
 	return 0;
 }

@@ -8,7 +8,9 @@
 
 #include "store/error.h"
 
-/* Of all descriptors it has these n alone, which it sorts. `what` is what errors call it. */
-int apart_run(void (*work)(void *arg), void *arg, int *fds, size_t n, const char *what, struct fsnap_error *err);
+/* Of all descriptors it has these n alone, which it sorts. `what` is what errors call it; *pidfd (NULL: not wanted) is
+ * the caller's, by which to see its end, or -1. */
+int apart_run(void (*work)(void *arg), void *arg, int *fds, size_t n, int *pidfd, const char *what,
+	      struct fsnap_error *err);
 
 #endif

@@ -1,6 +1,7 @@
 #include "engine/heat/fetch.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -12,6 +13,7 @@
 #include "engine/heat/heat.h"
 #include "store/scope.h"
 
+#define PATIENCE_MS 1000
 #define NEAR 4u /* pages between two runs that are worth reading rather than leaving out */
 
 /* A stretch while the list is being made. */
@@ -216,6 +218,8 @@ void fetch_free(struct fetch *fetch)
 {
 	for (size_t i = 0; i < fetch->n_fds; i++)
 		close(fetch->fds[i]);
+	if (fetch->started && fetch->who >= 0)
+		close(fetch->who);
 	free(fetch->fds);
 	free(fetch->stretches);
 	if (fetch->progress)
@@ -253,5 +257,19 @@ int fetch_start(struct fetch *fetch, const struct warm_order *order, struct fsna
 		return fail(err, FSNAP_E_NOMEM, errno, "prefetching");
 	}
 	struct fetching fetching = { order, fetch->progress };
-	return apart_run(be_fetcher, &fetching, fetch->fds, fetch->n_fds, "prefetches", err);
+	if (apart_run(be_fetcher, &fetching, fetch->fds, fetch->n_fds, &fetch->who, "prefetches", err) < 0)
+		return -1;
+	fetch->started = true;
+	return 0;
+}
+
+/* A reading of its takes about a millisecond; of a slow disk, longer. */
+void fetch_stop(struct fetch *fetch)
+{
+	struct pollfd end = { .fd = fetch->who, .events = POLLIN };
+	if (!fetch->started)
+		return;
+	__atomic_store_n(&fetch->progress->stop, 1, __ATOMIC_RELAXED);
+	if (fetch->who >= 0)
+		poll(&end, 1, PATIENCE_MS);
 }

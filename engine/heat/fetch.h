@@ -16,6 +16,8 @@ struct fetch {
 	int *fds;
 	size_t n_fds;
 	struct warm_progress *progress; /* fetch_start(): shared with who does it */
+	bool started;
+	int who; /* pidfd; -1: it has ended already */
 };
 
 /* Told of each file that is left out, and why. */
@@ -33,6 +35,9 @@ bool fetch_needed(const struct fetch *fetch);
 
 /* Has it done by a process of its own, which nobody needs to wait for. */
 int fetch_start(struct fetch *fetch, const struct warm_order *order, struct fsnap_error *err);
+
+/* Has it end, and waits for that. */
+void fetch_stop(struct fetch *fetch);
 
 /* usage.c: begins to watch the tree, which does not run yet; takes over what the fetch holds. What follows is
  * fsnap_prefetching_stats(). NULL: it may not be watched. */

@@ -104,7 +104,7 @@ static int keep(struct touch_watch *watch, pid_t root, const char *path, struct 
 						  { .fd = place, .events = POLLIN } } };
 	fds[n++] = tree;
 	fds[n++] = place;
-	return apart_run(be_keeper, &keeping, fds, n, "keeps a watch", err);
+	return apart_run(be_keeper, &keeping, fds, n, NULL, "keeps a watch", err);
 }
 
 int heat_watch_start(pid_t root, struct fsnap_error *err)
