@@ -6,6 +6,7 @@
  */
 #include <dirent.h>
 #include <fcntl.h>
+#include <linux/userfaultfd.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,9 +22,13 @@
 #define STOPPED_MS 3000	  /* ... or stopped by a signal */
 #define LOOK_MS 100
 
+/* Not by who only wants to know what is written: a chain's tracking, say, before its part in the dump begins. */
 static bool is_watched(const struct process *process)
 {
-	return process->userfaults.n_ranges > 0;
+	for (u_int i = 0; i < process->userfaults.n_ranges; i++)
+		if (process->userfaults.ranges[i].watch.mode & UFFDIO_REGISTER_MODE_MISSING)
+			return true;
+	return false;
 }
 
 /* Does the pager keep a pidfd of one of these? It has one of every process that was restored; a child that was born

@@ -19,6 +19,7 @@
 #define STORE_RECORD ".record" /* restorer/record.h */
 
 #define STORE_POOL_FILES 8	   /* most files the pool keeps; the smallest go first */
+#define STORE_POOL_SMALL 40	   /* and of those of the least length, which images of a chain are made of (fsnap watch) */
 #define STORE_FILE_MIN (4ull << 20) /* a file's length when claimed: sparse, so it costs nothing */
 
 /* A path below the store's directory: "images/NAME.fsnap", "pool/SIZE-ID", "tmp/ID". */

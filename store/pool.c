@@ -144,7 +144,15 @@ static void keep_bounds(const struct store *store)
 {
 	struct pool pool = {.count = 0};
 	store_each(store, STORE_POOL, note_file, &pool, NULL);
-	for (unsigned left = pool.count; left > STORE_POOL_FILES; left--) {
+	unsigned small = 0, large;
+	for (unsigned i = 0; i < pool.count; i++) {
+		if (pool.file[i].size > STORE_FILE_MIN)
+			continue;
+		if (++small > STORE_POOL_SMALL)
+			forget(store, &pool.file[i]);
+		pool.file[i].size = UINT64_MAX;
+	}
+	for (large = pool.count - small; large > STORE_POOL_FILES; large--) {
 		unsigned smallest = 0;
 		for (unsigned i = 1; i < pool.count; i++)
 			if (pool.file[i].size < pool.file[smallest].size)

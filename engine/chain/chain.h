@@ -56,6 +56,7 @@ struct chain {
 struct chained {
 	struct chain_member *member;
 	bool based;
+	uint64_t bytes, n_changes; /* tracked; ranges that were written when space was taken */
 	image_span *huge; /* of the base, transparent huge pages */
 	size_t n_huge, huge_at; /* before it: behind us */
 	image_span *guards; /* likewise, guard regions */

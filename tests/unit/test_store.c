@@ -298,18 +298,21 @@ static void the_pool_is_bounded(void **state)
 	(void)state;
 	struct fsnap_error err = {0};
 	struct store *store = world_store(STORE_WRITE);
-	for (unsigned i = 0; i < 12; i++) {
+	enum { LARGE = 12, ALL = LARGE + STORE_POOL_SMALL + 4 };
+	for (unsigned i = 0; i < ALL; i++) {
 		char name[16];
 		snprintf(name, sizeof(name), "n%u", i);
-		seed_make(store, name, i, i == 5 ? 1600 : 10);
+		seed_make(store, name, i, i == 5 ? 3200 : i < LARGE ? 1600 : 10);
 	}
-	for (unsigned i = 0; i < 12; i++) {
+	for (unsigned i = 0; i < ALL; i++) {
 		char name[16];
 		snprintf(name, sizeof(name), "n%u", i);
 		assert_int_equal(store_remove(store, name, &err), 0);
+		if (i == LARGE - 1)
+			assert_int_equal(files_in("pool"), STORE_POOL_FILES);
 	}
-	assert_int_equal(files_in("pool"), STORE_POOL_FILES);
-	struct image_writer *writer = image_writer_open(store, "large", 1600, &err);
+	assert_int_equal(files_in("pool"), STORE_POOL_FILES + STORE_POOL_SMALL);
+	struct image_writer *writer = image_writer_open(store, "large", 3200, &err);
 	assert_true(image_writer_recycled(writer)); /* the largest was kept */
 	image_writer_abort(writer);
 	store_close(store);
