@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "engine/cgroup.h"
+#include "engine/chain/chain.h"
 #include "engine/clocks.h"
 #include "engine/dump.h"
 #include "engine/procfs.h"
@@ -68,7 +69,7 @@ int look_at_process(struct dump *dump, struct process *process, struct fsnap_err
 	if (process->image.zombie || process->prepared)
 		return 0;
 	if (refuse_namespaces(dump, process, err) < 0 || cgroups_refuse_frozen(dump, process, err) < 0 ||
-	    maps_survey(process, err) < 0 || maps_collect(dump, process, err) < 0 ||
+	    readers_survey(dump, process, err) < 0 || maps_collect(dump, process, err) < 0 ||
 	    text_find(process->live, process->mm.vmas.vmas_val, process->mm.vmas.vmas_len, &process->text,
 		      &dump->texts, err) < 0)
 		return explain_permission(process, err);

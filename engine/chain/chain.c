@@ -8,6 +8,9 @@
 #include "engine/procfs.h"
 #include "store/scope.h"
 
+#define UNTRACKED 512	  /* pages of a process, most of them of libraries */
+#define UNTRACKED_MORE 32 /* than there were last time */
+
 struct chain *chain_new(void)
 {
 	return calloc(1, sizeof(struct chain));
@@ -22,6 +25,8 @@ void chain_free(struct chain *chain)
 			track_leave(&chain->members[i].track);
 		else
 			track_close(&chain->members[i].track);
+	for (size_t i = 0; i < chain->n_members; i++)
+		free(chain->members[i].surveyed.advice);
 	image_close(chain->open);
 	readers_free(&chain->readers);
 	free(chain->members);
@@ -44,15 +49,24 @@ static struct chain_member *find_member(struct chain *chain, pid_t pid, uint64_t
 	return NULL;
 }
 
+struct chain_member *chain_member_of(struct chain *chain, const struct process *process)
+{
+	return find_member(chain, process->pid, start_of(process));
+}
+
 /* Members of whose memory nothing is left: they have ended, or execute another program. */
 static void drop_dead(struct chain *chain)
 {
 	size_t n = 0;
-	for (size_t i = 0; i < chain->n_members; i++)
-		if (track_is_alive(&chain->members[i].track))
-			chain->members[n++] = chain->members[i];
-		else
-			track_close(&chain->members[i].track);
+	for (size_t i = 0; i < chain->n_members; i++) {
+		struct chain_member *member = &chain->members[i];
+		if (track_is_alive(&member->track)) {
+			chain->members[n++] = *member;
+			continue;
+		}
+		track_close(&member->track);
+		free(member->surveyed.advice);
+	}
 	chain->n_members = n;
 }
 
@@ -93,6 +107,9 @@ static int link_member(struct dump *dump, struct process *process, struct fsnap_
 		return fail(err, FSNAP_E_NOMEM, ENOMEM, "process %d", process->pid);
 	process->chained->member = member;
 	process->chained->based = dump->parent && member->based;
+	process->chained->untracked = UNTRACKED;
+	if (dump->chain->untracked)
+		process->chained->untracked = dump->chain->untracked / dump->chain->n_members + UNTRACKED_MORE;
 	return 0;
 }
 
@@ -284,6 +301,7 @@ void chain_commit(struct dump *dump, const uint8_t *uuid)
 		return;
 	chain_begin(dump); /* a tree without memory has taken nothing */
 	rebase_members(dump);
+	chain->untracked = repeats_pages(dump);
 	if (dump->parent)
 		snprintf(dump->report->parent, sizeof(dump->report->parent), "%s", image_name(dump->parent));
 	snprintf(chain->base, sizeof(chain->base), "%s", dump->report->image);

@@ -34,6 +34,14 @@ struct chain_member {
 	unsigned space;	 /* in the base */
 	bool based;	 /* it was tracked, and its pages taken, when the base was made */
 	struct track track;
+	struct surveyed { /* readers.c: what smaps said, as long as that is known to hold */
+		uint64_t sum; /* of its mappings then; 0: nothing is known */
+		unsigned times; /* that it was used */
+		struct advice *advice;
+		size_t n;
+		uint64_t dirty;
+		bool shares;
+	} surveyed;
 };
 
 struct chain {
@@ -45,10 +53,12 @@ struct chain {
 	bool stays_open;
 	bool is_kept; /* by another process, too: tracking goes on without us */
 	uint64_t tidy; /* image_writer_tidy() */
+	uint64_t untracked; /* pages that were copied for the last image without being tracked; 0: not known */
 	struct readers {
 		struct wake_reader *wake;
 		struct sleep_reader *sleep;
-		bool no_wake, no_sleep; /* they cannot be had */
+		struct vmas_reader *vmas;
+		bool no_wake, no_sleep, no_vmas; /* they cannot be had */
 	} readers; /* of one that stays open */
 };
 
@@ -56,6 +66,7 @@ struct chain {
 struct chained {
 	struct chain_member *member;
 	bool based;
+	uint64_t untracked; /* pages, more or less */
 	uint64_t bytes, n_changes; /* tracked; ranges that were written when space was taken */
 	image_span *huge; /* of the base, transparent huge pages */
 	size_t n_huge, huge_at; /* before it: behind us */
@@ -69,6 +80,8 @@ struct chained {
 
 struct chain *chain_new(void);
 void chain_free(struct chain *chain);
+/* NULL: it is none. */
+struct chain_member *chain_member_of(struct chain *chain, const struct process *process);
 
 /* --- of a dump; all do nothing where it has no chain ----------------------------------------------- */
 
@@ -90,6 +103,7 @@ void chain_frames(struct dump *dump, const struct process *process, uint64_t pag
 /* repeats.c: pages of the image that may hold what the base has, too; when all is copied, those that do are given up. */
 void repeats_note(struct dump *dump, uint64_t at, uint64_t npages);
 int repeats_find(struct dump *dump, struct fsnap_error *err);
+uint64_t repeats_pages(const struct dump *dump); /* so many there were */
 /* The image is durable: it is the base from now on. */
 void chain_commit(struct dump *dump, const uint8_t *uuid);
 void chain_leave(struct dump *dump);
@@ -103,6 +117,8 @@ struct sleep_reader *readers_sleep(struct dump *dump);
 void readers_leave_wake(struct dump *dump, struct wake_reader *reader);
 void readers_leave_sleep(struct dump *dump, struct sleep_reader *reader);
 void readers_free(struct readers *readers);
+/* As maps_survey(); of a member of such a chain, what was said last, if no mapping has changed. */
+int readers_survey(struct dump *dump, struct process *process, struct fsnap_error *err);
 
 /* --- parcel.c: over a socket -------------------------------------------------------------------------- */
 

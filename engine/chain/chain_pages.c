@@ -284,13 +284,13 @@ static int count_pages(void *arg, uint64_t start, uint64_t end, struct fsnap_err
 uint64_t chain_estimate(const struct process *process)
 {
 	struct chained *chained = process->chained;
-	struct changes changes = { .pages = 512 }; /* what is not tracked */
 	if (!chained || !chained->based)
 		return UINT64_MAX;
+	struct changes changes = { .pages = chained->untracked };
 	const struct track *track = &chained->member->track;
 	for (size_t i = 0; i < track->n_spans; i++) {
 		chained->bytes += track->spans[i].end - track->spans[i].start;
-		if (track_written(track->pagemap, track->spans[i].start, track->spans[i].end, count_pages, &changes, NULL) < 0)
+		if (track_changed(track->pagemap, track->spans[i].start, track->spans[i].end, count_pages, &changes, NULL) < 0)
 			return UINT64_MAX;
 	}
 	chained->n_changes = changes.ranges;

@@ -1,8 +1,12 @@
 /*
- * readers.c - BPF programs that tell how long threads still sleep. Loading one takes longer than all the rest of an
- * image: who makes one every ten milliseconds keeps them.
+ * readers.c - BPF programs that tell how long threads still sleep, and whether mappings have changed. Loading one takes
+ * longer than all the rest of an image: who makes one every ten milliseconds keeps them.
  */
+#include <stdlib.h>
+#include <string.h>
+
 #include "bpf/sleep.h"
+#include "bpf/vmas.h"
 #include "bpf/wake.h"
 #include "engine/chain/chain.h"
 
@@ -49,5 +53,61 @@ void readers_free(struct readers *readers)
 {
 	wake_close(readers->wake);
 	sleep_close(readers->sleep);
+	vmas_close(readers->vmas);
 	*readers = (struct readers){ 0 };
+}
+
+/* --- what was said about mappings ------------------------------------------------------------------- */
+
+#define HOLDS_FOR 100 /* images: of numbers that are estimates only, and change with no mapping */
+
+static uint64_t sum_of(struct readers *readers, const struct process *process)
+{
+	if (!readers->vmas && !readers->no_vmas)
+		readers->no_vmas = !(readers->vmas = vmas_open(NULL));
+	return readers->vmas ? vmas_sum(readers->vmas, process->live) : 0;
+}
+
+static bool use(struct surveyed *known, struct process *process, uint64_t sum)
+{
+	if (!sum || known->sum != sum || ++known->times > HOLDS_FOR)
+		return false;
+	struct advice *copy = malloc(known->n * sizeof(*copy));
+	if (!copy)
+		return false;
+	memcpy(copy, known->advice, known->n * sizeof(*copy));
+	free(process->advice);
+	process->advice = copy;
+	process->n_advice = known->n;
+	process->dirty = known->dirty;
+	process->shares = known->shares;
+	return true;
+}
+
+static void note(struct surveyed *known, const struct process *process, uint64_t sum)
+{
+	struct advice *copy = malloc(process->n_advice * sizeof(*copy));
+	free(known->advice);
+	*known = (struct surveyed){ .advice = copy };
+	if (!copy)
+		return;
+	memcpy(copy, process->advice, process->n_advice * sizeof(*copy));
+	known->sum = sum;
+	known->n = process->n_advice;
+	known->dirty = process->dirty;
+	known->shares = process->shares;
+}
+
+int readers_survey(struct dump *dump, struct process *process, struct fsnap_error *err)
+{
+	struct readers *readers = kept(dump);
+	struct chain_member *member = readers ? chain_member_of(dump->chain, process) : NULL;
+	uint64_t sum = member ? sum_of(readers, process) : 0;
+	if (member && use(&member->surveyed, process, sum))
+		return 0;
+	if (maps_survey(process, err) < 0)
+		return -1;
+	if (sum)
+		note(&member->surveyed, process, sum);
+	return 0;
 }

@@ -20,6 +20,14 @@ void repeats_note(struct dump *dump, uint64_t at, uint64_t npages)
 		pages_add_span(&repeats->n, &repeats->spans, at, at + npages, NULL); /* else it is just stored */
 }
 
+uint64_t repeats_pages(const struct dump *dump)
+{
+	uint64_t pages = 0;
+	for (u_int i = 0; i < dump->repeats.n; i++)
+		pages += dump->repeats.spans[i].end - dump->repeats.spans[i].start;
+	return pages;
+}
+
 /* --- whose pages of the base ------------------------------------------------------------------------ */
 
 /* twin[]: by the number of a space in this image the one in the base; 0: none. */

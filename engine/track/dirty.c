@@ -67,6 +67,20 @@ int track_written(int pagemap, uint64_t start, uint64_t end, track_region_fn fn,
 	return scan(pagemap, &argument, fn, arg, err);
 }
 
+int track_changed(int pagemap, uint64_t start, uint64_t end, track_region_fn fn, void *arg, struct fsnap_error *err)
+{
+	struct scan_argument argument = {
+		.flags = SCAN_CHECK_ASYNC,
+		.start = start,
+		.end = end,
+		.category_inverted = IS_ZERO,
+		.category_mask = IS_WRITTEN | IS_ZERO,
+		.category_anyof_mask = IS_PRESENT | IS_SWAPPED,
+		.return_mask = IS_WRITTEN,
+	};
+	return scan(pagemap, &argument, fn, arg, err);
+}
+
 int track_renew(const struct track *track, uint64_t start, uint64_t end, track_region_fn fn, void *arg,
 		struct fsnap_error *err)
 {

@@ -86,6 +86,9 @@ bool track_watches(const struct track *track, uint64_t page_address);
 int track_written(int pagemap, uint64_t start, uint64_t end, track_region_fn fn, void *arg,
 		  struct fsnap_error *err);
 
+/* The same of what is there, and not zero. 0.9 ms per GiB. */
+int track_changed(int pagemap, uint64_t start, uint64_t end, track_region_fn fn, void *arg, struct fsnap_error *err);
+
 /* Calls fn for pages that are there, not zero and written, each marked as not written the moment before: what is
  * read from it now is what it holds as long as it is not written. Pages in swap are left as they are: they
  * count as written. 1 ms per GiB and 20 for what is marked. TRACK_LOST: the mapping was changed at this moment, and

@@ -1,0 +1,21 @@
+/*
+ * vmas.h - have the mappings of a process changed, or what was said about them (madvise(2), mlock(2))?
+ */
+#ifndef BPF_VMAS_H
+#define BPF_VMAS_H
+
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "store/error.h"
+
+struct vmas_reader;
+
+/* Loads the iterator: some 20 ms. NULL: this kernel or this caller may not; err says why. */
+struct vmas_reader *vmas_open(struct fsnap_error *err);
+void vmas_close(struct vmas_reader *reader);
+
+/* A sum over places and flags of all mappings, 0.1 ms: the same as long as none of these changes. 0: not to be had. */
+uint64_t vmas_sum(struct vmas_reader *reader, pid_t tid);
+
+#endif
