@@ -229,6 +229,11 @@ void plan_post(struct plans *plans, uint32_t task, uint32_t barrier, uint32_t ad
 	APPEND(plans, task, PLAN_POST, IMM(barrier), IMM(add));
 }
 
+void plan_post_one_of(struct plans *plans, uint32_t task, uint32_t barrier, uint32_t all)
+{
+	APPEND(plans, task, PLAN_POST, IMM(barrier), IMM(1), IMM(all));
+}
+
 void plan_wait(struct plans *plans, uint32_t task, uint32_t barrier, uint32_t at_least)
 {
 	APPEND(plans, task, PLAN_WAIT, IMM(barrier), IMM(at_least));
