@@ -72,7 +72,7 @@ static int read_file(int fd, uint16_t file, unsigned char *present, cache_visit 
 
 int cache_read_plain(const int *fds, size_t n, cache_visit *visit, void *arg, struct fsnap_error *err)
 {
-	cleanup_free unsigned char *present = malloc(WINDOW / PAGE);
+	cleanup_free unsigned char *present = calloc(WINDOW / PAGE, 1);
 	if (!present)
 		return fail(err, FSNAP_E_NOMEM, ENOMEM, "what is cached of %zu files", n);
 	for (size_t i = 0; i < n; i++) {

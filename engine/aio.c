@@ -21,7 +21,7 @@ struct ring { /* struct aio_ring, fs/aio.c: libaio looks into it, too */
 	uint32_t id, nr, head, tail, magic, compatible, incompatible, header_length;
 };
 
-#define EVENT 32 /* sizeof(struct io_event) */
+#define EVENT ((size_t)32) /* sizeof(struct io_event) */
 
 const struct other_kind kind_aio = {
 	.name = "aio",

@@ -154,9 +154,11 @@ static int place(struct dump *dump, const char *text, unsigned hint, unsigned *n
 	if (!more || !copy)
 		return fail(err, FSNAP_E_NOMEM, ENOMEM, "control groups");
 	all->places.places_val = more;
-	more[n] = (image_cgroup_place){ strdup(text) };
-	all->places.places_len = n + 1;
 	*number = n;
+	more[n] = (image_cgroup_place){ strdup(text) };
+	if (!more[n].text)
+		return fail(err, FSNAP_E_NOMEM, ENOMEM, "control groups");
+	all->places.places_len = n + 1;
 	char *cursor = copy, *controllers, *path;
 	while (cgroup_next(&cursor, &controllers, &path))
 		if (add_groups(dump, controllers, path, err) < 0)

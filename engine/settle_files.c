@@ -127,8 +127,7 @@ static void put_in_place(struct restore *restore, const image_process *process, 
 	plan_call(restore->plans, task, SYS_close, SLOT(slot));
 }
 
-static void make_late(struct restore *restore, const image_process *process, uint32_t task, uint32_t barrier,
-		      uint32_t late)
+static void make_late(struct restore *restore, const image_process *process, uint32_t task, uint32_t barrier)
 {
 	for (u_int i = 0; i < process->fds.fds_len; i++) {
 		struct place at = place_of(restore, process, i);
@@ -137,7 +136,7 @@ static void make_late(struct restore *restore, const image_process *process, uin
 		plan_note(restore->plans, "%s", at.file->label);
 		uint32_t slot = at.kind->arrive(restore, at.file, &at.made->state, restore->plans, task);
 		put_in_place(restore, process, task, i, slot);
-		plan_post_one_of(restore->plans, task, barrier, late);
+		plan_post(restore->plans, task, barrier, 1);
 	}
 }
 
@@ -167,7 +166,7 @@ void arrive_files(struct restore *restore, const image_process *process, uint32_
 {
 	uint32_t late = count_late(restore);
 	if (late) {
-		make_late(restore, process, task, barrier, late);
+		make_late(restore, process, task, barrier);
 		plan_wait(restore->plans, task, barrier, late);
 		take_late(restore, process, task);
 	}

@@ -61,7 +61,7 @@ static bool is_wanted(const struct dump *dump)
 	if (is_forced())
 		return true;
 	for (size_t i = 0; i < dump->tree.n_processes; i++)
-		resident += (double)(dump->tree.processes[i]->dirty / STORE_PAGE);
+		resident += (double)dump->tree.processes[i]->dirty / STORE_PAGE;
 	double forking = resident * FORK_US + PLACE_US * (double)dump->tree.n_processes;
 	return spent + copying > (double)dump->options->max_freeze_us && 1.5 * forking < copying;
 }

@@ -163,8 +163,6 @@ static void say_op(struct text *text, const struct plans *plans, struct ctl *ctl
 		break;
 	case PLAN_POST:
 		say(text, "post %" PRIu64 " to barrier %" PRIu64, op->arg[1], op->arg[0]);
-		if (op->arg[2])
-			say(text, " of %" PRIu64, op->arg[2]);
 		break;
 	case PLAN_WAIT:
 		say(text, "wait until barrier %" PRIu64 " is %" PRIu64, op->arg[0], op->arg[1]);
@@ -175,8 +173,6 @@ static void say_op(struct text *text, const struct plans *plans, struct ctl *ctl
 			say(text, " with flags %#" PRIx64, op->arg[2]);
 		break;
 	case PLAN_THREAD:
-		say(text, "start %s", who_is(plans, op->arg[0]));
-		break;
 	case PLAN_HELPER:
 		say(text, "start %s", who_is(plans, op->arg[0]));
 		break;

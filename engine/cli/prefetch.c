@@ -11,6 +11,8 @@
 #include "engine/cli/cli.h"
 #include "engine/cli/report.h"
 
+#define LOOK_MS 50 /* at what was used so far */
+
 /* "50M": a number, and K, M, G or T for powers of 1024. */
 static int parse_size(const char *option, const char *text, uint64_t *size, struct fsnap_error *err)
 {
@@ -80,10 +82,10 @@ static void watch(const struct cli *cli, struct fsnap_prefetching *prefetching, 
 {
 	struct fsnap_prefetch_stats stats = { .size = sizeof(stats) };
 	struct fsnap_error why = { 0 };
-	const struct timespec pause = { .tv_nsec = 50000000 };
-	double seconds = strtod(cli->stats, NULL);
+	const struct timespec pause = { .tv_nsec = LOOK_MS * 1000000 };
+	long looks = (long)(strtod(cli->stats, NULL) * 1000 / LOOK_MS);
 	int seen = 0;
-	for (double waited = 0; waited < seconds && kill(root, 0) == 0; waited += 0.05) {
+	for (long i = 0; i < looks && kill(root, 0) == 0; i++) {
 		nanosleep(&pause, NULL);
 		seen |= fsnap_prefetching_stats(prefetching, &stats, &why) == 0;
 	}

@@ -120,7 +120,7 @@ static unsigned copy(struct host *host, const struct cli *cli, int line, struct 
 {
 	struct fsnap_restore_options options;
 	char *message = NULL;
-	unsigned n;
+	unsigned n = 0;
 	int result = restore_choose(cli, &options, &message, err);
 
 	options.from = host->template;

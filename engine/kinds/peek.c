@@ -49,6 +49,7 @@ static int load_program(int map)
 		{.code = BPF_ALU64 | BPF_MOV | BPF_X, .dst_reg = 6, .src_reg = 1},
 		{.code = BPF_JMP | BPF_CALL, .imm = BPF_FUNC_get_current_task},
 		{.code = BPF_STX | BPF_MEM | BPF_DW, .dst_reg = 6, .off = offsetof(struct request, task)},
+		/* NOLINTNEXTLINE(misc-redundant-expression): names for bits that happen to be zero */
 		{.code = BPF_LD | BPF_DW | BPF_IMM, .dst_reg = 1, .src_reg = BPF_PSEUDO_MAP_VALUE, .imm = map},
 		{0}, /* the second half of the address */
 		{.code = BPF_LDX | BPF_MEM | BPF_DW, .dst_reg = 2, .src_reg = 6,

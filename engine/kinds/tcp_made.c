@@ -366,17 +366,11 @@ int tcp_made_waiting(struct restore *restore, const image_file *file, const imag
 		     int fd, struct fsnap_error *err)
 {
 	struct scratch *scratch = scratch_of(restore, err);
-	int deferred = 0, result = scratch ? 0 : -1;
-	socklen_t size = sizeof(deferred);
-	/* Who has sent nothing waited for so long that this did not count any more. */
-	if (getsockopt(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, &deferred, &size) == 0 && deferred)
-		tcp_set(fd, TCP_DEFER_ACCEPT, 0);
-	for (u_int i = 0; result == 0 && i < listener->waiting.waiting_len; i++)
-		if (is_kept(scratch, listener->waiting.waiting_val[i].kept))
-			result = tcp_waiting_restore(file, listener, i, fd, err);
-	if (deferred)
-		tcp_set(fd, TCP_DEFER_ACCEPT, deferred);
-	return result;
+	for (u_int i = 0; scratch && i < listener->waiting.waiting_len; i++)
+		if (is_kept(scratch, listener->waiting.waiting_val[i].kept) &&
+		    tcp_waiting_restore(file, listener, i, fd, err) < 0)
+			return -1;
+	return scratch ? 0 : -1;
 }
 
 /* --- release --------------------------------------------------------------------------------- */
@@ -415,7 +409,7 @@ static void ask_again(int fd, const image_file_tcp *state)
 	if (flags < 0)
 		return; /* it would come back asynchronous */
 	fcntl(fd, F_SETFL, flags | O_NONBLOCK);
-	connect(fd, (void *)state->remote.remote_val, state->remote.remote_len);
+	(void)!connect(fd, (void *)state->remote.remote_val, state->remote.remote_len); /* it is under way */
 	fcntl(fd, F_SETFL, flags);
 }
 

@@ -42,7 +42,7 @@ int uring_note(struct dump *dump, const image_file_io_uring *state, const struct
 	}
 	registered->state = state;
 	registered->identity = facts->identity;
-	registered->eventfd = (uint64_t)(facts->eventfd + 1);
+	registered->eventfd = (uint64_t)facts->eventfd + 1;
 	memcpy(registered->files, files, facts->n_files * sizeof(uint64_t));
 	rings[(*slot)->n++] = registered;
 	return 0;

@@ -4,6 +4,7 @@ and restores, its manual, what shells complete, a library that programs are comp
 takes their place; removed, they leave nothing."""
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -17,6 +18,8 @@ PACKAGES = ("fsnap", "libfsnap0", "libfsnap-dev")
 # dpkg's own memory, and what the loader's cache and the manual's index are made anew from.
 REMEMBERED = ("var/lib/dpkg/", "var/log/", "var/cache/", "etc/ld.so.cache", "tmp/", "root/", "var/lib/fsnap")
 
+MANDB = "/usr/bin/mandb"
+
 PROGRAM = """
 #include <fsnap/fsnap.h>
 #include <stdio.h>
@@ -27,6 +30,7 @@ set -e
 cd /tmp
 setsid sleep 1000 </dev/null >/dev/null 2>&1 &
 pid=$!
+fsnap --store /tmp/store rm it 2>/dev/null || true
 fsnap --store /tmp/store dump -t $pid --kill --name it
 wait || true
 [ "$(fsnap --store /tmp/store restore it -d)" = $pid ]
@@ -47,6 +51,8 @@ class Root:
         sandbox.mount("/sys", f"{self.path}/sys", "none", sandbox.MS_BIND | sandbox.MS_REC)
         sandbox.mount("proc", f"{self.path}/proc", "proc")
         sandbox.mount("tmpfs", f"{self.path}/tmp", "tmpfs")
+        if os.path.exists(MANDB):  # an index of thousands of pages that are not ours
+            sandbox.mount("/bin/true", self.path + MANDB, "none", sandbox.MS_BIND)
 
     def run(self, *argv, text=None):
         return subprocess.run(["chroot", self.path, *argv], check=False, input=text, text=True, capture_output=True,
@@ -72,6 +78,26 @@ def make(t, version, where):
     names = sorted(os.listdir(t.path(where)))
     t.expect("packages", sorted(f"{p}_{version}_amd64.deb" for p in PACKAGES), names)
     return [t.path(f"{where}/{name}") for name in names]
+
+
+def as_newer(t, files, version, where):
+    """The same packages under another version."""
+    os.makedirs(t.path(where))
+    newer = []
+    for file in files:
+        tree = t.path("tree")
+        package = os.path.basename(file).split("_")[0]
+        newer.append(t.path(f"{where}/{package}_{version}_amd64.deb"))
+        subprocess.run(["dpkg-deb", "-R", file, tree], check=True)
+        control = os.path.join(tree, "DEBIAN", "control")
+        with open(control, encoding="utf-8") as f:
+            text = f.read()
+        with open(control, "w", encoding="utf-8") as f:
+            f.write(text.replace("0.1.0", version))
+        subprocess.run(["dpkg-deb", "-Zgzip", "-z1", "--root-owner-group", "-b", tree, newer[-1]], check=True,
+                       stdout=subprocess.DEVNULL)
+        shutil.rmtree(tree)
+    return newer
 
 
 def install(t, root, files):
@@ -132,7 +158,8 @@ def body(t):
             sandbox.skip(f"{tool} is not installed (dpkg-dev)")
     if os.path.exists("/usr/bin/fsnap"):
         sandbox.skip("fsnap is installed here as a package already")
-    first, second = make(t, "0.1.0", "one"), make(t, "0.1.1", "two")
+    first = make(t, "0.1.0", "one")
+    second = as_newer(t, first, "0.1.1", "two")
     looks_proper(t, first)
     root = Root()
     install(t, root, first)

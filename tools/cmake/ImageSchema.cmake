@@ -37,7 +37,8 @@ set(schema_headers ${schema_dir}/image.h ${schema_dir}/image_json.h)
 add_library(image_schema OBJECT ${schema_dir}/image_xdr.c ${schema_dir}/image_json.c ${schema_headers})
 target_link_libraries(image_schema PRIVATE fsnap_headers)
 set_target_properties(image_schema PROPERTIES POSITION_INDEPENDENT_CODE ON)
-set_source_files_properties(${schema_dir}/image_xdr.c PROPERTIES COMPILE_OPTIONS -w)
+set_source_files_properties(${schema_dir}/image_xdr.c PROPERTIES COMPILE_OPTIONS -w
+	COMPILE_DEFINITIONS "xdr_array=bounded_xdr_array;xdr_bytes=bounded_xdr_bytes;xdr_string=bounded_xdr_string")
 
 # Whoever compiles against the headers waits for them to be there.
 add_custom_target(image_headers DEPENDS ${schema_headers})

@@ -11,8 +11,7 @@ import time
 
 import pytest
 
-from .library import FsnapError, Library
-from .starter import Starter
+from .library import Library
 
 
 def pytest_addoption(parser):
@@ -64,19 +63,19 @@ def tree(root):
 
 
 class Copy:
-    """A restored process: `pid`, `directory` with its files. apart: it is the init of a PID namespace."""
+    """A restored process: `pid` (ours to wait for), `directory` with its files."""
 
-    def __init__(self, pid, directory, starter, apart=False):
-        self.pid, self.directory, self.starter, self.apart = pid, directory, starter, apart
+    def __init__(self, pid, directory):
+        self.pid, self.directory = pid, directory
 
     def end(self):
-        """All of it: their numbers are free when this returns. With the init of a PID namespace all others end
-        (pid_namespaces(7)): whoever has started it sees to that."""
-        pids = [] if self.apart else tree(self.pid)
+        """All of it: their numbers are free when this returns. With a PID namespace its init is enough."""
+        pids = tree(self.pid)
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        self.starter.ask(ended=self.pid)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)
         deadline = time.monotonic() + 5
         while any(os.path.exists(f"/proc/{pid}") for pid in pids) and time.monotonic() < deadline:
             time.sleep(0.001)
@@ -88,12 +87,10 @@ class Snapshot:
 
     def start(self, apart):
         """A process of this snapshot, its files put back into a directory of this worker's own."""
-        starter = self.session.starter()
-        answer = starter.ask(store=self.session.store, image=self.name, directory=self.directory,
-                             place=f"{self.directory}.{self.session.worker}", apart=apart)
-        if "pid" not in answer:
-            raise FsnapError(**answer)
-        return Copy(answer["pid"], answer["place"], starter, apart)
+        place = f"{self.directory}.{self.session.worker}"
+        pid = self.session.library.restore(self.session.store, self.name, [f"{self.directory}={place}"],
+                                           overwrite=True, apart=apart)
+        return Copy(pid, place)
 
     @contextlib.contextmanager
     def running(self, request):
@@ -116,15 +113,6 @@ class Session:
         self.directory = config.fsnap_directory
         self.store = os.path.join(self.directory, "store")
         self.library = Library()
-        self._starter = None
-
-    def starter(self):
-        self._starter = self._starter or Starter()
-        return self._starter
-
-    def end(self):
-        if self._starter:
-            self._starter.end()
 
     @contextlib.contextmanager
     def alone(self, name):
@@ -162,6 +150,4 @@ class Session:
 @pytest.fixture(scope="session")
 def fsnap(request):
     """Snapshots of this run."""
-    session = Session(request.config, getattr(request.config, "workerinput", {}).get("workerid", "master"))
-    yield session
-    session.end()
+    return Session(request.config, getattr(request.config, "workerinput", {}).get("workerid", "master"))
