@@ -102,7 +102,7 @@ static int spawn(const char *store, const struct fsnap_template *from, struct fs
 {
 	struct fsnap_error err = { 0 };
 	struct fsnap_restore_options options = { .size = sizeof(options), .store = store, .from = from,
-						 .prefetch = FSNAP_PREFETCH_OFF, .changed = FSNAP_CHANGED_ACCEPT };
+						 .prefetch = FSNAP_PREFETCH_OFF, .memory = FSNAP_MEMORY_STREAM };
 	int pidfd = fsnap_spawn("clones", &options, report, &err);
 	if (pidfd < 0)
 		die("a copy", &err);

@@ -2,7 +2,7 @@
  * specimen.c - what is dumped and restored while the clock runs.
  *
  *	specimen PAGE [--spin] [--memory MIB] [--children N]
- *	         [--write MIB] [--requests MIB] [--threads N] [--descriptors N] [--mappings N]
+ *	         [--write MIB] [--touch N] [--requests MIB] [--threads N] [--descriptors N] [--mappings N]
  *
  * Alone it is the tiny process: it sleeps. --memory gives it that much anonymous
  * memory, every 4 KiB page of it touched, different from all others and not
@@ -18,6 +18,7 @@
 #include <getopt.h>
 #include <netinet/in.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -123,6 +124,23 @@ static void answer(struct page *page, const struct memory *memory, size_t bytes)
 	(void)sum;
 }
 
+static struct memory touched;
+static size_t touches;
+
+/* --touch: so many pages here and there, at SIGUSR1. */
+static void touch(int signal)
+{
+	static uint64_t x = 88172645463325252;
+
+	(void)signal;
+	for (size_t i = 0; i < touches; i++) {
+		x ^= x << 13;
+		x ^= x >> 7;
+		x ^= x << 17;
+		touched.words[x % (touched.bytes / 4096) * 512] = x;
+	}
+}
+
 static void take_writer(struct memory *memory)
 {
 	pthread_t thread;
@@ -221,6 +239,7 @@ int main(int argc, char **argv)
 		{ "memory", required_argument, NULL, 'm' },
 		{ "write", required_argument, NULL, 'w' },
 		{ "requests", required_argument, NULL, 'r' },
+		{ "touch", required_argument, NULL, 'u' },
 		{ "children", required_argument, NULL, 'c' },
 		{ "threads", required_argument, NULL, 't' },
 		{ "descriptors", required_argument, NULL, 'd' },
@@ -240,6 +259,8 @@ int main(int argc, char **argv)
 			memory.rate = strtoull(optarg, NULL, 0) << 20;
 		else if (option == 'r')
 			requests = strtoull(optarg, NULL, 0) << 20;
+		else if (option == 'u')
+			touches = strtoull(optarg, NULL, 0);
 		else if (option == 'c')
 			children = atoi(optarg);
 		else if (option == 't')
@@ -256,6 +277,9 @@ int main(int argc, char **argv)
 
 	if (memory.bytes)
 		take_memory(&memory);
+	touched = memory;
+	if (memory.bytes && touches)
+		must(signal(SIGUSR1, touch) != SIG_ERR, "signal");
 	if (mappings)
 		take_mappings(mappings);
 	if (descriptors)

@@ -31,6 +31,8 @@ static int collect_registers(struct dump *dump, struct process *process, struct 
 			return fail(err, FSNAP_E_NOMEM, ENOMEM, "registers");
 		memcpy(task->image.regs.regs_val, &task->regs, sizeof(task->regs));
 		task->image.regs.regs_len = sizeof(task->regs);
+		if (trace_check(trace_get_mask(task, &task->image.sigmask, err), task, err) < 0)
+			return -1;
 		sleeps_note(dump, task);
 		/* Bit 30 of a call's number: the x32 ABI. */
 		bool x32 = (int64_t)task->regs.orig_rax >= 0 && (task->regs.orig_rax & 0x40000000);
@@ -105,8 +107,8 @@ struct inquiry {
 	uint32_t files;	/* the first of files_ask() */
 };
 
-static int collect_outside(struct dump *dump, struct process *process, struct inquiry *inquiry,
-			   struct fsnap_error *err)
+/* What the frames by which its threads find home are made of. */
+static int collect_stopped(struct dump *dump, struct process *process, struct fsnap_error *err)
 {
 	process->image.stopped = (u_int)process->tasks[0]->group_stop;
 	if (process->image.leader_ended && collect_ended(process, &process->ended, err) < 0)
@@ -114,17 +116,30 @@ static int collect_outside(struct dump *dump, struct process *process, struct in
 	process->mm.id = process->image.mm = ++dump->next_space;
 	process->mm.syscall_gadget =
 		process->text.syscall_ret ? process->text.syscall_ret : process->text.syscall_any;
-	if (maps_collect(dump, process, err) < 0 || aio_collect(dump, process, err) < 0 ||
-	    collect_registers(dump, process, err) < 0 ||
-	    !(inquiry->survey = survey_new(process, err)) || survey_collect(inquiry->survey, err) < 0 ||
-	    files_collect(dump, process, err) < 0)
-		return -1;
+	return collect_registers(dump, process, err);
+}
+
+static int collect_state(struct process *process, struct inquiry *inquiry, struct fsnap_error *err)
+{
+	inquiry->survey = survey_new(process, err);
+	return inquiry->survey ? survey_collect(inquiry->survey, err) : -1;
+}
+
+static int collect_directories(struct placement *placement, struct fsnap_error *err)
+{
+	struct dump *dump = placement->arg;
+	struct process *process = placement->process;
 	const image_process *before = dump->before ? &dump->before->image : NULL;
 	if (collect_cwd(dump, process, "cwd", before ? &before->cwd : NULL, &process->image.cwd, err) < 0 ||
 	    collect_cwd(dump, process, "root", before ? &before->root : NULL, &process->image.root, err) < 0)
 		return -1;
 	dump->before = process;
 	return 0;
+}
+
+static int collect_pages(struct placement *placement, struct fsnap_error *err)
+{
+	return pages_find(placement->arg, placement->process, err);
 }
 
 /* Facts that only the process itself can ask the kernel for. */
@@ -155,35 +170,58 @@ static int answer(struct dump *dump, const struct placement *placement, const st
 	return survey_answer(inquiry->survey, placement->plans, ctl, err);
 }
 
-static int ask_inside(struct dump *dump, struct process **processes, struct inquiry *inquiries, size_t n,
+static int ask_inside(struct dump *dump, struct placement *placements, struct inquiry *inquiries, size_t n,
 		      struct fsnap_error *err)
 {
-	struct placement placements[BATCH] = { 0 };
 	for (size_t i = 0; i < n; i++)
-		placements[i] = (struct placement){ .process = processes[i],
-						    .plans = ask(dump, processes[i], &inquiries[i]) };
+		placements[i].plans = ask(dump, placements[i].process, &inquiries[i]);
 	int result = place_run(placements, n, err);
-	for (size_t i = 0; i < n; i++) {
-		if (result == 0)
-			result = answer(dump, &placements[i], &inquiries[i], err);
-		placed_free(placements[i].placed);
-		plans_free(placements[i].plans);
-	}
+	for (size_t i = 0; i < n && result == 0; i++)
+		result = answer(dump, &placements[i], &inquiries[i], err);
 	return result;
+}
+
+/* While a process makes the first system call for us, its files in /proc are read: up to where the call can begin
+ * its memory, up to where it must be gone on with what ptrace is asked for as well, then the rest. */
+static int collect_outside(struct dump *dump, struct placement *placements, struct inquiry *inquiries, size_t n,
+			   struct fsnap_error *err)
+{
+	for (size_t i = 0; i < n; i++)
+		if (maps_collect(dump, placements[i].process, err) < 0 || aio_collect(dump, placements[i].process, err) < 0)
+			return -1;
+	for (size_t i = 0; i < n; i++)
+		if (place_reach(&placements[i], err) < 0 ||
+		    collect_state(placements[i].process, &inquiries[i], err) < 0 || place_enter(&placements[i], err) < 0)
+			return -1;
+	for (size_t i = 0; i < n; i++)
+		if (files_collect(dump, placements[i].process, err) < 0)
+			return -1;
+	return 0;
 }
 
 static int collect_batch(struct dump *dump, struct process **processes, size_t n, struct fsnap_error *err)
 {
 	struct inquiry inquiries[BATCH] = { 0 };
+	struct placement placements[BATCH] = { 0 };
+	size_t begun = 0;
 	int result = 0;
-	for (size_t i = 0; i < n && result == 0; i++)
-		result = collect_outside(dump, processes[i], &inquiries[i], err);
+	for (size_t i = 0; i < n && result == 0; i++) {
+		placements[i] = (struct placement){ .process = processes[i], .running = collect_directories,
+						    .leaving = collect_pages, .arg = dump };
+		result = collect_stopped(dump, processes[i], err) < 0 ? -1 : place_begin(&placements[i], err);
+		begun += result == 0;
+	}
 	if (result == 0)
-		result = ask_inside(dump, processes, inquiries, n, err);
-	for (size_t i = 0; i < n && result == 0; i++)
-		result = pages_find(dump, processes[i], err);
-	for (size_t i = 0; i < n; i++)
+		result = collect_outside(dump, placements, inquiries, n, err);
+	if (result == 0)
+		result = ask_inside(dump, placements, inquiries, n, err);
+	else
+		place_give_up(placements, begun);
+	for (size_t i = 0; i < n; i++) {
 		survey_free(inquiries[i].survey);
+		plans_free(placements[i].plans);
+		placed_retire(placements[i].placed, &dump->placed);
+	}
 	return result;
 }
 

@@ -180,14 +180,14 @@ static int share_filters(struct restore *restore, const struct rebuild *r, bool 
 	else if (seccomp_rebuild_common(r, err) < 0)
 		return -1;
 	else
-		plan_post(restore->plans, r->task, BARRIER_FILTERS, 1);
+		plan_post_one_of(restore->plans, r->task, BARRIER_FILTERS, restore->n_filtered);
 	return 0;
 }
 
 static void end_parked(struct restore *restore, uint32_t task, const struct rebuild *r, bool leader)
 {
 	plan_note(restore->plans, "privileges given up");
-	plan_post(restore->plans, task, BARRIER_PRIVILEGES, 1);
+	plan_post_one_of(restore->plans, task, BARRIER_PRIVILEGES, restore->n_parking);
 	if (!leader)
 		return;
 	plan_wait(restore->plans, task, BARRIER_PRIVILEGES, restore->n_parking);
@@ -334,7 +334,7 @@ static int compile_process(struct restore *restore, const image_process *process
 	if (rebuild_process(&r, err) < 0)
 		return -1;
 	ipc_rebuild(restore, process, task);
-	plan_post(plans, task, BARRIER_BORN, 1);
+	plan_post_one_of(plans, task, BARRIER_BORN, restore->report->processes);
 	plan_wait(plans, task, BARRIER_BORN, restore->report->processes);
 	ipc_sign(restore, process, task);
 	own_signals(restore, process, task);

@@ -188,7 +188,7 @@ void family_helpers(struct restore *restore)
 		} else {
 			plan_note(plans, "process group, until all have joined it");
 			plan_call(plans, task, SYS_setpgid, IMM(0), IMM(0));
-			plan_post(plans, task, BARRIER_GROUPS, 1);
+			plan_post_one_of(plans, task, BARRIER_GROUPS, restore->family.n_groups);
 			plan_wait(plans, task, BARRIER_JOINED, restore->family.n_joiners);
 		}
 		end_helper(plans, task);
@@ -213,7 +213,7 @@ static void make_orphan(struct restore *restore, uint32_t maker, size_t number)
 	plan_note(plans, "process %d, that comes to process %d as an orphan", kin->pid, kin->ppid);
 	plan_fork(plans, maker, helper, 0);
 	bury(plans, maker, SLOT(plan_result(plans)));
-	plan_post(plans, maker, BARRIER_ORPHANS, 1);
+	plan_post_one_of(plans, maker, BARRIER_ORPHANS, restore->family.n_orphans);
 }
 
 static int make_children(struct restore *restore, uint32_t task, size_t number, bool before,
@@ -299,10 +299,10 @@ static void join_group(struct restore *restore, uint32_t task, const struct kin 
 		plan_wait(plans, task, BARRIER_GROUPS, restore->family.n_groups);
 		plan_call(plans, task, SYS_setpgid, IMM(0), plan_number(plans, task, kin->joins));
 		if (kin->group_lost)
-			plan_post(plans, task, BARRIER_JOINED, 1);
+			plan_post_one_of(plans, task, BARRIER_JOINED, restore->family.n_joiners);
 	}
 	if (kin->pgid == kin->pid) /* setsid() has begun it otherwise */
-		plan_post(plans, task, BARRIER_GROUPS, 1);
+		plan_post_one_of(plans, task, BARRIER_GROUPS, restore->family.n_groups);
 }
 
 /* --- the whole ---------------------------------------------------------------------------------- */

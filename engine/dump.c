@@ -29,6 +29,7 @@
 #include "engine/live.h"
 #include "engine/machine.h"
 #include "engine/mailbox.h"
+#include "engine/place.h"
 #include "engine/procfs.h"
 #include "engine/seize.h"
 #include "engine/sized.h"
@@ -226,6 +227,7 @@ static int tell_story(struct dump *dump, struct fsnap_error *err)
 		seize_release(&dump->tree);
 	dump->report->frozen_us = lap(&frozen);
 	awake_end(&dump->awake);
+	placed_free_retired(&dump->placed);
 	live_account(dump);
 	if (result == 0)
 		sleeps_ask(dump, tree.monotonic_ns);
@@ -249,6 +251,7 @@ void dump_free(struct dump *dump)
 {
 	awake_end(&dump->awake);
 	snapshot_free(dump);
+	placed_free_retired(&dump->placed);
 	image_writer_abort(dump->writer);
 	live_free(dump);
 	with_forget(dump);

@@ -140,6 +140,7 @@ struct dump {
 	int processors; /* online, asked once: the C library looks it up in /sys each time */
 	pid_t self; /* ours, also in steps that are steadfast */
 	void *scratch[32]; /* of the kinds, by their place in file_kinds[] */
+	struct placed *placed; /* agents that are gone, whose memory is still here (place.h) */
 	int awake; /* awake.h; -1: not now */
 	struct peek *peek; /* opened when it is first wanted */
 	bool peeked;

@@ -204,12 +204,27 @@ static int view_inherited(struct dump *dump, struct process *process, int number
 	return add_fd(&view, saved, cloexec, err) < 0 ? -1 : record_locks_collect(&view, err);
 }
 
+/* Standard input, output and error are mostly the same: then the kernel is asked that, and the process for the
+ * number's own flag. */
+static bool view_standard(struct dump *dump, struct process *process, int number, struct fsnap_error *err)
+{
+	const image_process *image = &process->image;
+	const image_fd *before = image->fds.fds_len ? &image->fds.fds_val[image->fds.fds_len - 1] : NULL;
+	if (number > STDERR_FILENO || !before ||
+	    syscall(SYS_kcmp, process->live, process->live, KCMP_FILE, before->fd, number) != 0)
+		return false;
+	struct fd_view view = { .process = process, .fd = number };
+	return add_fd(&view, dump->files[before->file - 1], CLOEXEC_UNKNOWN, err) == 0;
+}
+
 static int view_fd(struct dump *dump, struct process *process, int number, struct fsnap_error *err)
 {
 	char name[32], link[4096];
 	struct saved_file *inherited = find_inherited(dump, process, number);
 	if (inherited)
 		return view_inherited(dump, process, number, inherited, err);
+	if (view_standard(dump, process, number, err))
+		return 0;
 	snprintf(name, sizeof(name), "fd/%d", number);
 	ssize_t length = readlinkat(process->proc, name, link, sizeof(link) - 1);
 	if (length < 0)

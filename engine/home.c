@@ -110,6 +110,14 @@ void home_take(struct process *process, struct home *homes, size_t n)
 	}
 }
 
+void home_forget(struct home *homes, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		free(homes[i].was);
+		homes[i].was = NULL;
+	}
+}
+
 void home_free(struct home *homes, size_t n)
 {
 	for (size_t i = 0; homes && i < n; i++)

@@ -23,6 +23,8 @@ int home_lay(struct process *process, struct home *homes, size_t n, struct fsnap
 
 /* Puts back what lay there. */
 void home_take(struct process *process, struct home *homes, size_t n);
+/* Nothing lies there any more. */
+void home_forget(struct home *homes, size_t n);
 void home_free(struct home *homes, size_t n);
 
 #endif

@@ -25,8 +25,11 @@ static int for_all(struct placement *all, size_t n, int (*step)(struct placed *,
 static int get_ready(struct placed *placed, struct fsnap_error *err)
 {
 	struct process *process = placed->process;
+	if (placed->ready)
+		return 0;
 	if (home_lay(process, placed->homes, placed->n, err) < 0)
 		return -1;
+	placed->ready = true;
 	if (process->text.syscall_ret && process->text.sigreturn)
 		placed->chain = placed->homes[0].frame - sizeof(uint64_t);
 	/* without a chain: window W1 */
@@ -52,6 +55,8 @@ static int do_meanwhile(struct placement *all, size_t n, struct fsnap_error *err
 	return result;
 }
 
+typedef int (*aside_fn)(struct placement *placement, struct fsnap_error *err);
+
 static int enter(struct placement *all, size_t n, struct fsnap_error *err)
 {
 	if (for_all(all, n, get_ready, err) < 0)
@@ -60,6 +65,8 @@ static int enter(struct placement *all, size_t n, struct fsnap_error *err)
 	    for_all(all, n, talk_send_threads, err) < 0)
 		return -1;
 	int result = do_meanwhile(all, n, err);
+	for (size_t i = 0; i < n && result == 0; i++)
+		result = all[i].running ? all[i].running(&all[i], err) : 0;
 	return for_all(all, n, talk_await_answers, err) < 0 ? -1 : result;
 }
 
@@ -107,10 +114,12 @@ static int put_back(struct placed *placed, struct fsnap_error *err)
 }
 
 /* Undoes everything enter() did, in whatever state it was left. */
-static int leave(struct placement *all, size_t n, struct fsnap_error *err)
+static int leave(struct placement *all, size_t n, bool well, struct fsnap_error *err)
 {
 	int result = 0;
 	for_all(all, n, interrupt, err);
+	for (size_t i = 0; i < n && well && result == 0; i++)
+		result = all[i].leaving ? all[i].leaving(&all[i], err) : 0;
 	for (size_t i = 0; i < n; i++)
 		if (await_stops(all[i].placed, err) < 0)
 			result = -1;
@@ -136,24 +145,67 @@ static struct placed *placed_new(struct placement *placement, bool by_address, s
 		free(homes);
 		return NULL;
 	}
-	*placed = (struct placed){ .process = placement->process, .plans = placement->plans, .n = n, .homes = homes,
-				   .by_address = by_address, .remote_memfd = -1 };
-	plan_note(placed->plans, "close the descriptor of control memory");
-	placed->memfd_slot = plans_input(placed->plans);
-	plan_call(placed->plans, 0, SYS_close, SLOT(placed->memfd_slot));
-	plan_accept_any(placed->plans); /* there may be none */
-	placed->size = AGENT_TEXT + plans_size(placed->plans);
+	*placed = (struct placed){ .process = placement->process, .n = n, .homes = homes, .by_address = by_address,
+				   .remote_memfd = -1 };
 	return placed;
+}
+
+/* Where it cannot be begun with what was known before the freeze, it is begun when all is known. */
+int place_begin(struct placement *placement, struct fsnap_error *err)
+{
+	struct fsnap_error why = { 0 };
+	struct placed *placed = placement->placed = placed_new(placement, stages_by_address(), err);
+	if (!placed)
+		return -1;
+	if (!placed->by_address)
+		return 0;
+	if (get_ready(placed, &why) == 0 && stages_begin(placed, &why) == 0)
+		return 0;
+	put_back(placed, NULL);
+	home_forget(placed->homes, placed->n);
+	placed->ready = false;
+	return 0;
+}
+
+int place_reach(struct placement *placement, struct fsnap_error *err)
+{
+	struct task *task = leader(placement->placed);
+	return trace_check(trace_call_reach(task, err), task, err);
+}
+
+int place_enter(struct placement *placement, struct fsnap_error *err)
+{
+	struct task *task = leader(placement->placed);
+	return trace_check(trace_call_enter(task, err), task, err);
+}
+
+void place_give_up(struct placement *all, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		stages_give_up(all[i].placed);
+	leave(all, n, false, NULL);
+}
+
+static void add_plans(struct placed *placed, struct plans *plans)
+{
+	placed->plans = plans;
+	plan_note(plans, "close the descriptor of control memory");
+	placed->memfd_slot = plans_input(plans);
+	plan_call(plans, 0, SYS_close, SLOT(placed->memfd_slot));
+	plan_accept_any(plans); /* there may be none */
+	if (!trace_call_pending(leader(placed)))
+		placed->size = AGENT_TEXT + plans_size(plans);
 }
 
 int place_run(struct placement *all, size_t n, struct fsnap_error *err)
 {
-	bool by_address = stages_by_address();
-	for (size_t i = 0; i < n; i++)
-		if (!(all[i].placed = placed_new(&all[i], by_address, err)))
+	for (size_t i = 0; i < n; i++) {
+		if (!all[i].placed && !(all[i].placed = placed_new(&all[i], stages_by_address(), err)))
 			return -1;
+		add_plans(all[i].placed, all[i].plans);
+	}
 	int result = enter(all, n, err);
-	return leave(all, n, err) < 0 ? -1 : result;
+	return leave(all, n, result == 0, err) < 0 ? -1 : result;
 }
 
 void placed_free(struct placed *placed)
@@ -162,6 +214,25 @@ void placed_free(struct placed *placed)
 		return;
 	if (placed->map)
 		munmap(placed->map, placed->size);
-	home_free(placed->homes, placed->n);
+	if (placed->homes)
+		home_free(placed->homes, placed->n);
 	free(placed);
+}
+
+void placed_retire(struct placed *placed, struct placed **list)
+{
+	if (!placed)
+		return;
+	home_free(placed->homes, placed->n);
+	placed->homes = NULL;
+	placed->next = *list;
+	*list = placed;
+}
+
+void placed_free_retired(struct placed **list)
+{
+	for (struct placed *placed; (placed = *list);) {
+		*list = placed->next;
+		placed_free(placed);
+	}
 }

@@ -45,6 +45,10 @@ struct placement {
 	/* May be NULL. Called in the midst of the leader's plan: when it has posted barrier
 	 * PLACE_READY; then it goes on behind its wait for PLACE_DONE. */
 	int (*meanwhile)(struct placement *placement, struct fsnap_error *err);
+	/* May be NULL: what is to be done while the agent runs, or while it is on its way out, when all is well. There
+	 * the leader cannot be asked by ptrace, and in its address space is what a scan of pages takes for a file's. */
+	int (*running)(struct placement *placement, struct fsnap_error *err);
+	int (*leaving)(struct placement *placement, struct fsnap_error *err);
 	void *arg; /* the caller's */
 };
 
@@ -71,7 +75,19 @@ int place_bulk(struct placement *placement, const struct place_bulk *bulk, struc
  * again and every thread is as it was when this returns. */
 int place_run(struct placement *placements, size_t n, struct fsnap_error *err);
 
+/* So that nobody waits for the first call of the way in: it is begun when registers, vector state and signal masks of
+ * all threads have been read, and before anything else is asked about the process; plans are added later. Between
+ * the two lies place_enter(): up to there the leader stands still before the call, /proc shows its memory as it was,
+ * and ptrace may ask; behind it neither. Where it cannot be begun, place_run() begins. */
+int place_begin(struct placement *placement, struct fsnap_error *err);
+int place_reach(struct placement *placement, struct fsnap_error *err); /* ... and stands still from here on */
+int place_enter(struct placement *placement, struct fsnap_error *err);
+void place_give_up(struct placement *all, size_t n); /* instead of place_run() */
+
 struct ctl *placed_ctl(struct placed *placed); /* NULL: it did not come to that */
 void placed_free(struct placed *placed);
+/* Instead: what it takes to free its memory can wait. */
+void placed_retire(struct placed *placed, struct placed **list);
+void placed_free_retired(struct placed **list);
 
 #endif

@@ -14,15 +14,18 @@
 #include "engine/place.h"
 
 struct placed {
+	struct placed *next; /* placed_retire() */
 	struct process *process;
 	struct plans *plans;
 	size_t n; /* threads that enter: the first of process->tasks */
 	void *map;	  /* the agent's memory, here */
-	size_t size;	  /* bytes of it, text included */
+	size_t size;	  /* bytes of it, text included; rather too many, where the plans are not known yet */
+	bool ready;	  /* frames are laid, registers and masks lead home */
 	uint64_t base;	  /* there; 0: not mapped */
 	uint64_t chain;	  /* there; 0: none */
 	bool by_address;  /* it may be opened by where it lies there, which takes no descriptor of the target */
 	uint64_t stray;	  /* there; a mapping that was no use; 0: none */
+	size_t stray_size;
 	int remote_memfd; /* else its number there; -1: closed, or none */
 	uint32_t memfd_slot; /* tells the plan that number */
 	bool held;	  /* ctl.engine */
@@ -38,6 +41,9 @@ static inline struct task *leader(const struct placed *placed)
 /* stages.c: the system calls of the way in, and of the way out, in order. */
 int stages_in(struct placement *all, size_t n, struct fsnap_error *err);
 int stages_out(struct placement *all, size_t n, struct fsnap_error *err);
+/* Begins the first call of the way in, which the way in goes on with; or gives it up. */
+int stages_begin(struct placed *placed, struct fsnap_error *err);
+void stages_give_up(struct placed *placed);
 /* May this process open the mappings of others by their addresses (/proc/PID/map_files)? */
 bool stages_by_address(void);
 /* The agent's memory has been left by everybody: it does not concern our death any more. */

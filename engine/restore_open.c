@@ -122,14 +122,25 @@ int mapped_reopen(struct restore *restore, const image_mapped *mapped, struct fs
 
 /* --- working and root directories --------------------------------------------------- */
 
+static bool is_same(const image_identity *a, const image_identity *b)
+{
+	return !a->ghost && !b->ghost && a->dev == b->dev && a->ino == b->ino && strcmp(a->path, b->path) == 0;
+}
+
+/* Tasks are born with all of these: who works where the one before does has the same (close_all() in workshop.c). */
 int directories_open(struct restore *restore, struct fsnap_error *err)
 {
+	const image_process *before = NULL;
 	for (size_t i = 0; i < restore->model.n_processes; i++) {
 		const image_process *process = &restore->model.processes[i];
 		if (process->zombie)
 			continue;
-		int fd = restore_open(restore, &process->cwd, O_PATH | O_DIRECTORY, err);
-		if (fd < 0 || (restore->cwd_fd[i] = workshop_keep(restore, fd, err)) < 0)
+		bool same = before && is_same(&process->cwd, &before->cwd);
+		int fd = same ? restore->cwd_fd[before - restore->model.processes] :
+				restore_open(restore, &process->cwd, O_PATH | O_DIRECTORY, err);
+		before = process;
+		restore->cwd_fd[i] = same ? fd : -1;
+		if (fd < 0 || (!same && (restore->cwd_fd[i] = workshop_keep(restore, fd, err)) < 0))
 			return error_context(err, "process %d: working directory", process->pid);
 		if (strcmp(process->root.path, "/") == 0)
 			continue;

@@ -169,7 +169,7 @@ static int lost_its_voice(struct process *process, struct fsnap_error *err)
 
 static int stop_process(struct process *process, size_t *found, struct fsnap_error *err)
 {
-	if (threads_are_known(process))
+	if ((process->still = threads_are_known(process)))
 		return 0;
 	if (check_leader(process, err) < 0)
 		return -1;
@@ -226,6 +226,7 @@ static int find_children(struct tree *tree, struct tree *known, struct process *
 	cleanup_free pid_t *pids = procfs_children(parent->proc, tids, parent->n_tasks, &count, err);
 	if (!pids)
 		return -1;
+	parent->childless = parent->still && count == 0;
 	for (size_t i = 0; i < count; i++) {
 		if (tree_find(tree, pids[i]))
 			continue;
@@ -250,8 +251,9 @@ static int settle(struct tree *tree, struct tree *known, struct fsnap_error *err
 	for (int round = 0; round < SEIZE_ROUNDS; round++) {
 		size_t found = 0;
 		for (size_t i = 0; i < tree->n_processes; i++)
-			if (stop_process(tree->processes[i], &found, err) < 0 ||
-			    find_children(tree, known, tree->processes[i], &found, err) < 0)
+			if (!tree->processes[i]->childless &&
+			    (stop_process(tree->processes[i], &found, err) < 0 ||
+			     find_children(tree, known, tree->processes[i], &found, err) < 0))
 				return -1;
 		if (found == 0)
 			return 0;

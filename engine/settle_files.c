@@ -127,7 +127,8 @@ static void put_in_place(struct restore *restore, const image_process *process, 
 	plan_call(restore->plans, task, SYS_close, SLOT(slot));
 }
 
-static void make_late(struct restore *restore, const image_process *process, uint32_t task, uint32_t barrier)
+static void make_late(struct restore *restore, const image_process *process, uint32_t task, uint32_t barrier,
+		      uint32_t late)
 {
 	for (u_int i = 0; i < process->fds.fds_len; i++) {
 		struct place at = place_of(restore, process, i);
@@ -136,7 +137,7 @@ static void make_late(struct restore *restore, const image_process *process, uin
 		plan_note(restore->plans, "%s", at.file->label);
 		uint32_t slot = at.kind->arrive(restore, at.file, &at.made->state, restore->plans, task);
 		put_in_place(restore, process, task, i, slot);
-		plan_post(restore->plans, task, barrier, 1);
+		plan_post_one_of(restore->plans, task, barrier, late);
 	}
 }
 
@@ -166,7 +167,7 @@ void arrive_files(struct restore *restore, const image_process *process, uint32_
 {
 	uint32_t late = count_late(restore);
 	if (late) {
-		make_late(restore, process, task, barrier);
+		make_late(restore, process, task, barrier, late);
 		plan_wait(restore->plans, task, barrier, late);
 		take_late(restore, process, task);
 	}

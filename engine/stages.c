@@ -57,8 +57,15 @@ static int end_call(struct placed *placed, const struct stage *stage, struct fsn
 		placed_no_room(placed, (int)-result, err);
 		return error_context(err, "process %d (%s)", placed->process->pid, placed->process->comm);
 	}
-	if (stage->optional && (result == -EACCES || result == -EPERM))
+	if (stage->optional && (result == -EACCES || result == -EPERM)) {
+		placed->by_address = false;
 		return 0;
+	}
+	size_t wanted = AGENT_TEXT + plans_size(placed->plans);
+	if (stage->optional && (result == -ENOMEM || result == -EAGAIN) && placed->size > wanted) {
+		placed->size = wanted; /* as much as is needed there may be */
+		return 0;
+	}
 	if (result < 0 && result >= -4095)
 		return fail(err, FSNAP_E_SYSTEM, (int)-result, "process %d (%s): %s inside it",
 			    placed->process->pid, placed->process->comm, stage->what);
@@ -71,7 +78,7 @@ static int run_stage(struct placement *all, size_t n, const struct stage *stage,
 	int result = 0;
 	for (size_t i = 0; i < n; i++) {
 		struct placed *placed = all[i].placed;
-		bool wanted = result == 0 && stage->arguments(placed);
+		bool wanted = result == 0 && !trace_call_pending(leader(placed)) && stage->arguments(placed);
 		if (wanted && begin_call(placed, stage, err) < 0)
 			result = -1;
 	}
@@ -158,14 +165,14 @@ void stages_let_go(struct placed *placed)
 	placed->held = false;
 }
 
-/* The agent's text and what it will read, written through our mapping. */
+/* What the agent will read, written through our mapping. */
 static int fill(struct placed *placed, struct fsnap_error *err)
 {
 	struct ctl *ctl = placed_ctl(placed);
 	const struct process *process = placed->process;
-	memcpy(placed->map, agent_blob, agent_blob_size);
 	if (plans_write(placed->plans, ctl, placed->base, err) < 0)
 		return -1;
+	ctl->size = placed->size;
 	ctl->chain = placed->chain;
 	ctl->gadget = process->text.syscall_ret;
 	*ctl_slot(ctl, placed->memfd_slot) = placed->remote_memfd;
@@ -174,9 +181,12 @@ static int fill(struct placed *placed, struct fsnap_error *err)
 	return hold(placed, err);
 }
 
+/* Pages come as they are touched: most are not. The agent's text is not mapped here, only written. */
 static bool map_here(struct placed *placed, int fd)
 {
-	void *map = mmap(NULL, placed->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, 0);
+	void *map = MAP_FAILED;
+	if (pwrite(fd, agent_blob, agent_blob_size, 0) == (ssize_t)agent_blob_size)
+		map = mmap(NULL, placed->size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	placed->map = map == MAP_FAILED ? NULL : map;
 	return placed->map;
 }
@@ -185,26 +195,39 @@ static bool map_here(struct placed *placed, int fd)
  * denied itself to make memory executable (PR_SET_MDWE), but may make it so no more. */
 static bool shared_arguments(struct placed *placed)
 {
-	return placed->by_address && set_args(placed, 0, placed->size, PROT_READ | PROT_EXEC,
-					      MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, (uint64_t)-1);
+	return placed->by_address && !placed->map && set_args(placed, 0, placed->size, PROT_READ | PROT_EXEC,
+							      MAP_SHARED | MAP_ANONYMOUS, (uint64_t)-1);
+}
+
+/* What of it cannot be used is taken out again. */
+static int leave_stray(struct placed *placed, int64_t base)
+{
+	placed->stray = (uint64_t)base;
+	placed->stray_size = placed->size;
+	return 0;
 }
 
 static int got_shared(struct placed *placed, int64_t base, struct fsnap_error *err)
 {
 	char name[64];
-	snprintf(name, sizeof(name), "map_files/%lx-%lx", (unsigned long)base, (unsigned long)base + placed->size);
-	cleanup_fd int fd = openat(placed->process->proc, name, O_RDWR | O_CLOEXEC);
-	if (fd < 0 || !map_here(placed, fd)) {
-		placed->stray = (uint64_t)base;
+	size_t wanted = AGENT_TEXT + plans_size(placed->plans), size = placed->size;
+	if (size < wanted) {
+		leave_stray(placed, base);
+		placed->size = wanted;
 		return 0;
 	}
+	snprintf(name, sizeof(name), "map_files/%lx-%lx", (unsigned long)base, (unsigned long)base + size);
+	cleanup_fd int fd = openat(placed->process->proc, name, O_RDWR | O_CLOEXEC);
+	placed->by_address = fd >= 0 && map_here(placed, fd);
+	if (!placed->by_address)
+		return leave_stray(placed, base);
 	placed->base = (uint64_t)base;
 	return fill(placed, err);
 }
 
 static bool stray_arguments(struct placed *placed)
 {
-	return placed->stray && leader(placed)->stopped && set_args(placed, placed->stray, placed->size, 0, 0, 0);
+	return placed->stray && leader(placed)->stopped && set_args(placed, placed->stray, placed->stray_size, 0, 0, 0);
 }
 
 static int dropped_stray(struct placed *placed, int64_t result, struct fsnap_error *err)
@@ -231,7 +254,7 @@ static int got_memfd(struct placed *placed, int64_t remote, struct fsnap_error *
 
 static bool mmap_arguments(struct placed *placed)
 {
-	return !placed->base && set_args(placed, 0, placed->size, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_POPULATE,
+	return !placed->base && set_args(placed, 0, placed->size, PROT_READ | PROT_EXEC, MAP_SHARED,
 					 (uint64_t)placed->remote_memfd);
 }
 
@@ -243,6 +266,8 @@ static int got_mapping(struct placed *placed, int64_t base, struct fsnap_error *
 
 static const struct stage way_in[] = {
 	{ "mmap", SYS_mmap, shared_arguments, got_shared, true },
+	{ "munmap", SYS_munmap, stray_arguments, dropped_stray, false },
+	{ "mmap", SYS_mmap, shared_arguments, got_shared, true }, /* the first, where it was begun, may have been too small */
 	{ "munmap", SYS_munmap, stray_arguments, dropped_stray, false },
 	{ "memfd_create", SYS_memfd_create, memfd_arguments, got_memfd, false },
 	{ "mmap", SYS_mmap, mmap_arguments, got_mapping, false },
@@ -291,6 +316,26 @@ static const struct stage way_out[] = {
 	{ "munmap", SYS_munmap, stray_arguments, dropped_stray, false },
 	{ "munmap", SYS_munmap, mapping_to_drop, NULL, false },
 };
+
+/* --- the first call, ahead of all else --------------------------------------------------- */
+
+#define ROOM (64u << 10)	/* for what is asked of a process */
+#define ROOM_PER_TASK (16u << 10)
+
+/* The plans are not known yet; pages that are not needed cost nothing. */
+int stages_begin(struct placed *placed, struct fsnap_error *err)
+{
+	placed->size = AGENT_TEXT + ROOM + placed->process->n_tasks * ROOM_PER_TASK;
+	return shared_arguments(placed) ? begin_call(placed, &way_in[0], err) : 0;
+}
+
+void stages_give_up(struct placed *placed)
+{
+	int64_t result;
+	if (trace_call_pending(leader(placed)) && trace_call_end(leader(placed), &result, NULL) == TRACE_OK &&
+	    (result > 0 || result < -4095))
+		leave_stray(placed, result);
+}
 
 /* --- all of a way -------------------------------------------------------------------------- */
 

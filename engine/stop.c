@@ -170,7 +170,7 @@ int stop_threads(struct process *process, size_t *found, struct fsnap_error *err
 {
 	if (process->n_tasks == 0 && stop_listed(process, &process->live, 1, found, err) < 0)
 		return -1;
-	if (threads_are_known(process))
+	if ((process->still = threads_are_known(process)))
 		return 0;
 	size_t count;
 	cleanup_free pid_t *tids = procfs_threads(process->proc, &count, err);

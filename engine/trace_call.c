@@ -68,11 +68,20 @@ static enum trace_result await_call_stop(struct task *task, struct fsnap_error *
 	}
 }
 
-enum trace_result trace_call_enter(struct task *task, struct fsnap_error *err)
+enum trace_result trace_call_reach(struct task *task, struct fsnap_error *err)
 {
 	if (task->calling != BEFORE_CALL)
 		return TRACE_OK;
 	enum trace_result step = await_call_stop(task, err);
+	task->calling = step == TRACE_OK ? AT_CALL : NO_CALL;
+	return step;
+}
+
+enum trace_result trace_call_enter(struct task *task, struct fsnap_error *err)
+{
+	enum trace_result step = trace_call_reach(task, err);
+	if (step == TRACE_OK && task->calling != AT_CALL)
+		return TRACE_OK;
 	if (step == TRACE_OK)
 		step = trace_request(task, PTRACE_SYSCALL, 0, 0, "cannot make a system call", err);
 	task->calling = step == TRACE_OK ? IN_CALL : NO_CALL;

@@ -28,7 +28,7 @@ struct task { /* a thread */
 	int group_stop;	/* signal of the job-control stop it was found in; 0: none */
 	bool masked;	/* its signal mask was changed for remote work: image.sigmask holds the real one */
 	bool away;	/* its registers were changed: regs holds the real ones */
-	enum { NO_CALL, BEFORE_CALL, IN_CALL } calling; /* trace_call_begin() */
+	enum { NO_CALL, BEFORE_CALL, AT_CALL, IN_CALL } calling; /* trace_call_begin() */
 	bool wants_block; /* sleeps.c */
 	uint64_t deadline; /* time_left.c: of the call it was in, ns of CLOCK_MONOTONIC; 0: none */
 	int owed;	/* a signal that was held back; delivered when the task is let go */
@@ -101,6 +101,8 @@ struct process {
 	uint32_t continued_ask;	  /* job_control.c */
 	int processors;		  /* that are online; 0: nobody has asked */
 	bool prepared;		  /* what can be had before the freeze was had */
+	bool still;		  /* all its threads have been seen to stand still at once */
+	bool childless;		  /* and it had no children then: nobody else gives it any */
 	struct time_left *time_left; /* time_left.c; NULL: nobody in it waited with a limit. Not ours to free */
 	struct chained *chained;  /* its part in a chain of dumps: chain/ */
 	const image_process *becomes; /* restore: who it is to be */

@@ -221,11 +221,15 @@ int workshop_open_mapped(struct restore *restore, struct fsnap_error *err)
 	return 0;
 }
 
+/* One that several have stands in a row. */
 static void close_all(bool open, int **fds, size_t n)
 {
-	for (size_t i = 0; *fds && i <= n; i++)
-		if (open && (*fds)[i] >= 0)
+	int last = -1;
+	for (size_t i = 0; *fds && i <= n; i++) {
+		if (open && (*fds)[i] >= 0 && (*fds)[i] != last)
 			close((*fds)[i]);
+		last = (*fds)[i] >= 0 ? (*fds)[i] : last;
+	}
 	free(*fds);
 	*fds = NULL;
 }

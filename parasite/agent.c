@@ -323,7 +323,7 @@ static int64_t perform(const struct run *run, const struct plan_op *op)
 		copy(arg[0], arg[1], arg[2]);
 		return 0;
 	case PLAN_POST:
-		add_and_wake(&ctl->barrier[arg[0]], (uint32_t)arg[1]);
+		add_and_wake_at(&ctl->barrier[arg[0]], (uint32_t)arg[1], (uint32_t)arg[2]);
 		return 0;
 	case PLAN_WAIT:
 		return await(run, &ctl->barrier[arg[0]], arg[1], &ctl->failed);

@@ -70,6 +70,13 @@ static inline void add_and_wake(uint32_t *word, uint32_t value)
 	wake(word);
 }
 
+/* All wait for the same sum: who is woken before sleeps again, and of n who come one by one each would wake all before. */
+static inline void add_and_wake_at(uint32_t *word, uint32_t value, uint32_t sum)
+{
+	if (__atomic_add_fetch(word, value, __ATOMIC_ACQ_REL) >= sum)
+		wake(word);
+}
+
 /*
  * Sleeps `ms`.  ppoll is the one timed sleep that leaves no restart block (agent.c, rule 5); its raw
  * form writes the remaining time into `left`, so that an interrupted sleep does not begin anew.

@@ -28,7 +28,7 @@
 enum plan_kind {
 	PLAN_SYSCALL = 1, /* nr(arg[0..5]) */
 	PLAN_COPY,	  /* copy arg[2] bytes from arg[1] to arg[0] */
-	PLAN_POST,	  /* add arg[1] to barrier word arg[0], wake its waiters */
+	PLAN_POST,	  /* add arg[1] to barrier word arg[0], wake its waiters if it is arg[2] now, or more */
 	PLAN_WAIT,	  /* until barrier word arg[0] is at least arg[1] */
 	PLAN_FORK,	  /* a child process (arg[1] = its exit signal, arg[2] = CLONE_* flags) on task
 			     arg[0]'s plan */

@@ -163,6 +163,8 @@ static void say_op(struct text *text, const struct plans *plans, struct ctl *ctl
 		break;
 	case PLAN_POST:
 		say(text, "post %" PRIu64 " to barrier %" PRIu64, op->arg[1], op->arg[0]);
+		if (op->arg[2])
+			say(text, " of %" PRIu64, op->arg[2]);
 		break;
 	case PLAN_WAIT:
 		say(text, "wait until barrier %" PRIu64 " is %" PRIu64, op->arg[0], op->arg[1]);

@@ -87,6 +87,7 @@ uint32_t plans_data(struct plans *plans, const void *bytes, size_t n, size_t ali
 	if (!plans)
 		return 0;
 	size_t gap = align ? -plans->data.used & (align - 1) : 0;
+	plans->align = align > plans->align ? align : plans->align;
 	if (n > UINT32_MAX - PAGE || plans->data.used + gap > UINT32_MAX - PAGE - n)
 		plans->exhausted = true;
 	char *data = add(plans, &plans->data, gap + n, 1);
@@ -228,6 +229,11 @@ void plan_post(struct plans *plans, uint32_t task, uint32_t barrier, uint32_t ad
 	APPEND(plans, task, PLAN_POST, IMM(barrier), IMM(add));
 }
 
+void plan_post_one_of(struct plans *plans, uint32_t task, uint32_t barrier, uint32_t all)
+{
+	APPEND(plans, task, PLAN_POST, IMM(barrier), IMM(1), IMM(all));
+}
+
 void plan_wait(struct plans *plans, uint32_t task, uint32_t barrier, uint32_t at_least)
 {
 	APPEND(plans, task, PLAN_WAIT, IMM(barrier), IMM(at_least));
@@ -322,8 +328,8 @@ void plan_decimal(struct plans *plans, uint32_t task, struct arg to, struct arg 
 
 /* --- control memory ----------------------------------------------------------- */
 
-/* Where everything lies, in bytes from struct ctl. Data are page-aligned, so that any alignment
- * asked of plans_data() up to a page holds in the tasks, too. */
+/* Where everything lies, in bytes from struct ctl. Data are aligned as the most demanding of them. Nobody pays for
+ * pages that only keep things apart: each that is touched costs a target some microseconds. */
 struct layout {
 	size_t tasks, ops, slots, notes, data, stacks, end;
 };
@@ -340,8 +346,8 @@ static struct layout lay_out(const struct plans *plans)
 	at.ops = round_up(at.tasks + plans->tasks.used * sizeof(struct ctl_task), 64);
 	at.slots = at.ops + plans->n_ops * sizeof(struct plan_op);
 	at.notes = at.slots + plans->n_slots * sizeof(int64_t);
-	at.data = round_up(at.notes + plans->notes.used, PAGE);
-	at.stacks = round_up(at.data + plans->data.used, PAGE);
+	at.data = round_up(at.notes + plans->notes.used, plans->align > 64 ? plans->align : 64);
+	at.stacks = round_up(at.data + plans->data.used, 64);
 	at.end = round_up(at.stacks + plans->tasks.used * AGENT_STACK, PAGE);
 	return at;
 }

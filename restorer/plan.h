@@ -73,6 +73,8 @@ uint32_t plans_input(struct plans *plans);
 uint32_t plan_load(struct plans *plans, uint32_t task, struct arg from);
 void plan_copy(struct plans *plans, uint32_t task, struct arg to, struct arg from, uint64_t bytes);
 void plan_post(struct plans *plans, uint32_t task, uint32_t barrier, uint32_t add);
+/* One of `all` that each post once, where nobody waits for fewer. */
+void plan_post_one_of(struct plans *plans, uint32_t task, uint32_t barrier, uint32_t all);
 void plan_wait(struct plans *plans, uint32_t task, uint32_t barrier, uint32_t at_least);
 void plan_fork(struct plans *plans, uint32_t task, uint32_t child_task, int exit_signal);
 void plan_fork_flags(struct plans *plans, uint64_t flags); /* of the fork appended last: CLONE_* */

@@ -40,6 +40,7 @@ struct plan_pointer { /* one plans_pointer() */
 struct plans {
 	struct list tasks; /* struct plan_task */
 	struct list data;  /* bytes */
+	size_t align;	   /* the most that was asked for any of them */
 	struct list items; /* struct plan_item, by ref */
 	struct list pointers; /* struct plan_pointer */
 	struct list notes; /* bytes: texts that end in NUL; the first is empty */

@@ -26,6 +26,7 @@
 #define RESERVE_ADDRESSES (1ull << 40)	/* address space kept free for growth; costs nothing */
 #define HUGE_WORTH (256u << 10)		/* bytes needed of a folio before it is asked for */
 #define HUGE_BUSY_MAX 16
+#define MUCH (256u << 10)
 #define POPULATE_GRAIN (16ull << 20)	/* bytes one thread populates at least */
 
 void (*medium_persisted_hook)(int fd, uint64_t offset, uint64_t length);
@@ -68,8 +69,15 @@ static int ask_methods(struct methods *found, enum pmem2_granularity granularity
 	return 0;
 }
 
+/* Where libpmem2 is an archive, its constructors have been taken out of the start of the program
+ * (Dependencies.cmake). */
+extern void (*const __start_pmem2_late_start[])(void) __attribute__((weak, visibility("hidden")));
+extern void (*const __stop_pmem2_late_start[])(void) __attribute__((weak, visibility("hidden")));
+
 static void ask_all_methods(void)
 {
+	for (size_t i = 0; __start_pmem2_late_start + i < __stop_pmem2_late_start; i++)
+		__start_pmem2_late_start[i]();
 	methods_error = ask_methods(&methods[0], PMEM2_GRANULARITY_PAGE);
 	if (!methods_error)
 		methods_error = ask_methods(&methods[1], PMEM2_GRANULARITY_CACHE_LINE);
@@ -85,7 +93,7 @@ struct medium {
 	uint64_t length; /* end of what is mapped */
 	void *reserved;	 /* addresses, of which the last are kept free for growth */
 	uint64_t reserved_length;
-	const struct methods *methods;
+	const struct methods *methods; /* NULL: not needed so far */
 };
 
 /* MAP_SYNC is granted only on DAX, and says that flushed caches are durable there. Asked with a
@@ -179,7 +187,7 @@ struct medium *medium_open_write(int fd, uint64_t length, bool in_memory, struct
 	uint64_t most = length < RESERVE_ADDRESSES / 2 ? RESERVE_ADDRESSES : 2 * length;
 	medium->in_memory = in_memory;
 	medium->dax = !in_memory && file_is_dax(fd);
-	if (find_methods(medium, err) < 0 || reserve_addresses(medium, 0, length, most, err) < 0 ||
+	if ((medium->dax && find_methods(medium, err) < 0) || reserve_addresses(medium, 0, length, most, err) < 0 ||
 	    map_piece(medium, 0, length, PROT_READ | PROT_WRITE, err) < 0) {
 		medium_close(medium);
 		return NULL;
@@ -293,10 +301,16 @@ uint64_t medium_length(const struct medium *medium)
 	return medium->length;
 }
 
+/* Little is copied sooner than libpmem2 has found out how. */
 void medium_copy(struct medium *medium, uint64_t offset, const void *from, uint64_t length)
 {
-	if (length)
-		medium->methods->copy(medium->base + offset, from, length, PMEM2_F_MEM_NOFLUSH);
+	char *to = medium->base + offset;
+	if (length == 0)
+		return;
+	if (!medium->dax && (length < MUCH || find_methods(medium, NULL) < 0))
+		memcpy(to, from, length);
+	else
+		medium->methods->copy(to, from, length, PMEM2_F_MEM_NOFLUSH);
 }
 
 static void tell_hook(const struct medium *medium, uint64_t offset, uint64_t length)

@@ -5,14 +5,17 @@ that was waited for comes."""
 
 import csv
 import glob
+import json
 import os
 import random
 import shutil
+import signal
 import socket
 import statistics
 import time
 
 import processes
+from figures import at_least, at_most
 from works import Work
 
 SECONDS = 3
@@ -255,5 +258,49 @@ class ServedPostgreSql(Served):
     server = PostgreSql
 
 
+class WatchRedis(Served):
+    """An image every ten milliseconds, into memory."""
+    server = Redis
+    every, keep = "10ms", "100"
+
+    def __init__(self, tool, place):
+        super().__init__(tool, place)
+        self.name, self.title = "watch-redis", "Redis, an image every 10 ms"
+
+    def declare(self):
+        self.alone = {key: self.limit(f"{key} undisturbed", "ms") for key in PERCENTILES}
+        self.alone_rate = self.limit("requests undisturbed", "/s")
+        self.rate = self.figure("requests", "/s", self.alone_rate, at_least(0.9))
+        self.waits = {key: self.figure(key, "ms", self.alone[key], at_most(2) if key == "p99" else None)
+                      for key in PERCENTILES}
+        self.images = self.figure("images a second", "/s")
+        self.frozen = self.figure("frozen", "ms")
+        self.took = self.figure("an image", "ms")
+
+    def measure(self, count):
+        alone = self.undisturbed()
+        out = os.path.join(self.place.work, "watch.out")
+        watch = processes.spawn([self.tool.command, "watch", "-t", str(self.pid), "--every", self.every, "--keep",
+                                 self.keep, "--name", "watch", "--store", self.tool.store, "--json"], out)
+        processes.wait_until(lambda: os.path.exists(out) and os.path.getsize(out), "the first image")
+        answers = self.undisturbed()
+        os.kill(watch, signal.SIGINT)
+        processes.wait(watch)
+        with open(out, encoding="utf-8") as file:
+            *said, summary = map(json.loads, file)
+        self.tool.remove()
+        if not count:
+            return
+        self.alone_rate.samples.values.append(alone.rate)
+        self.rate.values.append(answers.rate)
+        for key in PERCENTILES:
+            self.alone[key].samples.values.append(getattr(alone, key))
+            self.waits[key].values.append(getattr(answers, key))
+        self.images.values.append(1e6 * summary["images"] / summary["total_us"])
+        for image in said[1:]:
+            self.frozen.add_ns(image["frozen_us"] * 1000)
+            self.took.add_ns(image["total_us"] * 1000)
+
+
 def all_works(fsnap, place):
-    return [kind(fsnap, place) for kind in (ServedRedis, ServedPostgreSql)]
+    return [kind(fsnap, place) for kind in (ServedRedis, ServedPostgreSql, WatchRedis)]

@@ -3,6 +3,7 @@ beside them is measured between the repetitions, so that a busy moment falls on 
 
 import os
 import shutil
+import signal
 import time
 
 import processes
@@ -257,6 +258,40 @@ class DumpLiveLarge(DumpLive):
     most_ms = 20
 
 
+class DumpTracked(Work):
+    """Each dump after the first stores what has changed since."""
+    name, title = "dump-tracked-1g", "tracked dump of 1 GiB, 1 000 pages changed"
+    share = 4
+    arguments = ("--memory", str(MEMORY >> 20), "--touch", "1000")
+
+    def declare(self):
+        self.frozen = self.figure("frozen", "ms", goal=self.goal(at_most(3, "ms")))
+        self.command = self.figure("start to finish", "ms")
+
+    def set_up(self):
+        super().set_up()
+        self.n = 0
+        self.tool.reported("track", "-t", str(self.pid), "--heat", "never")
+        self.next()
+
+    def next(self):
+        """The images stay: each refers to the ones before."""
+        self.n += 1
+        return self.tool.reported("dump", "-t", str(self.pid), "--name", f"tracked-{self.n}")
+
+    def measure(self, count):
+        os.kill(self.pid, signal.SIGUSR1)
+        time.sleep(0.05)
+        timing = self.next()
+        if not count:
+            return
+        self.note_phases(timing)
+        if not timing.report["parent"] or timing.report["pages"] > 3000:
+            raise RuntimeError(f"not what has changed: {timing.report}")
+        self.frozen.add_ns(timing.report["frozen_us"] * 1000)
+        self.command.add_ns(timing.ns)
+
+
 class RestoreMemory(Restore):
     name, title = "restore-1g", "restore of 1 GiB, eager"
     share = 8
@@ -377,8 +412,8 @@ class Place:
         return os.path.join(self.programs, name)
 
 
-KINDS = (DumpTiny, RestoreTiny, DumpMemory, DumpMemoryLarge, DumpLive, DumpLiveLarge, RestoreMemory, RestoreStreamed64M,
-         RestoreStreamed1G, RestoreStreamed4G, DumpTree, Frozen, DumpMemoryFresh,
+KINDS = (DumpTiny, RestoreTiny, DumpMemory, DumpMemoryLarge, DumpLive, DumpLiveLarge, DumpTracked, RestoreMemory,
+         RestoreStreamed64M, RestoreStreamed1G, RestoreStreamed4G, DumpTree, Frozen, DumpMemoryFresh,
          RestoreTree)
 IN_BOTH_LINKINGS = (DumpTiny, RestoreTiny)
 

@@ -30,7 +30,8 @@
 #include "engine/heat/heat.h"
 #include "store/scope.h"
 
-#define PATIENCE_S 10 /* it answers at once, if it is not stopped */
+#define BACKLOG 8
+#define PATIENCE_S 5 /* it answers at once, if it is not stopped */
 
 enum { GIVE_UP = 'g', RETURN = 'r', STOP = 's' };
 
@@ -126,7 +127,7 @@ static int listen_for(pid_t pid, uint64_t start, struct fsnap_error *err)
 	struct sockaddr_un address;
 	socklen_t size = name_of(&address, "track", pid, start);
 	cleanup_fd int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (listener >= 0 && bind(listener, (struct sockaddr *)&address, size) == 0 && listen(listener, 8) == 0)
+	if (listener >= 0 && bind(listener, (struct sockaddr *)&address, size) == 0 && listen(listener, BACKLOG) == 0)
 		return steal_fd(&listener);
 	if (errno != EADDRINUSE)
 		return fail(err, FSNAP_E_SYSTEM, errno, "tracking process %d", pid);
@@ -165,6 +166,7 @@ static void live(struct keeper *keeper)
 			(void)sigaction(signal, &(struct sigaction){ .sa_handler = SIG_DFL }, NULL);
 	(void)sigaction(SIGHUP, &(struct sigaction){ .sa_handler = SIG_IGN }, NULL);
 	prctl(PR_SET_NAME, "fsnap-track");
+	listen(keeper->listener, BACKLOG); /* whose it is by SO_PEERCRED: ours now (net/unix/af_unix.c, unix_listen()) */
 	close_others(keeper);
 	keep(keeper);
 	_exit(0);

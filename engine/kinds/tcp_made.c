@@ -366,11 +366,17 @@ int tcp_made_waiting(struct restore *restore, const image_file *file, const imag
 		     int fd, struct fsnap_error *err)
 {
 	struct scratch *scratch = scratch_of(restore, err);
-	for (u_int i = 0; scratch && i < listener->waiting.waiting_len; i++)
-		if (is_kept(scratch, listener->waiting.waiting_val[i].kept) &&
-		    tcp_waiting_restore(file, listener, i, fd, err) < 0)
-			return -1;
-	return scratch ? 0 : -1;
+	int deferred = 0, result = scratch ? 0 : -1;
+	socklen_t size = sizeof(deferred);
+	/* Who has sent nothing waited for so long that this did not count any more. */
+	if (getsockopt(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, &deferred, &size) == 0 && deferred)
+		tcp_set(fd, TCP_DEFER_ACCEPT, 0);
+	for (u_int i = 0; result == 0 && i < listener->waiting.waiting_len; i++)
+		if (is_kept(scratch, listener->waiting.waiting_val[i].kept))
+			result = tcp_waiting_restore(file, listener, i, fd, err);
+	if (deferred)
+		tcp_set(fd, TCP_DEFER_ACCEPT, deferred);
+	return result;
 }
 
 /* --- release --------------------------------------------------------------------------------- */

@@ -6,6 +6,7 @@ wrongly or is missing is refused with the option that helps, and leaves nothing 
 import os
 import shutil
 import signal
+import socket
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
@@ -261,11 +262,39 @@ def external(t):
     os.close(writer)
 
 
+def reach(path, fd):
+    """Descriptor `fd` of whoever calls it is a connection to the listener."""
+    s = socket.socket(socket.AF_UNIX)
+    s.connect(path)
+    os.dup2(s.fileno(), fd)
+
+
+def external_socket(t):
+    path = t.path("feed.socket")
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    listener.listen()
+    pid, child = talker(t, lambda: reach(path, 5))
+    ours, _ = listener.accept()
+    t.expect_error(t.fsnap.run("dump", "-t", pid, "--json"), REFUSED, "UNSUPPORTED", "outside", f"{pid}",
+                   "descriptor 5")
+    image = t.dump(pid, "--kill", "--external", f"{pid}:5=feed")["image"]
+    t.expect("its end is closed", b"", ours.recv(10))
+    restored(t, image, "--external", "feed=7", before=lambda: reach(path, 7))
+    again, _ = listener.accept()
+    for who, name in ((pid, "root"), (child, "child")):
+        again.sendall(b"fed by " + name.encode())
+        poke(t, who)
+        said(t, t.path("talker.out"), f"{name} fed by {name}\n")
+    end(pid)
+
+
 def body(t):
     moved(t)
     changed(t)
     handed(t)
     external(t)
+    external_socket(t)
 
 
 trial.main(body)

@@ -16,7 +16,7 @@ KINDS = {
     "io_uring": "requests under way", "uring_polled": "SQPOLL",
     "userfaultfd_forks": "follows forks", "userfaultfd_two": "several processes hold",
     "userfaultfd_outside": "another process", "netlink": "long answer", "packet": "ring",
-    "vsock": "vsock", "alg": "cryptography",
+    "vsock": "vsock", "alg": "cryptography", "perf": "perf",
     "mptcp": "Multipath TCP", "tcp_md5": "MD5", "tcp_urgent": "urgent",
     "pidfd": "pidfd", "bpf": "BPF", "fanotify_events": "fanotify", "kmsg": "kernel log", "aio": "requests are under way",
     "namespace": "namespace", "own_namespace": "namespace",

@@ -51,7 +51,7 @@ def keeps(t):
     t.expect(f"it brings the process back: {result}", 0, result.status)
     directory = next(x for x in os.listdir(SNAPSHOTS) if x.startswith("fsnap-"))
     place = next(os.path.join(SNAPSHOTS, directory, x)
-                 for x in os.listdir(os.path.join(SNAPSHOTS, directory)) if x.endswith(".master"))
+                 for x in os.listdir(os.path.join(SNAPSHOTS, directory)) if x.endswith(".master.0"))
     t.until("what the test had done", lambda: str(ROWS + 1) == subprocess.run(
         ["psql", "-XqAt", "-h", f"{place}/socket", "-U", "postgres", "-c", "SELECT count(*) FROM t", "postgres"],
         capture_output=True, text=True, check=False, env=trial.ENVIRONMENT).stdout.strip())

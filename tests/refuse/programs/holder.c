@@ -8,6 +8,7 @@
 #include <linux/io_uring.h>
 #include <linux/netlink.h>
 #include <linux/userfaultfd.h>
+#include <linux/perf_event.h>
 #include <poll.h>
 #include <mqueue.h>
 #include <net/ethernet.h>
@@ -159,6 +160,13 @@ static void hold_udp_held(void)
 	name.sin_port = htons(9);
 	keep((int)sendto(keep(socket(AF_INET, SOCK_DGRAM, 0)), "half", 4, MSG_MORE, (struct sockaddr *)&name,
 			 sizeof(name)));
+}
+
+static void hold_perf(void)
+{
+	struct perf_event_attr event = { .type = PERF_TYPE_SOFTWARE, .size = sizeof(event),
+					 .config = PERF_COUNT_SW_TASK_CLOCK, .exclude_kernel = 1 };
+	keep((int)syscall(SYS_perf_event_open, &event, 0, -1, -1, 0));
 }
 
 static void hold_pidfd(void)
@@ -346,6 +354,7 @@ static const struct holding kinds[] = {
 	{ "tcp_md5", hold_tcp_md5 },
 	{ "tcp_urgent", hold_tcp_urgent },
 	{ "udp_held", hold_udp_held },
+	{ "perf", hold_perf },
 	{ "pidfd", hold_pidfd },
 	{ "bpf", hold_bpf },
 	{ "inotify_events", hold_inotify_events },

@@ -32,7 +32,9 @@ class RestoreOptions(ctypes.Structure):
                 ("stdio", ctypes.POINTER(ctypes.c_int)), ("env", Strings), ("message", ctypes.c_void_p),
                 ("message_length", ctypes.c_size_t), ("copy", ctypes.c_uint), ("pid_ns", ctypes.c_int),
                 ("net_ns", ctypes.c_int), ("ipc_ns", ctypes.c_int), ("user_ns", ctypes.c_int),
-                ("pidfd", ctypes.c_int), ("with_", Strings), ("with_overwrite", ctypes.c_int)]
+                ("pidfd", ctypes.c_int), ("with_", Strings), ("with_overwrite", ctypes.c_int),
+                ("memory", ctypes.c_int), ("record_ms", ctypes.c_uint), ("allow", Strings), ("deny", Strings),
+                ("from_", ctypes.c_void_p)]
 
 
 class RestoreReport(ctypes.Structure):
@@ -74,18 +76,29 @@ class Library:
         if report is not None:
             report.size = ctypes.sizeof(report)
         if function(ctypes.byref(options), ctypes.byref(report) if report is not None else None, ctypes.byref(error)):
-            raise FsnapError(self.lib.fsnap_code_name(error.code).decode(), error.message.decode(errors="replace"),
-                             error.hint.decode(errors="replace"))
+            raise self._failed(error)
+
+    def _failed(self, error):
+        return FsnapError(self.lib.fsnap_code_name(error.code).decode(), error.message.decode(errors="replace"),
+                          error.hint.decode(errors="replace"))
 
     def dump(self, pid, store, name, directories=(), kill=False):
         options = DumpOptions(pid=pid, store=os.fsencode(store), name=name.encode(), kill=kill,
                               with_=strings(directories))
         self._call(self.lib.fsnap_dump, options, None)
 
-    def restore(self, store, image, directories=(), overwrite=False, apart=False):
+    def template(self, store, image):
+        """An image held ready in this process, for restore(template=...); for as long as the process lives."""
+        held, error = ctypes.c_void_p(), Error()
+        if self.lib.fsnap_template_open(os.fsencode(store), image.encode(), ctypes.byref(held), ctypes.byref(error)):
+            raise self._failed(error)
+        return held
+
+    def restore(self, store, image, directories=(), overwrite=False, apart=False, template=None):
         """Returns the PID of the root, our child; with apart, of the init of its PID namespace."""
         options = RestoreOptions(store=os.fsencode(store), image=image.encode(), detach=1, with_=strings(directories),
-                                 with_overwrite=overwrite, pid_ns=apart, ipc_ns=apart, prefetch=PREFETCH_OFF)
+                                 with_overwrite=overwrite, pid_ns=apart, ipc_ns=apart, prefetch=PREFETCH_OFF,
+                                 from_=template)
         report = RestoreReport()
         self._call(self.lib.fsnap_restore, options, report)
         return report.pid

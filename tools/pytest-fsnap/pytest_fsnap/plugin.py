@@ -11,7 +11,8 @@ import time
 
 import pytest
 
-from .library import Library
+from .library import FsnapError, Library
+from .starter import Starter
 
 
 def pytest_addoption(parser):
@@ -63,19 +64,19 @@ def tree(root):
 
 
 class Copy:
-    """A restored process: `pid` (ours to wait for), `directory` with its files."""
+    """A restored process: `pid`, `directory` with its files. apart: it is the init of a PID namespace."""
 
-    def __init__(self, pid, directory):
-        self.pid, self.directory = pid, directory
+    def __init__(self, pid, directory, starter, apart=False):
+        self.pid, self.directory, self.starter, self.apart = pid, directory, starter, apart
 
     def end(self):
-        """All of it: their numbers are free when this returns. With a PID namespace its init is enough."""
-        pids = tree(self.pid)
+        """All of it: their numbers are free when this returns. With the init of a PID namespace all others end
+        (pid_namespaces(7)): whoever has started it sees to that."""
+        pids = [] if self.apart else tree(self.pid)
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(self.pid, 0)
+        self.starter.ask(ended=self.pid)
         deadline = time.monotonic() + 5
         while any(os.path.exists(f"/proc/{pid}") for pid in pids) and time.monotonic() < deadline:
             time.sleep(0.001)
@@ -87,10 +88,12 @@ class Snapshot:
 
     def start(self, apart):
         """A process of this snapshot, its files put back into a directory of this worker's own."""
-        place = f"{self.directory}.{self.session.worker}"
-        pid = self.session.library.restore(self.session.store, self.name, [f"{self.directory}={place}"],
-                                           overwrite=True, apart=apart)
-        return Copy(pid, place)
+        starter = self.session.starter()
+        answer = starter.ask(store=self.session.store, image=self.name, directory=self.directory,
+                             place=f"{self.directory}.{self.session.worker}", apart=apart)
+        if "pid" not in answer:
+            raise FsnapError(**answer)
+        return Copy(answer["pid"], answer["place"], starter, apart)
 
     @contextlib.contextmanager
     def running(self, request):
@@ -113,6 +116,15 @@ class Session:
         self.directory = config.fsnap_directory
         self.store = os.path.join(self.directory, "store")
         self.library = Library()
+        self._starter = None
+
+    def starter(self):
+        self._starter = self._starter or Starter()
+        return self._starter
+
+    def end(self):
+        if self._starter:
+            self._starter.end()
 
     @contextlib.contextmanager
     def alone(self, name):
@@ -150,4 +162,6 @@ class Session:
 @pytest.fixture(scope="session")
 def fsnap(request):
     """Snapshots of this run."""
-    return Session(request.config, getattr(request.config, "workerinput", {}).get("workerid", "master"))
+    session = Session(request.config, getattr(request.config, "workerinput", {}).get("workerid", "master"))
+    yield session
+    session.end()

@@ -10,9 +10,11 @@ import time
 
 import pytest
 
-# Durability is for those who would miss something. Shared memory in the data directory goes with it.
+# Durability is for those who would miss something. Shared memory in the data directory goes with it. What each copy has
+# to have of its own is small: buffers, and segments of the log (initdb below); nobody does things unasked.
 SETTINGS = {"listen_addresses": "", "fsync": "off", "dynamic_shared_memory_type": "mmap", "max_wal_size": "64MB",
-            "min_wal_size": "32MB", "wal_level": "minimal", "max_wal_senders": "0", "logging_collector": "off"}
+            "min_wal_size": "4MB", "wal_level": "minimal", "max_wal_senders": "0", "logging_collector": "off",
+            "shared_buffers": "2MB", "autovacuum": "off", "max_logical_replication_workers": "0"}
 
 
 def programs():
@@ -55,7 +57,7 @@ def start(directory, fill, settings):
         os.chown(directory, who["user"], who["group"])
         os.chown(socket, who["user"], who["group"])
     subprocess.run([os.path.join(programs(), "initdb"), "-D", data, "-A", "trust", "-U", "postgres", "-N",
-                    "--no-instructions"], check=True, stdout=subprocess.DEVNULL, cwd=directory, **who)
+                    "--no-instructions", "--wal-segsize=1"], check=True, stdout=subprocess.DEVNULL, cwd=directory, **who)
     options = [word for name, value in {**SETTINGS, **settings}.items() for word in ("-c", f"{name}={value}")]
     with open(os.path.join(directory, "log"), "w", encoding="ascii") as log:
         server = subprocess.Popen([os.path.join(programs(), "postgres"), "-D", data, "-k", socket, *options],
