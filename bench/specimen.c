@@ -1,13 +1,13 @@
 /*
  * specimen.c - what is dumped and restored while the clock runs.
  *
- *	specimen PAGE [--spin] [--memory MIB] [--children N]
+ *	specimen PAGE [--spin] [--memory MIB] [--compressible] [--children N]
  *	         [--write MIB] [--touch N] [--requests MIB] [--threads N] [--descriptors N] [--mappings N]
  *
  * Alone it is the tiny process: it sleeps. --memory gives it that much anonymous
  * memory, every 4 KiB page of it touched, different from all others and not
- * compressible; with --write, a thread overwrites pages of it here and there, so many MiB a
- * second. With --requests it answers requests (page.h): each reads the same pages of that memory, so many MiB
+ * compressible, or with --compressible three words in four the same; with --write, a thread
+ * overwrites pages of it here and there, so many MiB a second. With --requests it answers requests (page.h): each reads the same pages of that memory, so many MiB
  * here and there. --children makes it a pre-forking server: it listens, and N
  * children wait in accept(2). --threads, --descriptors (eventfds) and --mappings (of one
  * page each) give it so many of them. With --spin it watches the clock without pause and
@@ -54,6 +54,7 @@ static struct page *share(const char *path)
 struct memory {
 	uint64_t *words;
 	size_t bytes, rate; /* overwritten per second */
+	int compressible;
 };
 
 static void take_memory(struct memory *memory)
@@ -67,7 +68,7 @@ static void take_memory(struct memory *memory)
 		x ^= x << 13; /* xorshift64 */
 		x ^= x >> 7;
 		x ^= x << 17;
-		words[i] = x;
+		words[i] = memory->compressible && i % 4 ? 88172645463325252 : x;
 	}
 }
 
@@ -237,6 +238,7 @@ int main(int argc, char **argv)
 	static const struct option options[] = {
 		{ "spin", no_argument, NULL, 's' },
 		{ "memory", required_argument, NULL, 'm' },
+		{ "compressible", no_argument, NULL, 'z' },
 		{ "write", required_argument, NULL, 'w' },
 		{ "requests", required_argument, NULL, 'r' },
 		{ "touch", required_argument, NULL, 'u' },
@@ -255,6 +257,8 @@ int main(int argc, char **argv)
 			spin = 1;
 		else if (option == 'm')
 			memory.bytes = strtoull(optarg, NULL, 0) << 20;
+		else if (option == 'z')
+			memory.compressible = 1;
 		else if (option == 'w')
 			memory.rate = strtoull(optarg, NULL, 0) << 20;
 		else if (option == 'r')

@@ -31,6 +31,7 @@
 #include "engine/mailbox.h"
 #include "engine/place.h"
 #include "engine/procfs.h"
+#include "engine/secrets.h"
 #include "engine/seize.h"
 #include "engine/sized.h"
 #include "engine/sleeps.h"
@@ -48,6 +49,23 @@ static void progress(const struct dump *dump, const char *phase, uint64_t done, 
 }
 
 /* --- look around ------------------------------------------------------------------ */
+
+/* How the image is stored. */
+static int choose_coding(struct dump *dump, struct store_coding *coding, struct fsnap_error *err)
+{
+	const struct fsnap_dump_options *options = dump->options;
+	if (options->compress && store_coding_compress(coding, options->compress, err) < 0)
+		return -1;
+	if (!options->encrypt)
+		return options->cipher ? fail(err, FSNAP_E_USAGE, 0, "a cipher, but nothing to encrypt with") : 0;
+	if (options->with && options->with[0]) {
+		fail(err, FSNAP_E_USAGE, 0, "--encrypt with --with: directories are not encrypted");
+		return error_hint(err, "leave one of them out; the store can lie on an encrypted file system");
+	}
+	if (store_coding_encrypt(coding, options->cipher, err) < 0)
+		return -1;
+	return store_set_key(dump->store, options->encrypt, err);
+}
 
 static int look_around(struct dump *dump, struct fsnap_error *err)
 {
@@ -73,14 +91,16 @@ static int look_around(struct dump *dump, struct fsnap_error *err)
 		return -1;
 	machine_raise_files(); /* every process of the tree takes some */
 	dump->store = store_open(dir ? dir : store_dir, STORE_WRITE, err);
-	if (!dump->store || look_at_tree(dump, err) < 0 || chain_join(dump, err) < 0)
+	struct store_coding coding = { 0 };
+	if (!dump->store || choose_coding(dump, &coding, err) < 0 || look_at_tree(dump, err) < 0 ||
+	    secrets_look(dump, err) < 0 || chain_join(dump, err) < 0)
 		return -1;
 	const char *image = look_for_name(dump, name, sizeof(name));
 	if (store_check_name(image, err) < 0)
 		return -1;
 	snprintf(dump->report->image, sizeof(dump->report->image), "%s", image);
 	dump->estimate = pages_estimate(dump);
-	dump->writer = image_writer_open(dump->store, image, dump->estimate, err);
+	dump->writer = image_writer_open_coded(dump->store, image, dump->estimate, &coding, err);
 	if (!dump->writer)
 		return -1;
 	chain_inherit(dump);
@@ -176,8 +196,9 @@ static int frozen_part(struct dump *dump, image_tree *tree, uint64_t *mark, stru
 	tree->created_ns = clock_ns(CLOCK_REALTIME);
 	tree->monotonic_ns = clock_ns(CLOCK_MONOTONIC);
 	tree->boottime_ns = clock_ns(CLOCK_BOOTTIME);
-	if (collect(dump, err) < 0)
+	if (collect(dump, err) < 0 || secrets_check(dump, err) < 0)
 		return -1;
+	secrets_note(dump);
 	report->collect_us = lap(mark);
 	if (with_freeze(dump, err) < 0)
 		return -1;

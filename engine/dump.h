@@ -103,6 +103,7 @@ struct dump {
 	char namespaces[NAMESPACES][32]; /* our own, as /proc/self/ns shows them */
 	uint64_t taken;	     /* image pages given out so far; reserved and claimed before they are filled */
 	unsigned next_space; /* numbers address spaces and ghosts */
+	bool withholds; /* what is met now is left out: secrets.h */
 	bool still; /* the tree stands still: nothing changes any more */
 	struct saved_mapped *mapped;
 	size_t n_mapped;

@@ -94,6 +94,18 @@ struct fsnap_dump_options {
 	 * fsnap_restore_options.with). */
 	const char *const *with;
 	uint64_t mailbox; /* used by fsnap_checkpoint(): where the root waits for an answer; else 0 */
+	/* NULL: the image is not encrypted. Else with what: a key file (`fsnap keygen --secret`), or "passphrase:FILE", whose
+	 * first line is one. Directories (`with`) would not be, and are refused then. */
+	const char *encrypt;
+	const char *cipher;	/* "xchacha20", also NULL, or "aes256", which asks for a processor that has it */
+	const char *compress;	/* NULL, or "zstd", "lz4", with a level: "zstd:9" */
+	int leave_out;		/* enum fsnap_leave_out, any of them */
+	int respect_core_limit;	/* refuse trees with a process that says that no core file be made of it */
+};
+
+/* What of memory a dump does without; a restore has pages of zeroes there. */
+enum fsnap_leave_out {
+	FSNAP_LEAVE_OUT_DONTDUMP = 1, /* private memory that madvise(MADV_DONTDUMP) keeps out of core files */
 };
 
 /* Pages of content, by what they are. A frame that several processes have counts for each of them. */
@@ -239,6 +251,7 @@ struct fsnap_watch_options {
 	/* Told of each image, in the calling thread; NULL: nobody. */
 	void (*image)(void *arg, const struct fsnap_dump_report *report);
 	void *image_arg;
+	const char *encrypt, *cipher, *compress; /* as for a dump */
 };
 
 /* Saves a running tree over and over, each image building on the one before, until the tree ends or it is told to.
@@ -359,6 +372,8 @@ struct fsnap_restore_options {
 	 * numbers that keep their state there begin anew. So it is in any case with new numbers, a number among
 	 * copies, a PID namespace, from a template, or where the program has called fsnap_checkpoint(). */
 	int wipe;
+	const char *decrypt;	/* of an encrypted image, as fsnap_dump_options.encrypt; NULL: $FSNAP_KEY, which also counts
+				 * for all else that opens images */
 };
 
 struct fsnap_restore_report {

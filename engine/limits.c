@@ -38,6 +38,10 @@ static int look_into(const struct fsnap_restore_options *options, struct needs *
 	if (!from && !options->store && fsnap_default_store(directory, sizeof(directory), err) < 0)
 		return -1;
 	struct store *store = from ? NULL : store_open(options->store ? options->store : directory, STORE_READ, err);
+	if (store && options->decrypt && store_set_key(store, options->decrypt, err) < 0) {
+		store_close(store);
+		return -1;
+	}
 	struct image *image = from ? from->image : store ? image_open(store, options->image, err) : NULL;
 	int result = image && model_load(&model, image, err) == 0 ? 0 : -1;
 	if (result == 0)

@@ -13,6 +13,7 @@
 #include "engine/laps.h"
 #include "engine/notes.h"
 #include "engine/snapshot.h"
+#include "engine/secrets.h"
 
 #define LARGE_TREE (64ull << 20) /* bytes: from here on, live is the default */
 #define WORTH_TRACKING (1ull << 20) /* bytes of a process: less is copied sooner than tracked */
@@ -194,7 +195,8 @@ static int take_space(struct round *round, struct fsnap_error *err)
 {
 	const image_mm *mm = &round->space->process->mm;
 	for (u_int i = 0; i < mm->vmas.vmas_len; i++)
-		if (mm->vmas.vmas_val[i].kind == VMA_ANON && take_mapping(round, &mm->vmas.vmas_val[i], err) < 0)
+		if (mm->vmas.vmas_val[i].kind == VMA_ANON && !secrets_are_in(round->dump, &mm->vmas.vmas_val[i]) &&
+		    take_mapping(round, &mm->vmas.vmas_val[i], err) < 0)
 			return -1;
 	return 0;
 }

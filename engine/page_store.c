@@ -272,6 +272,8 @@ static int store_by_frame(const struct storing *storing, uint64_t page, uint64_t
 static int store(const struct storing *storing, uint64_t start, uint64_t end, struct fsnap_error *err)
 {
 	uint64_t page = start / STORE_PAGE, n = (end - start) / STORE_PAGE;
+	if (storing->dump->withholds)
+		return 0;
 	if (storing->dump->tree.n_processes > 1 || storing->process->shares)
 		return store_by_frame(storing, page, n, err);
 	return store_range(storing, page, n, false, err);

@@ -11,6 +11,7 @@
 #include "engine/live.h"
 #include "engine/pagemap.h"
 #include "engine/procfs.h"
+#include "engine/secrets.h"
 #include "store/scope.h"
 
 #define LARGE (4ull << 20)
@@ -170,20 +171,27 @@ static int scan(struct dump *dump, struct process *process, int pagemap, struct 
 		const image_vma *vma = &process->mm.vmas.vmas_val[i];
 		enum scan_what what = (vma->flags & MAP_HUGETLB ? SCAN_HUGETLB : 0) |
 				      (is_watched(process, vma, &next) ? SCAN_ZEROES : 0);
-		bool tracked = process->chained && !what && vma->kind == VMA_ANON;
+		bool secret = secrets_are_in(dump, vma);
+		bool tracked = process->chained && !what && vma->kind == VMA_ANON && !secret;
 		bool live = !what && live_has(dump, process, vma);
-		if ((vma->kind != VMA_ANON || vma->end - vma->start < LARGE) && !what && !live && !tracked)
+		if ((vma->kind != VMA_ANON || vma->end - vma->start < LARGE) && !what && !live && !tracked && !secret)
 			continue;
 		what |= vma->kind != VMA_ANON ? SCAN_FILES : 0;
 		dump->repeats.likely = true;
 		result = scan_range(dump, process, pagemap, from, vma->start, SCAN_FILES, err);
 		dump->repeats.likely = !tracked;
+		dump->withholds = secret;
 		int chained = result == 0 && tracked ? chain_pages(dump, process, pagemap, vma, err) : 1;
 		dump->repeats.likely = chained == 1;
 		if (result == 0)
 			result = chained != 1 ? chained :
 				 live ? live_pages(dump, process, pagemap, vma, err) :
 					scan_range(dump, process, pagemap, vma->start, vma->end, what, err);
+		dump->withholds = false;
+		if (secret && live)
+			secrets_wipe(dump, process, vma);
+		if (secret && result == 0)
+			result = chain_withhold(process, vma, err);
 		from = vma->end;
 	}
 	dump->repeats.likely = true;
@@ -232,9 +240,11 @@ int pages_find(struct dump *dump, struct process *process, struct fsnap_error *e
 	int result = getenv("FSNAP_NO_PAGEMAP_SCAN") ? 1 : scan(dump, process, pagemap, err);
 	for (u_int i = 0; result == 1 && i < process->mm.vmas.vmas_len; i++) {
 		const image_vma *vma = &process->mm.vmas.vmas_val[i];
+		dump->withholds = secrets_are_in(dump, vma);
 		if (may_hold_pages(vma) && read_pagemap(dump, process, pagemap, vma, err) < 0)
 			return -1;
 	}
+	dump->withholds = false;
 	return result < 0 || userfaults_pages(process, pagemap, err) < 0 ? -1 : 0;
 }
 

@@ -80,6 +80,9 @@ int restore_open_image(struct restore *restore, struct fsnap_error *err)
 		return -1;
 	const struct fsnap_template *template = restore->options->from;
 	restore->store = template ? template->store : store_open(dir ? dir : store_dir, STORE_READ, err);
+	if (restore->store && !template && restore->options->decrypt &&
+	    store_set_key(restore->store, restore->options->decrypt, err) < 0)
+		return -1;
 	restore->image = template ? template->image :
 			 restore->store ? image_open(restore->store, restore->options->image, err) : NULL;
 	if (!restore->image || model_load(&restore->model, restore->image, err) < 0 ||
@@ -114,15 +117,20 @@ static int open_image(struct restore *restore, struct fsnap_error *err)
 
 int restore_plan(struct restore *restore, struct fsnap_error *err)
 {
-	if (hugepages_check(&restore->model, restore->image, err) < 0 || workshop_open(restore, err) < 0)
+	if (hugepages_check(&restore->model, restore->image, err) < 0)
+		return -1;
+	/* All of it at once, by all processors, where nothing comes later; else what the plans turn out to need. */
+	if (!restore->streaming.on && streaming_decode(restore, err) < 0)
+		return -1;
+	if (workshop_open(restore, err) < 0)
 		return -1;
 	if (restore->keeper)
 		restore->self = restore->keeper->self; /* which stays the keeper's */
 	else if (inherited_collect(&restore->self, err) < 0)
 		return -1;
-	if (control_reserve(restore, err) < 0)
+	if (control_reserve(restore, err) < 0 || compile(restore, err) < 0)
 		return -1;
-	return compile(restore, err);
+	return streaming_decode(restore, err);
 }
 
 static int tell_story(struct restore *restore, struct fsnap_error *err)

@@ -110,7 +110,9 @@ static int fill(struct restore *restore, const image_ghost *ghost, int fd, struc
 	size_t n;
 	const struct page_run *runs = image_runs(restore->image, ghost->id, &n);
 	for (size_t i = 0; i < n; i++) {
-		const char *from = image_page(restore->image, runs[i].at);
+		const char *from = image_bytes(restore->image, runs[i].at, runs[i].npages, err);
+		if (!from)
+			return -1;
 		size_t size = (size_t)runs[i].npages * STORE_PAGE, done = 0;
 		while (done < size) {
 			ssize_t now = pwrite(fd, from + done, size - done,

@@ -96,7 +96,10 @@ static int fill_run(const struct restore *restore, const image_ghost *ghost, cha
 		     (unsigned long long)ghost->huge / 1024);
 		return error_hint(err, "raise /proc/sys/vm/nr_hugepages");
 	}
-	memcpy(at + first, image_page(restore->image, run->at), bytes);
+	const void *from = image_bytes(restore->image, run->at, run->npages, err);
+	if (!from)
+		return -1;
+	memcpy(at + first, from, bytes);
 	return 0;
 }
 

@@ -3,7 +3,9 @@
  */
 #include <fcntl.h>
 #include <linux/futex.h>
+#include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -17,6 +19,7 @@
 #include "engine/restore.h"
 #include "engine/sized.h"
 #include "restorer/record.h"
+#include "store/parallel.h"
 #include "store/scope.h"
 
 #define LARGE (256ull << 20) /* bytes of private memory that make `auto` stream */
@@ -192,6 +195,20 @@ static const struct stream *stream_of_space(const struct restore *restore, unsig
 	return NULL;
 }
 
+/* Which blocks come before the program runs; NULL with *err: no memory. The caller frees it. */
+static bool *blocks_of_now(const struct restore *restore, struct fsnap_error *err)
+{
+	uint64_t n = image_blocks(restore->image);
+	bool *marks = calloc(n + 1, sizeof(*marks));
+	if (!marks)
+		fail(err, FSNAP_E_NOMEM, ENOMEM, "checksums");
+	else if (!restore->report->stream_bytes)
+		memset(marks, true, n);
+	for (unsigned space = 0; marks && restore->report->stream_bytes && space <= restore->model.max_space; space++)
+		mark_space(restore, space, stream_of_space(restore, space), marks);
+	return marks;
+}
+
 int streaming_verify(const struct restore *restore, struct fsnap_error *err)
 {
 	uint64_t n = image_blocks(restore->image);
@@ -199,15 +216,49 @@ int streaming_verify(const struct restore *restore, struct fsnap_error *err)
 		return 0;
 	if (!restore->report->stream_bytes)
 		return image_verify_blocks(restore->image, 0, n, err);
-	cleanup_free bool *marks = calloc(n + 1, sizeof(*marks));
-	if (!marks)
-		return fail(err, FSNAP_E_NOMEM, ENOMEM, "checksums");
-	for (unsigned space = 0; space <= restore->model.max_space; space++)
-		mark_space(restore, space, stream_of_space(restore, space), marks);
-	for (uint64_t block = 0; block < n; block++)
+	cleanup_free bool *marks = blocks_of_now(restore, err);
+	for (uint64_t block = 0; marks && block < n; block++)
 		if (marks[block] && image_verify_blocks(restore->image, block, 1, err) < 0)
 			return -1;
-	return 0;
+	return marks ? 0 : -1;
+}
+
+/* --- what is compressed or encrypted ---------------------------------------------------------------- */
+
+struct decoding {
+	const struct image *image;
+	const bool *marks;
+	pthread_mutex_t lock; /* of *err */
+	struct fsnap_error *err;
+	atomic_bool failed;
+};
+
+static void decode_some(void *arg, uint64_t first, uint64_t n)
+{
+	struct decoding *decoding = arg;
+	for (uint64_t block = first; block < first + n && !decoding->failed; block++) {
+		struct fsnap_error err = { 0 };
+		if (!decoding->marks[block] || image_prepare(decoding->image, block, 1, &err) == 0)
+			continue;
+		pthread_mutex_lock(&decoding->lock);
+		decoding->failed = true;
+		if (decoding->err && !error_is_set(decoding->err))
+			*decoding->err = err;
+		pthread_mutex_unlock(&decoding->lock);
+	}
+}
+
+int streaming_decode(const struct restore *restore, struct fsnap_error *err)
+{
+	if (!image_is_coded(restore->image) || restore->explaining || restore->options->from)
+		return 0;
+	cleanup_free bool *marks = blocks_of_now(restore, err);
+	struct decoding decoding = { .image = restore->image, .marks = marks, .lock = PTHREAD_MUTEX_INITIALIZER,
+				     .err = err };
+	if (!marks)
+		return -1;
+	parallel_for(image_blocks(restore->image), 4, decode_some, &decoding);
+	return decoding.failed ? -1 : 0;
 }
 
 /* --- handing over --------------------------------------------------------------------------------------- */
@@ -282,6 +333,8 @@ int streaming_hand_over(struct restore *restore, struct fsnap_error *err)
 	if (record_path(restore->image, path, sizeof(path)) < 0)
 		order.record_ns = 0;
 	order.record_path = path;
+	if (image_is_coded(restore->image) && !(order.decoder = image_decoder_new(err)))
+		return -1;
 	cleanup_free struct record_entry *played = order.record_ns ? NULL :
 						   record_read(restore->image, path, &order.n_played);
 	order.played = played;
@@ -291,6 +344,7 @@ int streaming_hand_over(struct restore *restore, struct fsnap_error *err)
 		result = take(restore, tree->processes[i], &spaces[order.n++], err);
 	if (result == 0)
 		result = start_pager(restore, &order, err);
+	image_decoder_free(order.decoder); /* the pager has its own copy of the memory */
 	/* From here on they are the pager's alone. */
 	for (size_t i = 0; i < order.n; i++) {
 		scope_close(&spaces[i].uffd);

@@ -35,6 +35,9 @@ void streaming_leave(struct restore *restore, const image_process *process, uint
 
 /* Checksums of all pages that the plans bring. */
 int streaming_verify(const struct restore *restore, struct fsnap_error *err);
+/* Of an image that is compressed or encrypted: decodes what comes before the program runs, into memory where the plans
+ * read it. */
+int streaming_decode(const struct restore *restore, struct fsnap_error *err);
 /* When tasks are traced, and before any of them goes on. */
 int streaming_hand_over(struct restore *restore, struct fsnap_error *err);
 /* The caller may wait for the rest. */

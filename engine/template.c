@@ -124,6 +124,8 @@ int fsnap_template_open(const char *store, const char *image, struct fsnap_templ
 		template->image = image_open(template->store, image, err);
 	result = template->image && model_load(&model, template->image, err) == 0 ? 0 : -1;
 	if (result == 0)
+		result = image_prepare(template->image, 0, image_blocks(template->image), err);
+	if (result == 0)
 		result = image_verify_blocks(template->image, 0, image_blocks(template->image), err);
 	if (result == 0)
 		result = template_hold(template, &model, err);

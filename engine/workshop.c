@@ -112,7 +112,7 @@ static int bring_image(struct restore *restore, struct fsnap_error *err)
 	if (!restore->image_fds)
 		return fail(err, FSNAP_E_NOMEM, ENOMEM, "descriptors of the image");
 	for (unsigned i = 0; i < n; i++) {
-		int fd = image_descriptor(restore->image, i);
+		int fd = image_page_descriptor(restore->image, i);
 		restore->image_fds[i] = fcntl(fd, F_DUPFD_CLOEXEC, restore->bench);
 		if (restore->image_fds[i] < 0)
 			return no_room(err);

@@ -13,6 +13,19 @@
 #define NEAR 8u /* pages between two that are worth reading, too */
 #define BLOCK (STORE_BLOCK_PAGES * STORE_PAGE)
 
+/* Room for what is to be decoded. What was encrypted stays out of core files here, too. */
+static int coded_open(struct pager *pager, char *buffers)
+{
+	char *stored = mmap(NULL, PAGER_SLOTS * (size_t)BLOCK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (stored == MAP_FAILED)
+		return fail(&pager->err, FSNAP_E_NOMEM, errno, "memory for blocks of the image");
+	for (unsigned i = 0; i < PAGER_SLOTS; i++)
+		pager->slots[i].stored = stored + i * (size_t)BLOCK;
+	madvise(buffers, PAGER_SLOTS * (size_t)BLOCK, MADV_DONTDUMP);
+	image_lock_keys(pager->order->image);
+	return 0;
+}
+
 int blocks_open(struct pager *pager)
 {
 	char *buffers = mmap(NULL, PAGER_SLOTS * (size_t)BLOCK, PROT_READ | PROT_WRITE,
@@ -22,6 +35,8 @@ int blocks_open(struct pager *pager)
 	madvise(buffers, PAGER_SLOTS * (size_t)BLOCK, MADV_HUGEPAGE);
 	for (unsigned i = 0; i < PAGER_SLOTS; i++)
 		pager->slots[i].buffer = buffers + i * (size_t)BLOCK;
+	if (pager->order->decoder && coded_open(pager, buffers) < 0)
+		return -1;
 	/* Without it, reading waits. */
 	pager->has_ring = io_uring_queue_init(PAGER_READS, &pager->ring, 0) == 0;
 	return 0;
@@ -58,6 +73,17 @@ static int check_pages(struct pager *pager, const struct slot *slot)
 	return 0;
 }
 
+/* Is it what was stored, and if need be decoded, in the slot's buffer? */
+static int check(struct pager *pager, struct slot *slot)
+{
+	const struct image *image = pager->order->image;
+	if (slot->coded)
+		return image_decode_block(image, slot->block, slot->stored, slot->buffer, pager->order->decoder,
+					  &pager->err);
+	return slot->entries ? check_pages(pager, slot) :
+			       image_check_block(image, slot->block, slot->buffer, &pager->err);
+}
+
 static int arrived(struct pager *pager, struct slot *slot, int64_t bytes)
 {
 	if (bytes < 0)
@@ -66,8 +92,7 @@ static int arrived(struct pager *pager, struct slot *slot, int64_t bytes)
 	if ((uint64_t)bytes < slot->asked)
 		return fail(&pager->err, FSNAP_E_IMAGE_TRUNCATED, 0, "image %s: became shorter while it was read",
 			    image_name(pager->order->image));
-	if (slot->entries ? check_pages(pager, slot) < 0 :
-	    image_check_block(pager->order->image, slot->block, slot->buffer, &pager->err) < 0)
+	if (check(pager, slot) < 0)
 		return -1;
 	slot->state = SLOT_READY;
 	slot->segment = pager->pending.first[slot->block];
@@ -75,10 +100,15 @@ static int arrived(struct pager *pager, struct slot *slot, int64_t bytes)
 	return 0;
 }
 
+static char *place_to_read(const struct slot *slot)
+{
+	return slot->coded ? slot->stored : slot->buffer;
+}
+
 /* At once, if that needs no disk. -1: it does. */
 static int64_t read_now(struct pager *pager, struct slot *slot, const struct image_extent *extent)
 {
-	struct iovec to = { slot->buffer, extent->bytes };
+	struct iovec to = { place_to_read(slot), extent->bytes };
 	ssize_t n = -1;
 	if (!pager->plain && pager->has_ring) {
 		n = preadv2(extent->fd, &to, 1, (off_t)extent->offset, RWF_NOWAIT);
@@ -86,7 +116,7 @@ static int64_t read_now(struct pager *pager, struct slot *slot, const struct ima
 			pager->plain = true;
 	}
 	if (pager->plain || !pager->has_ring)
-		n = pread(extent->fd, slot->buffer, extent->bytes, (off_t)extent->offset);
+		n = pread(extent->fd, to.iov_base, extent->bytes, (off_t)extent->offset);
 	if (pager->plain || !pager->has_ring)
 		return n < 0 ? -errno : n;
 	return n == (ssize_t)extent->bytes ? n : -EAGAIN;
@@ -110,7 +140,7 @@ static void ask(struct pager *pager, struct slot *slot, const struct image_exten
 	struct io_uring_sqe *sqe;
 	while (!(sqe = io_uring_get_sqe(&pager->ring)))
 		io_uring_submit(&pager->ring);
-	io_uring_prep_read(sqe, extent->fd, slot->buffer + from, (unsigned)bytes, extent->offset + from);
+	io_uring_prep_read(sqe, extent->fd, place_to_read(slot) + from, (unsigned)bytes, extent->offset + from);
 	io_uring_sqe_set_data(sqe, slot);
 	slot->reads++;
 	slot->asked += bytes;
@@ -128,6 +158,7 @@ struct slot *blocks_read(struct pager *pager, uint64_t block)
 	memset(slot->valid, 0xff, sizeof(slot->valid));
 	struct image_extent extent = image_block_extent(pager->order->image, block);
 	slot->block = block;
+	slot->coded = extent.coded;
 	slot->state = SLOT_READING;
 	int64_t n = read_now(pager, slot, &extent);
 	if (n != -EAGAIN) {
@@ -148,13 +179,15 @@ static struct slot *read_recorded(struct pager *pager)
 	size_t n = 1, left = pager->order->n_played - pager->played;
 	while (n < left && entries[n].page / STORE_BLOCK_PAGES == block)
 		n++;
-	struct slot *slot = free_slot(pager);
+	struct image_extent extent = image_block_extent(pager->order->image, block);
+	struct slot *slot = extent.coded ? blocks_read(pager, block) : free_slot(pager); /* coded: all or nothing */
 	if (!slot)
 		return NULL;
 	pager->played += n;
-	struct image_extent extent = image_block_extent(pager->order->image, block);
-	*slot = (struct slot){ .state = SLOT_READING, .buffer = slot->buffer, .block = block, .entries = entries,
-			       .n_entries = n };
+	if (extent.coded)
+		return slot;
+	*slot = (struct slot){ .state = SLOT_READING, .buffer = slot->buffer, .stored = slot->stored, .block = block,
+			       .entries = entries, .n_entries = n };
 	for (size_t i = 0, j; i < n; i = j) {
 		uint64_t first = entries[i].page % STORE_BLOCK_PAGES;
 		for (j = i; j < n && (j == i || entries[j].page % STORE_BLOCK_PAGES - end <= NEAR); j++) {

@@ -40,6 +40,7 @@ struct pager_progress;
 struct record_entry;
 struct pager_order {
 	const struct image *image;
+	struct image_decoder *decoder; /* NULL: all of it is stored as it is */
 	struct pager_space *spaces;
 	size_t n;
 	struct pager_progress *progress;

@@ -27,6 +27,8 @@ enum slot_state { SLOT_FREE, SLOT_READING, SLOT_READY };
 struct slot {
 	enum slot_state state;
 	char *buffer;
+	char *stored;	  /* where the file has it compressed or encrypted: as it was read */
+	bool coded;	  /* it has */
 	uint64_t block;
 	uint32_t segment; /* to be looked at next, PENDING_NONE: done */
 	uint32_t from;	  /* and from which of its pages */

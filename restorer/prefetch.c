@@ -44,10 +44,9 @@ struct prefetch *prefetch_start(const struct image *image)
 		free(prefetch);
 		return NULL;
 	}
-	for (uint64_t at = 0; at < image_page_space(image);) {
-		struct image_place place = image_locate(image, at);
-		ask(prefetch, image_descriptor(image, place.file), place.offset, place.npages * STORE_PAGE);
-		at += place.npages;
+	for (unsigned i = 0; i < image_files(image); i++) {
+		struct image_extent stored = image_stored(image, i);
+		ask(prefetch, stored.fd, stored.offset, stored.bytes);
 	}
 	return prefetch;
 }

@@ -44,6 +44,8 @@ static void describe(const struct store *store, const struct trust *trust, struc
 		entry->created_ns = slot.created_ns;
 		entry->file_bytes = slot.length;
 		entry->page_bytes = slot.pages * STORE_PAGE;
+		entry->codec = (int)slot.coding.codec;
+		entry->cipher = (int)slot.coding.cipher;
 		return;
 	}
 	if (fstatat(store->dir, at.path, &st, AT_SYMLINK_NOFOLLOW) < 0)

@@ -50,6 +50,7 @@ static void checksum_missing(void *arg, uint64_t first, uint64_t n)
 static uint64_t *block_table(struct image_writer *writer)
 {
 	uint64_t count = layout_blocks(writer->taken);
+	assert(!writer->scratch);
 	parallel_for(count, CHECKSUM_GRAIN, checksum_missing, writer);
 	uint64_t *table = malloc((count + 1) * sizeof(*table));
 	for (uint64_t i = 0; table && i < count; i++)
@@ -67,15 +68,15 @@ struct table {
 	uint64_t length;
 };
 
-/* In front of the page area where there is room, else behind it. */
-static uint64_t place_tables(struct table *table, int count, uint64_t pages)
+/* In front of the page area where there is room, else behind its `area` bytes. */
+static uint64_t place_tables(struct table *table, int count, uint64_t area)
 {
 	uint64_t size = 0;
 	for (int i = 0; i < count; i++)
 		size += align_up(table[i].length, sizeof(uint64_t));
 	uint64_t offset = LAYOUT_TABLES;
 	if (size > LAYOUT_PAGES - LAYOUT_TABLES)
-		offset = LAYOUT_PAGES + pages * STORE_PAGE;
+		offset = align_up(LAYOUT_PAGES + area, sizeof(uint64_t));
 	for (int i = 0; i < count; i++) {
 		table[i].section->offset = offset;
 		table[i].section->length = table[i].length;
@@ -88,17 +89,20 @@ static uint64_t place_tables(struct table *table, int count, uint64_t pages)
 static int write_tables(struct image_writer *writer, struct layout_slot *slot,
 			struct fsnap_error *err)
 {
-	cleanup_free uint64_t *sums = block_table(writer);
-	if (!sums)
+	cleanup_free uint64_t *sums = writer->scratch ? NULL : block_table(writer);
+	if (!sums && !writer->scratch)
 		return fail(err, FSNAP_E_NOMEM, ENOMEM, "image %s: block checksums", writer->name);
+	const void *blocks = writer->scratch ? (void *)writer->frames : sums;
+	uint64_t entry = writer->scratch ? sizeof(*writer->frames) : sizeof(*sums);
 	struct table table[] = {
 		{&slot->metadata, writer->records.bytes, writer->records.length},
-		{&slot->blocks, sums, layout_blocks(writer->taken) * sizeof(*sums)},
+		{&slot->blocks, blocks, layout_blocks(writer->taken) * entry},
 		{&slot->index, writer->runs, writer->run_count * sizeof(*writer->runs)},
 		{&slot->hints, writer->hints.bytes, writer->hints.length},
 		{&slot->lineage, writer->lineage, writer->n_ancestors * sizeof(*writer->lineage)},
 	};
-	uint64_t end = place_tables(table, TABLES, writer->taken);
+	slot->pages = writer->taken;
+	uint64_t end = place_tables(table, TABLES, layout_area(slot));
 	uint64_t start = slot->metadata.offset;
 	if (writer_back(writer, start, end - start, err) < 0)
 		return -1;
@@ -106,10 +110,9 @@ static int write_tables(struct image_writer *writer, struct layout_slot *slot,
 		medium_copy(writer->medium, table[i].section->offset, table[i].bytes,
 			    table[i].length);
 
-	uint64_t pages_end = writer->taken ? LAYOUT_PAGES + writer->taken * STORE_PAGE : 0;
+	uint64_t pages_end = writer->taken ? LAYOUT_PAGES + layout_area(slot) : 0;
 	slot->length = align_up(end > pages_end ? end : pages_end, STORE_PAGE);
 	slot->pages_offset = LAYOUT_PAGES;
-	slot->pages = writer->taken;
 	slot->records = writer->records.count;
 	slot->hint_records = writer->hints.count;
 	return 0;
@@ -138,13 +141,15 @@ static int seal(struct image_writer *writer, struct layout_slot *slot, struct fs
 		layout_seal_super(&writer->super);
 		medium_copy(medium, 0, &writer->super, sizeof(writer->super));
 	}
+	if (writer->scratch && encode_all(writer, slot, err) < 0)
+		return -1;
 	if (write_tables(writer, slot, err) < 0 || cut_file(writer, slot, err) < 0)
 		return -1;
 	uint64_t tables = slot->metadata.offset;
 	uint64_t tables_end = slot->lineage.offset + slot->lineage.length;
 	if (medium_persist(medium, 0, sizeof(struct layout_super), err) < 0 ||
 	    medium_persist(medium, tables, tables_end - tables, err) < 0 ||
-	    medium_persist(medium, LAYOUT_PAGES, slot->pages * STORE_PAGE, err) < 0 ||
+	    medium_persist(medium, LAYOUT_PAGES, layout_area(slot), err) < 0 ||
 	    medium_sync_file(medium, err) < 0)
 		return -1;
 	writer_advance(writer, WRITER_SEALED);
@@ -161,6 +166,8 @@ static int write_slot(struct image_writer *writer, struct layout_slot *slot,
 	slot->created_ns = writer->created_ns ? writer->created_ns :
 			   (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 	memcpy(slot->uuid, writer->super.uuid, sizeof(slot->uuid));
+	if (writer->cipher)
+		cipher_mac(writer->cipher, &writer->super, slot, writer->frames, writer->lineage, slot->coding.mac);
 	layout_seal_slot(slot);
 	writer_advance(writer, WRITER_COMMITTED);
 	medium_copy(writer->medium, STORE_PAGE, slot, sizeof(*slot));

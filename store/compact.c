@@ -58,8 +58,11 @@ static int fill(struct image_writer *writer, struct image *image, struct fsnap_e
 
 static int write_alone(struct store *store, struct image *image, struct fsnap_error *err)
 {
+	/* As it was; levels are not recorded, and 1 is the default of both. */
+	const struct layout_coding *was = &image->own->slot.coding;
+	struct store_coding coding = { (int)was->codec, 1, (int)was->cipher };
 	struct image_writer *writer =
-		writer_replacing(store, image, image->own->slot.pages + image_referred(image), err);
+		writer_replacing(store, image, image->own->slot.pages + image_referred(image), &coding, err);
 	if (!writer)
 		return -1;
 	if (fill(writer, image, err) < 0) {

@@ -9,6 +9,7 @@
  */
 #define _GNU_SOURCE
 #include <inttypes.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #include "store/parallel.h"
@@ -23,6 +24,13 @@
 int image_writer_inherit(struct image_writer *writer, const struct image *parent, struct fsnap_error *err)
 {
 	assert(!writer->parent);
+	/* What is encrypted must not depend on what anybody could have put there. */
+	for (unsigned i = 0; i < parent->n_files && writer->coding.cipher; i++)
+		if (!coded_cipher(parent->files[i])) {
+			fail(err, FSNAP_E_UNSUPPORTED, 0, "image %s: %s, which it would build on, is not encrypted",
+			     writer->name, lineage_name(parent, i));
+			return error_hint(err, "the next one can build on this");
+		}
 	if (ancestor_link(writer->store, parent->own->fd, parent->own->slot.uuid, err) < 0)
 		return error_context(err, "image %s", writer->name);
 	writer->parent = parent;
@@ -206,22 +214,26 @@ static uint64_t place_of(const struct heritage *heritage, uint64_t at)
 struct load {
 	struct image_writer *writer;
 	const struct heritage *heritage;
+	atomic_bool failed;
 };
 
 static void carry_words(void *arg, uint64_t first, uint64_t n)
 {
-	const struct load *load = arg;
-	for (uint64_t word = first; word < first + n; word++)
+	struct load *load = arg;
+	for (uint64_t word = first; word < first + n && !load->failed; word++)
 		for (uint64_t bits = load->heritage->carry[word]; bits; bits &= bits - 1) {
 			uint64_t at = word * 64 + (uint64_t)__builtin_ctzll(bits);
-			memcpy(image_writer_page(load->writer, place_of(load->heritage, at)),
-			       image_page(load->heritage->parent, at), STORE_PAGE);
+			const void *page = image_page(load->heritage->parent, at);
+			if (page)
+				memcpy(image_writer_page(load->writer, place_of(load->heritage, at)), page, STORE_PAGE);
+			else
+				load->failed = true;
 		}
 }
 
 static int carry(struct heritage *heritage, struct image_writer *writer, struct fsnap_error *err)
 {
-	struct load load = {writer, heritage};
+	struct load load = {writer, heritage, false};
 	heritage->first = writer->taken;
 	if (!heritage->carried)
 		return 0;
@@ -229,6 +241,8 @@ static int carry(struct heritage *heritage, struct image_writer *writer, struct 
 		return -1;
 	image_writer_take(writer, heritage->carried);
 	parallel_for(heritage->words, CARRY_GRAIN, carry_words, &load);
+	if (load.failed)
+		return layout_corrupt(err, writer->name, "pages of an image that it builds on cannot be decoded");
 	return 0;
 }
 

@@ -6,6 +6,7 @@
 
 #include <sys/stat.h>
 
+#include "store/cipher.h"
 #include "store/layout.h"
 #include "store/medium.h"
 #include "store/signature.h"
@@ -32,6 +33,7 @@ struct store {
 	enum store_mode mode;
 	bool in_memory; /* tmpfs: fast to map, nothing to sync */
 	char *path;
+	struct keyring keys;
 };
 
 struct store_at store_image_at(const char *name);

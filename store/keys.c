@@ -16,6 +16,7 @@
 #define SUFFIX ".pub"
 #define PUBLIC "fsnap-public-key-1"
 #define SECRET "fsnap-secret-key-1"
+#define IMAGE "fsnap-image-key-1"
 #define LINE_MAX_KEY 512
 #define BASE64 sodium_base64_VARIANT_ORIGINAL
 
@@ -24,7 +25,8 @@
 static int not_a_key(const char *path, const char *why, struct fsnap_error *err)
 {
 	fail(err, FSNAP_E_USAGE, 0, "%s: %s", path, why);
-	return error_hint(err, "`fsnap keygen FILE` makes FILE, to sign with, and FILE" SUFFIX ", to be trusted");
+	return error_hint(err, "`fsnap keygen FILE` makes FILE, to sign with, and FILE" SUFFIX
+			       ", to be trusted; `fsnap keygen --secret FILE` one to encrypt with");
 }
 
 /* "WHAT BASE64 comment" */
@@ -34,14 +36,17 @@ static int parse(const char *path, const char *line, const char *what, uint8_t *
 	size_t length = strlen(what), seen;
 	const char *begin = line + length + 1;
 	if (strncmp(line, what, length) != 0 || line[length] != ' ')
-		return not_a_key(path, strcmp(what, SECRET) ? "not a public key of fsnap" : "not a secret key of fsnap",
-				 err);
+		return not_a_key(path, strcmp(what, PUBLIC) == 0 ? "not a public key of fsnap" :
+				       strcmp(what, SECRET) == 0 ? "not a secret key of fsnap" :
+								   "not a key that images are encrypted with", err);
 	if (sodium_base642bin(key, size, begin, strcspn(begin, " \n"), NULL, &seen, NULL, BASE64) < 0 || seen != size)
 		return not_a_key(path, "a damaged key", err);
 	return 0;
 }
 
-static int read_key(const char *path, const char *what, uint8_t *key, size_t size, struct fsnap_error *err)
+/* refused: what others may not be able to do. */
+static int read_key(const char *path, const char *what, mode_t refused, uint8_t *key, size_t size,
+		    struct fsnap_error *err)
 {
 	char line[LINE_MAX_KEY] = "";
 	struct stat st;
@@ -49,8 +54,8 @@ static int read_key(const char *path, const char *what, uint8_t *key, size_t siz
 	if (fd < 0 || fstat(fd, &st) < 0)
 		return fail(err, FSNAP_E_USAGE, errno, "%s: opening the key", path);
 	/* Who may write here decides whom we believe. */
-	if (!S_ISREG(st.st_mode) || (st.st_mode & 022) || (st.st_uid != 0 && st.st_uid != geteuid()))
-		return not_a_key(path, "others may write to it", err);
+	if (!S_ISREG(st.st_mode) || (st.st_mode & refused) || (st.st_uid != 0 && st.st_uid != geteuid()))
+		return not_a_key(path, refused & 044 ? "others may read it" : "others may write to it", err);
 	ssize_t n = read(fd, line, sizeof(line) - 1);
 	if (n < 0)
 		return fail(err, FSNAP_E_SYSTEM, errno, "%s: reading the key", path);
@@ -62,12 +67,17 @@ static int read_key(const char *path, const char *what, uint8_t *key, size_t siz
 
 int key_read_public(const char *path, uint8_t key[KEY_PUBLIC], struct fsnap_error *err)
 {
-	return read_key(path, PUBLIC, key, KEY_PUBLIC, err);
+	return read_key(path, PUBLIC, 022, key, KEY_PUBLIC, err);
 }
 
 int key_read_secret(const char *path, uint8_t key[KEY_SECRET], struct fsnap_error *err)
 {
-	return read_key(path, SECRET, key, KEY_SECRET, err);
+	return read_key(path, SECRET, 022, key, KEY_SECRET, err);
+}
+
+int key_read_image(const char *path, uint8_t key[KEY_IMAGE], struct fsnap_error *err)
+{
+	return read_key(path, IMAGE, 077, key, KEY_IMAGE, err);
 }
 
 static int write_key(const char *path, mode_t mode, const char *what, const uint8_t *key, size_t size,
@@ -87,6 +97,17 @@ static int write_key(const char *path, mode_t mode, const char *what, const uint
 		return 0;
 	unlink(path);
 	return fail(err, FSNAP_E_SYSTEM, sys, "%s: writing the key", path);
+}
+
+int key_make_image(const char *path, struct fsnap_error *err)
+{
+	uint8_t key[KEY_IMAGE];
+	if (sodium_init() < 0)
+		return fail(err, FSNAP_E_SYSTEM, 0, "libsodium does not start");
+	randombytes_buf(key, sizeof(key));
+	int result = write_key(path, 0600, IMAGE, key, sizeof(key), err);
+	sodium_memzero(key, sizeof(key));
+	return result;
 }
 
 int key_make(const char *path, struct fsnap_error *err)

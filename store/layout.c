@@ -120,6 +120,17 @@ static bool apart(uint64_t start, uint64_t length, uint64_t other, uint64_t othe
 	       other + other_length <= start;
 }
 
+/* What this fsnap can decode, and within which bounds. */
+static const char *check_coding(const struct layout_slot *slot)
+{
+	const struct layout_coding *coding = &slot->coding;
+	if (coding->codec > STORE_LZ4 || coding->cipher > STORE_AES256 || coding->kdf > 1)
+		return "it is stored in a way that its format does not know";
+	if (coding->stored > slot->pages * STORE_PAGE)
+		return "what is compressed is longer than what it was";
+	return NULL;
+}
+
 /* Offsets and lengths of a valid slot: written by us, or by somebody who can compute checksums. */
 static const char *check_bounds(const struct layout_slot *slot)
 {
@@ -127,11 +138,15 @@ static const char *check_bounds(const struct layout_slot *slot)
 		return "its size is impossible";
 	if (slot->pages_offset % LAYOUT_HUGE || slot->pages_offset < LAYOUT_HEAD)
 		return "the page area is misplaced";
-	uint64_t page_bytes = slot->pages * STORE_PAGE;
+	const char *wrong = check_coding(slot);
+	uint64_t page_bytes = layout_area(slot);
+	if (wrong)
+		return wrong;
 	if (page_bytes && (slot->pages_offset > slot->length ||
 			   page_bytes > slot->length - slot->pages_offset))
 		return "the page area reaches beyond the end";
-	if (slot->blocks.length != layout_blocks(slot->pages) * sizeof(uint64_t))
+	uint64_t entry = layout_coded(slot) ? sizeof(struct layout_frame) : sizeof(uint64_t);
+	if (slot->blocks.length != layout_blocks(slot->pages) * entry)
 		return "the block checksums are not as many as the blocks";
 	if (slot->index.length % sizeof(struct page_run))
 		return "the page index has a length of no whole entries";
@@ -174,6 +189,8 @@ int layout_check_head(const struct layout_head *head, uint64_t have, uint64_t fi
 	const char *wrong = check_bounds(slot);
 	if (!wrong && slot->lineage.length && !(head->super.required & LAYOUT_LINEAGE))
 		wrong = "it has a lineage, and does not say so";
+	if (!wrong && layout_coded(slot) != !!(head->super.required & LAYOUT_CODED))
+		wrong = "it does not say whether it is compressed or encrypted";
 	return wrong ? layout_corrupt(err, image, "%s", wrong) : 0;
 }
 

@@ -22,7 +22,8 @@
 #define LAYOUT_MAGIC "FSNAP\r\n\x1a" /* 8 bytes; a transfer in text mode breaks it visibly */
 #define LAYOUT_MACHINE 62u	     /* EM_X86_64 of <elf.h> */
 #define LAYOUT_LINEAGE 1ull	     /* required feature: pages of other images are referred to */
-#define LAYOUT_FEATURES LAYOUT_LINEAGE /* required features this version knows */
+#define LAYOUT_CODED 2ull	     /* required feature: stored compressed, or encrypted, or both */
+#define LAYOUT_FEATURES (LAYOUT_LINEAGE | LAYOUT_CODED) /* required features this version knows */
 
 #define LAYOUT_HEAD (3u * STORE_PAGE)
 #define LAYOUT_TABLES LAYOUT_HEAD
@@ -52,6 +53,32 @@ struct layout_section {
 	uint64_t checksum;
 };
 
+#define LAYOUT_SEALED 3 /* tables that are encrypted as the pages are: metadata, index, hints */
+
+/* How the pages and tables are stored; all zero: as they are. What stays readable of an encrypted image is this, the
+ * superblock and the slot, the frames and the lineage: `mac` is one of all of these, under a key of the image. */
+struct layout_coding {
+	uint32_t codec;	     /* enum store_codec: of those frames that are compressed */
+	uint32_t cipher;     /* enum store_cipher */
+	uint64_t stored;     /* bytes of the page area, as the frames lie there one behind the other */
+	uint32_t kdf;	     /* 0: the key is a file's; 1: Argon2id of a passphrase */
+	uint32_t kdf_passes;
+	uint64_t kdf_memory; /* bytes */
+	uint8_t kdf_salt[16];
+	uint8_t salt[32];    /* of the image's own keys */
+	uint8_t tag[LAYOUT_SEALED][16];
+	uint8_t check[32];   /* tells another key from damage */
+	uint8_t mac[32];     /* the last */
+};
+
+/* One block of the page area, where it is coded: in place of its checksum in the table of blocks. */
+struct layout_frame {
+	uint32_t length; /* bytes in the page area; never more than the block has */
+	uint32_t codec;	 /* 0, or the image's */
+	uint64_t checksum; /* of these bytes */
+	uint8_t tag[16]; /* that authenticates them, if they are encrypted */
+};
+
 struct layout_slot {
 	uint64_t generation; /* 0: empty; of two valid slots the larger one counts */
 	uint8_t uuid[16];    /* the superblock's: a slot of the file's former life is none */
@@ -61,12 +88,13 @@ struct layout_slot {
 	uint64_t pages;
 	uint64_t records;
 	struct layout_section metadata;
-	struct layout_section blocks; /* uint64_t per LAYOUT_BLOCK of the page area */
+	struct layout_section blocks; /* uint64_t, or struct layout_frame, per LAYOUT_BLOCK of the page area */
 	struct layout_section index;  /* struct page_run, sorted */
 	struct layout_section hints;  /* records that a restore can do without */
 	uint64_t hint_records;
 	struct layout_section lineage; /* struct layout_ancestor; length 0: it stands alone */
-	uint8_t zero[3896];
+	struct layout_coding coding;
+	uint8_t zero[3896 - sizeof(struct layout_coding)];
 	uint64_t checksum; /* XXH3-64 of all bytes before */
 };
 
@@ -90,6 +118,8 @@ struct layout_head {
 static_assert(sizeof(struct layout_super) == STORE_PAGE, "on-disk size");
 static_assert(sizeof(struct layout_slot) == STORE_PAGE, "on-disk size");
 static_assert(sizeof(struct layout_head) == LAYOUT_HEAD, "on-disk size");
+static_assert(sizeof(struct layout_coding) == 192, "on-disk size");
+static_assert(sizeof(struct layout_frame) == 32, "on-disk size");
 static_assert(sizeof(struct page_run) == 24, "on-disk size");
 static_assert(sizeof(struct layout_ancestor) == 168, "on-disk size");
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the format is little-endian");
@@ -108,6 +138,17 @@ static inline uint64_t layout_block_pages(uint64_t block, uint64_t pages)
 {
 	uint64_t left = pages - block * STORE_BLOCK_PAGES;
 	return left < STORE_BLOCK_PAGES ? left : STORE_BLOCK_PAGES;
+}
+
+static inline bool layout_coded(const struct layout_slot *slot)
+{
+	return slot->coding.codec || slot->coding.cipher;
+}
+
+/* Bytes of the file that the page area takes. */
+static inline uint64_t layout_area(const struct layout_slot *slot)
+{
+	return layout_coded(slot) ? slot->coding.stored : slot->pages * STORE_PAGE;
 }
 
 static inline uint64_t align_up(uint64_t value, uint64_t to)

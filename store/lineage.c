@@ -80,7 +80,8 @@ static bool is_it(const struct page_file *file, const struct layout_ancestor *an
 }
 
 static struct page_file *open_ancestor(const struct image *image, struct store *store, const char *path,
-				       const struct layout_ancestor *ancestor, struct fsnap_error *err)
+				       const struct layout_ancestor *ancestor, struct keyring *ring,
+				       struct fsnap_error *err)
 {
 	char label[300];
 	struct stat st;
@@ -91,10 +92,11 @@ static struct page_file *open_ancestor(const struct image *image, struct store *
 		missing(image, ancestor, err);
 		return NULL;
 	}
-	struct page_file *file = fd < 0 ? NULL : page_file_open(fd, (uint64_t)st.st_size, label, &image->trust, &why);
+	struct page_file *file = fd < 0 ? NULL : page_file_open(fd, (uint64_t)st.st_size, label, &image->trust, ring, &why);
 	if (!file && err && !error_is_set(err))
 		*err = why;
-	if (file && !is_it(file, ancestor)) {
+	/* Whoever put a file of his own in its place has no key: it is not encrypted, or was not accepted above. */
+	if (file && (!is_it(file, ancestor) || (coded_cipher(image->own) && !coded_cipher(file)))) {
 		page_file_close(file);
 		altered(image, ancestor, err);
 		return NULL;
@@ -142,7 +144,7 @@ static int make_room(struct image *image, unsigned ancestors, struct fsnap_error
 }
 
 int lineage_open(struct image *image, struct store *store, const char *path, const struct image *known,
-		 struct fsnap_error *err)
+		 struct keyring *ring, struct fsnap_error *err)
 {
 	unsigned n = 0;
 	if (image->own->slot.lineage.length) {
@@ -155,7 +157,7 @@ int lineage_open(struct image *image, struct store *store, const char *path, con
 	for (unsigned i = 1; i <= n; i++) {
 		const struct layout_ancestor *ancestor = &image->lineage[i - 1];
 		struct page_file *file = known_file(known, ancestor);
-		if (!file && !(file = open_ancestor(image, store, path, ancestor, err)))
+		if (!file && !(file = open_ancestor(image, store, path, ancestor, ring, err)))
 			return -1;
 		image->files[image->n_files++] = file;
 		image->base[i + 1] = image->base[i] + file->slot.pages;
@@ -232,18 +234,59 @@ int image_descriptor(const struct image *image, unsigned file)
 struct image_place image_locate(const struct image *image, uint64_t at)
 {
 	unsigned file = image->n_files == 1 ? 0 : lineage_file(image, at);
-	const struct layout_slot *slot = &image->files[file]->slot;
 	return (struct image_place){
 		.file = file,
-		.offset = slot->pages_offset + (at - image->base[file]) * STORE_PAGE,
+		.offset = image->files[file]->pages_at + (at - image->base[file]) * STORE_PAGE,
 		.npages = image->base[file + 1] - at,
 	};
 }
 
-const void *image_page(const struct image *image, uint64_t at)
+int image_page_descriptor(const struct image *image, unsigned file)
+{
+	int memory = image->files[file]->coded ? coded_memory(image->files[file]) : -1;
+	return memory >= 0 ? memory : image->files[file]->fd;
+}
+
+bool image_is_coded(const struct image *image)
+{
+	for (unsigned i = 0; i < image->n_files; i++)
+		if (image->files[i]->coded)
+			return true;
+	return false;
+}
+
+void image_lock_keys(const struct image *image)
+{
+	for (unsigned i = 0; i < image->n_files; i++)
+		cipher_lock(coded_cipher(image->files[i]));
+}
+
+struct image_extent image_stored(const struct image *image, unsigned file)
+{
+	const struct page_file *of = image->files[file];
+	return (struct image_extent){ .fd = of->fd, .coded = of->coded != NULL, .offset = of->slot.pages_offset,
+				      .bytes = layout_area(&of->slot) };
+}
+
+const char *lineage_name(const struct image *image, unsigned file)
+{
+	return file ? image->lineage[file - 1].name : image->name;
+}
+
+const void *image_bytes(const struct image *image, uint64_t at, uint64_t n, struct fsnap_error *err)
 {
 	struct image_place place = image_locate(image, at);
-	return medium_at(image->files[place.file]->medium, place.offset);
+	const struct page_file *file = image->files[place.file];
+	uint64_t page = at - image->base[place.file];
+	for (uint64_t block = page / STORE_BLOCK_PAGES; file->coded && block <= (page + n - 1) / STORE_BLOCK_PAGES; block++)
+		if (coded_prepare(file, block, lineage_name(image, place.file), err) < 0)
+			return NULL;
+	return medium_at(file->medium, place.offset);
+}
+
+const void *image_page(const struct image *image, uint64_t at)
+{
+	return image_bytes(image, at, 1, NULL);
 }
 
 void image_uuid(const struct image *image, uint8_t *uuid)
@@ -272,88 +315,4 @@ uint64_t image_referred(const struct image *image)
 		}
 	}
 	return n;
-}
-
-uint64_t image_blocks(const struct image *image)
-{
-	uint64_t blocks = 0;
-	for (unsigned i = 0; i < image->n_files; i++)
-		blocks += layout_blocks(image->files[i]->slot.pages);
-	return blocks;
-}
-
-uint64_t image_block_of(const struct image *image, uint64_t at, uint32_t *page)
-{
-	unsigned file = image->n_files == 1 ? 0 : lineage_file(image, at);
-	uint64_t before = 0;
-	for (unsigned i = 0; i < file; i++)
-		before += layout_blocks(image->files[i]->slot.pages);
-	*page = (uint32_t)((at - image->base[file]) % STORE_BLOCK_PAGES);
-	return before + (at - image->base[file]) / STORE_BLOCK_PAGES;
-}
-
-/* A block's file; *block becomes its number there. */
-static unsigned file_of_block(const struct image *image, uint64_t *block)
-{
-	unsigned file = 0;
-	for (; *block >= layout_blocks(image->files[file]->slot.pages); file++)
-		*block -= layout_blocks(image->files[file]->slot.pages);
-	return file;
-}
-
-struct image_extent image_block_extent(const struct image *image, uint64_t block)
-{
-	unsigned file = file_of_block(image, &block);
-	const struct layout_slot *slot = &image->files[file]->slot;
-	return (struct image_extent){ .fd = image->files[file]->fd,
-				      .offset = slot->pages_offset + block * LAYOUT_BLOCK,
-				      .bytes = layout_block_pages(block, slot->pages) * STORE_PAGE };
-}
-
-static int check_block(const struct image *image, unsigned file, uint64_t block, const void *bytes,
-		       struct fsnap_error *err)
-{
-	const struct page_file *of = image->files[file];
-	uint64_t pages = layout_block_pages(block, of->slot.pages), first = block * STORE_BLOCK_PAGES;
-	uint64_t offset = of->slot.pages_offset + block * LAYOUT_BLOCK;
-	if (signature_check(of->signature, offset, pages * STORE_PAGE, err) < 0)
-		return -1;
-	if (layout_checksum(bytes, pages * STORE_PAGE) == of->sums[block])
-		return 0;
-	if (!file)
-		return layout_corrupt(err, image->name, "pages %" PRIu64 " to %" PRIu64 " differ from their checksum",
-				      first, first + pages - 1);
-	return layout_corrupt(err, image->name,
-			      "pages %" PRIu64 " to %" PRIu64 " of %s, which it builds on, differ from their checksum",
-			      first, first + pages - 1, image->lineage[file - 1].name);
-}
-
-int image_check_block(const struct image *image, uint64_t block, const void *bytes, struct fsnap_error *err)
-{
-	unsigned file = file_of_block(image, &block);
-	return check_block(image, file, block, bytes, err);
-}
-
-static int verify_block(const struct image *image, unsigned file, uint64_t block, struct fsnap_error *err)
-{
-	const struct page_file *of = image->files[file];
-	if (file && !(image->used[file][block / 64] >> block % 64 & 1))
-		return 0; /* nothing of it is ours */
-	return check_block(image, file, block, medium_at(of->medium, of->slot.pages_offset + block * LAYOUT_BLOCK),
-			   err);
-}
-
-int image_verify_blocks(const struct image *image, uint64_t first, uint64_t n,
-			struct fsnap_error *err)
-{
-	uint64_t before = 0;
-	for (unsigned file = 0; file < image->n_files; file++) {
-		uint64_t blocks = layout_blocks(image->files[file]->slot.pages);
-		uint64_t block = first > before ? first - before : 0;
-		for (; block < blocks && before + block < first + n; block++)
-			if (verify_block(image, file, block, err) < 0)
-				return -1;
-		before += blocks;
-	}
-	return 0;
 }

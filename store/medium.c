@@ -166,17 +166,27 @@ static struct medium *medium_new(int fd, struct fsnap_error *err)
 	return medium;
 }
 
-struct medium *medium_open_read(int fd, uint64_t offset, uint64_t length, struct fsnap_error *err)
+static struct medium *open_fixed(int fd, uint64_t offset, uint64_t length, int prot, struct fsnap_error *err)
 {
 	struct medium *medium = medium_new(fd, err);
 	if (!medium)
 		return NULL;
 	if (reserve_addresses(medium, offset, length, length, err) < 0 ||
-	    map_piece(medium, offset, length, PROT_READ, err) < 0) {
+	    map_piece(medium, offset, length, prot, err) < 0) {
 		medium_close(medium);
 		return NULL;
 	}
 	return medium;
+}
+
+struct medium *medium_open_read(int fd, uint64_t offset, uint64_t length, struct fsnap_error *err)
+{
+	return open_fixed(fd, offset, length, PROT_READ, err);
+}
+
+struct medium *medium_open_scratch(int fd, uint64_t length, struct fsnap_error *err)
+{
+	return open_fixed(fd, 0, length, PROT_READ | PROT_WRITE, err);
 }
 
 struct medium *medium_open_write(int fd, uint64_t length, bool in_memory, struct fsnap_error *err)

@@ -17,6 +17,9 @@ struct medium;
 /* Maps bytes [offset, offset + length) of fd for reading. */
 struct medium *medium_open_read(int fd, uint64_t offset, uint64_t length, struct fsnap_error *err);
 
+/* Maps `length` bytes of fd, which has them, for reading and writing; it does not grow. */
+struct medium *medium_open_scratch(int fd, uint64_t length, struct fsnap_error *err);
+
 /* Maps the first `length` bytes of fd, its present size, for writing, with addresses kept free
  * behind them, so that growing moves nothing. The descriptor stays the caller's. */
 struct medium *medium_open_write(int fd, uint64_t length, bool in_memory, struct fsnap_error *err);

@@ -130,7 +130,7 @@ static int read_signed_head(int fd, uint64_t file_size, const char *image, const
 	    signature_check(*signature, 0, LAYOUT_HEAD, err) < 0 ||
 	    image_read_head(fd, file_size, image, slot, err) < 0)
 		return -1;
-	uint64_t behind = slot->pages_offset + slot->pages * STORE_PAGE;
+	uint64_t behind = slot->pages_offset + layout_area(slot);
 	uint64_t before = slot->pages_offset < slot->length ? slot->pages_offset : slot->length;
 	if (signature_check(*signature, 0, before, err) < 0)
 		return -1;
@@ -147,12 +147,16 @@ int image_read_trusted_head(int fd, uint64_t file_size, const char *image, const
 }
 
 static int open_pages(struct page_file *file, uint64_t file_size, const char *image, const struct trust *trust,
-		      struct fsnap_error *err)
+		      struct keyring *ring, struct fsnap_error *err)
 {
 	struct layout_slot *slot = &file->slot;
 	if (read_signed_head(file->fd, file_size, image, trust, slot, &file->signature, err) < 0)
 		return -1;
-	file->sums = read_section(file->fd, &slot->blocks, image, "block checksums", err);
+	void *blocks = read_section(file->fd, &slot->blocks, image, "block checksums", err);
+	if (blocks && layout_coded(slot))
+		return coded_open(file, blocks, ring, image, err);
+	file->sums = blocks;
+	file->pages_at = slot->pages_offset;
 	if (!file->sums || slot->pages == 0)
 		return file->sums ? 0 : -1;
 	file->medium = medium_open_read(file->fd, slot->pages_offset, slot->pages * STORE_PAGE, err);
@@ -160,7 +164,7 @@ static int open_pages(struct page_file *file, uint64_t file_size, const char *im
 }
 
 struct page_file *page_file_open(int fd, uint64_t file_size, const char *image, const struct trust *trust,
-				 struct fsnap_error *err)
+				 struct keyring *ring, struct fsnap_error *err)
 {
 	struct page_file *file = calloc(1, sizeof(*file));
 	if (!file) {
@@ -170,7 +174,7 @@ struct page_file *page_file_open(int fd, uint64_t file_size, const char *image, 
 	}
 	file->users = 1;
 	file->fd = fd;
-	if (open_pages(file, file_size, image, trust, err) < 0) {
+	if (open_pages(file, file_size, image, trust, ring, err) < 0) {
 		page_file_close(file);
 		return NULL;
 	}
@@ -189,6 +193,7 @@ void page_file_close(struct page_file *file)
 		return;
 	medium_close(file->medium);
 	signature_close(file->signature);
+	coded_close(file->coded);
 	scope_close(&file->fd);
 	free(file->sums);
 	free(file);

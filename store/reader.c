@@ -13,10 +13,12 @@ static int read_tables(struct image *image, struct fsnap_error *err)
 {
 	const struct layout_slot *slot = &image->own->slot;
 	int fd = image->own->fd;
-	image->metadata = read_section(fd, &slot->metadata, image->name, "metadata", err);
+	image->metadata = coded_table(image->own, 0, read_section(fd, &slot->metadata, image->name, "metadata", err),
+				      image->name, "metadata", err);
 	if (!image->metadata)
 		return -1;
-	image->runs = read_section(fd, &slot->index, image->name, "page index", err);
+	image->runs = coded_table(image->own, 1, read_section(fd, &slot->index, image->name, "page index", err),
+				  image->name, "page index", err);
 	if (!image->runs)
 		return -1;
 	image->run_count = slot->index.length / sizeof(struct page_run);
@@ -56,11 +58,12 @@ static int read_all(struct image *image, struct store *store, const char *path, 
 	int fd = image_open_file(path ? AT_FDCWD : store->dir, path ? path : at.path, image->name, &st, err);
 	if (fd < 0)
 		return -1;
-	image->own = page_file_open(fd, (uint64_t)st.st_size, image->name, &image->trust, err);
-	if (!image->own || read_tables(image, err) < 0 || read_records(image, err) < 0 ||
-	    lineage_open(image, store, path, known, err) < 0)
-		return -1;
-	return check_runs(image, err);
+	struct keyring own = { 0 }, *ring = store ? &store->keys : &own;
+	image->own = page_file_open(fd, (uint64_t)st.st_size, image->name, &image->trust, ring, err);
+	int result = !image->own || read_tables(image, err) < 0 || read_records(image, err) < 0 ||
+		     lineage_open(image, store, path, known, ring, err) < 0 ? -1 : check_runs(image, err);
+	keyring_free(&own);
+	return result;
 }
 
 static struct image *open_trusting(struct store *store, const char *name, const struct image *known,
@@ -166,7 +169,9 @@ int image_hints(struct image *image, struct fsnap_error *err)
 	if (image->hints)
 		return 0;
 	if (!image->hint_bytes)
-		image->hint_bytes = read_section(image->own->fd, &image->own->slot.hints, image->name, "hints", err);
+		image->hint_bytes = coded_table(image->own, 2, read_section(image->own->fd, &image->own->slot.hints,
+									    image->name, "hints", err),
+						image->name, "hints", err);
 	if (!image->hint_bytes)
 		return -1;
 	return record_parse(image->hint_bytes, image->own->slot.hints.length, image->own->slot.hint_records, image->name,

@@ -11,6 +11,7 @@
 #ifndef STORE_READER_H
 #define STORE_READER_H
 
+#include "store/coded.h"
 #include "store/internal.h"
 
 #define KINDS (IMAGE_WITH + 2)
@@ -21,8 +22,10 @@ struct page_file {
 	int fd;
 	struct layout_slot slot;
 	struct signature *signature; /* NULL: none is needed here */
-	uint64_t *sums; /* per block */
+	uint64_t *sums; /* per block; NULL: it is coded */
+	struct coded *coded; /* NULL: pages are stored as they are */
 	struct medium *medium; /* NULL where there are no pages */
+	uint64_t pages_at; /* where they begin in it: in the file, or in the memory of what is coded */
 };
 
 struct image {
@@ -48,9 +51,9 @@ struct image {
 
 void *read_section(int fd, const struct layout_section *section, const char *image, const char *what,
 		   struct fsnap_error *err);
-/* Takes over fd. */
+/* Takes over fd. The ring is used only now. */
 struct page_file *page_file_open(int fd, uint64_t file_size, const char *image, const struct trust *trust,
-				 struct fsnap_error *err);
+				 struct keyring *ring, struct fsnap_error *err);
 struct page_file *page_file_share(struct page_file *file);
 void page_file_close(struct page_file *file);
 
@@ -59,7 +62,7 @@ void page_file_close(struct page_file *file);
 /* Opens the ancestors; `known`, which may be NULL, is an image that may have some of them open. `path` is where
  * the image itself is, if it was opened by one, else NULL. */
 int lineage_open(struct image *image, struct store *store, const char *path, const struct image *known,
-		 struct fsnap_error *err);
+		 struct keyring *ring, struct fsnap_error *err);
 void lineage_close(struct image *image);
 
 /* When the page index has been checked otherwise: runs keep to one file. */
@@ -67,5 +70,8 @@ int lineage_check_runs(struct image *image, struct fsnap_error *err);
 
 /* Which file `at` is in. */
 unsigned lineage_file(const struct image *image, uint64_t at);
+
+/* What a message calls a file of the image. */
+const char *lineage_name(const struct image *image, unsigned file);
 
 #endif

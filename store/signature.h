@@ -37,6 +37,11 @@ void trust_free(struct trust *trust);
 int key_read_public(const char *path, uint8_t key[KEY_PUBLIC], struct fsnap_error *err);
 int key_read_secret(const char *path, uint8_t key[KEY_SECRET], struct fsnap_error *err);
 
+/* The key that images are encrypted with, in a file that nobody else may read. */
+#define KEY_IMAGE 32
+int key_read_image(const char *path, uint8_t key[KEY_IMAGE], struct fsnap_error *err);
+int key_make_image(const char *path, struct fsnap_error *err);
+
 /* Makes a pair: `path`, which must not exist and only its owner may read, and `path`.pub. */
 int key_make(const char *path, struct fsnap_error *err);
 

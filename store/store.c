@@ -165,8 +165,17 @@ void store_close(struct store *store)
 	if (!store)
 		return;
 	scope_close(&store->dir);
+	keyring_free(&store->keys);
 	free(store->path);
 	free(store);
+}
+
+int store_set_key(struct store *store, const char *source, struct fsnap_error *err)
+{
+	keyring_free(&store->keys);
+	if (source && !(store->keys.source = strdup(source)))
+		return fail(err, FSNAP_E_NOMEM, ENOMEM, "store %s", store->path);
+	return 0;
 }
 
 const char *store_path(const struct store *store)

@@ -44,6 +44,10 @@ enum store_mode { STORE_READ, STORE_WRITE /* creates the directory where missing
 
 struct store *store_open(const char *dir, enum store_mode mode, struct fsnap_error *err);
 void store_close(struct store *store);
+
+/* What the images of this store are encrypted with: a file of `fsnap keygen --secret`, or "passphrase:FILE", the first
+ * line of one. Else $FSNAP_KEY says so. It is looked at when it is needed. */
+int store_set_key(struct store *store, const char *source, struct fsnap_error *err);
 const char *store_path(const struct store *store);
 
 /* What the catalogue knows of one image; read from its superblock and tree record. */
@@ -52,6 +56,7 @@ struct store_entry {
 	uint64_t created_ns;  /* CLOCK_REALTIME */
 	uint64_t file_bytes;
 	uint64_t page_bytes;
+	int codec, cipher;    /* enum store_codec, store_cipher */
 	struct fsnap_error damage; /* code != 0: it cannot be opened, and why */
 };
 
@@ -87,6 +92,26 @@ struct image_writer;
  * taken when the image is committed; IMAGE_EXISTS is checked here and there. */
 struct image_writer *image_writer_open(struct store *store, const char *name, uint64_t pages,
 				       struct fsnap_error *err);
+
+/* How an image is stored. On disk: numbers are never used again. */
+enum store_codec { STORE_PLAIN = 0, STORE_ZSTD = 1, STORE_LZ4 = 2 };
+enum store_cipher { STORE_OPEN = 0, STORE_XCHACHA20 = 1, STORE_AES256 = 2 };
+
+struct store_coding {
+	int codec, level; /* enum store_codec */
+	int cipher;	  /* enum store_cipher; the key is the store's */
+};
+
+/* "zstd", "lz4:1", ...; "xchacha20" (also NULL), "aes256". */
+int store_coding_compress(struct store_coding *coding, const char *text, struct fsnap_error *err);
+int store_coding_encrypt(struct store_coding *coding, const char *text, struct fsnap_error *err);
+const char *store_codec_name(int codec); /* "": none */
+const char *store_cipher_name(int cipher);
+
+/* The same, for an image that is compressed or encrypted when it is committed. Until then its pages lie in memory, as
+ * they are, and nowhere else. coding may be NULL. */
+struct image_writer *image_writer_open_coded(struct store *store, const char *name, uint64_t pages,
+					     const struct store_coding *coding, struct fsnap_error *err);
 bool image_writer_recycled(const struct image_writer *writer);
 
 /* Makes sure `pages` pages in all fit. Moves the mapping if it must grow: addresses got before
@@ -202,13 +227,32 @@ struct image_place {
 	uint64_t npages; /* from there on to the end of its pages */
 };
 struct image_place image_locate(const struct image *image, uint64_t at);
-const void *image_page(const struct image *image, uint64_t at); /* mapped, read-only */
+/* Mapped, read-only. Of an image that is compressed or encrypted its block is decoded; NULL: it cannot be. */
+const void *image_page(const struct image *image, uint64_t at);
+/* The same for n pages, that lie in one file; NULL with *err. */
+const void *image_bytes(const struct image *image, uint64_t at, uint64_t n, struct fsnap_error *err);
 uint64_t image_page_space(const struct image *image); /* `at` is below this */
 unsigned image_files(const struct image *image);
 
+/* What is read and checked as a whole, of any of its files: blocks have numbers below image_blocks(). For whoever
+ * reads for himself; these call no allocator, and may be used in the child of a process with threads. */
+struct image_extent {
+	int fd;
+	bool coded; /* what is read is to be decoded: image_decode_block() */
+	uint64_t offset, bytes;
+};
 /* Read-only. A mapping made from this very description keeps the file from being recycled, also
  * after image_close(). */
 int image_descriptor(const struct image *image, unsigned file);
+
+/* Where a file's pages can be read, at the offsets of image_locate(): the file, or where it is compressed or encrypted,
+ * memory. That has the blocks that image_prepare() has decoded. */
+int image_page_descriptor(const struct image *image, unsigned file);
+bool image_is_coded(const struct image *image); /* it, or one that it builds on */
+/* Decodes blocks [first, first + n) of those that are coded; thread-safe. */
+int image_prepare(const struct image *image, uint64_t first, uint64_t n, struct fsnap_error *err);
+/* The bytes of a file that hold its pages, however. */
+struct image_extent image_stored(const struct image *image, unsigned file);
 
 /* What an image is called that this one builds on, and how many pages it has: file 1 is the nearest; NULL: no
  * such. Pages that are referred to in all of them. */
@@ -216,15 +260,16 @@ const char *image_parent(const struct image *image, unsigned file, uint64_t *pag
 uint64_t image_referred(const struct image *image);
 void image_uuid(const struct image *image, uint8_t *uuid); /* 16 bytes: which image it is, whatever its name */
 
-/* What is read and checked as a whole, of any of its files: blocks have numbers below image_blocks(). For whoever
- * reads for himself; these call no allocator, and may be used in the child of a process with threads. */
-struct image_extent {
-	int fd;
-	uint64_t offset, bytes;
-};
 uint64_t image_block_of(const struct image *image, uint64_t at, uint32_t *page); /* and which page of it */
 struct image_extent image_block_extent(const struct image *image, uint64_t block);
 int image_check_block(const struct image *image, uint64_t block, const void *bytes, struct fsnap_error *err);
+/* For coded ones, which are STORE_BLOCK_PAGES pages at most when they are decoded. One thread uses a decoder. */
+struct image_decoder *image_decoder_new(struct fsnap_error *err);
+void image_decoder_free(struct image_decoder *decoder);
+int image_decode_block(const struct image *image, uint64_t block, const void *bytes, void *to,
+		       struct image_decoder *decoder, struct fsnap_error *err);
+/* In the child of the process that opened it: its keys stay out of swap there, too. */
+void image_lock_keys(const struct image *image);
 
 /* Checks blocks [first, first + n) of its own page area and, behind them, of its ancestors', of which those
  * that it does not refer to are left out; thread-safe. */
@@ -232,6 +277,11 @@ uint64_t image_blocks(const struct image *image);
 /* Signs the files of an image, when all of them have been found whole. secret: signature.h. */
 int image_sign(struct image *image, const uint8_t *secret, struct fsnap_error *err);
 int image_verify_blocks(const struct image *image, uint64_t first, uint64_t n,
+			struct fsnap_error *err);
+
+/* Of an encrypted image, without its key: whether its own file is as it was written, checksums and, if `trust` (NULL: as for
+ * any image) asks for one, signature. What it holds, nobody can say. */
+int image_verify_stored(struct store *store, const char *name, const struct trust *trust, uint64_t *pages,
 			struct fsnap_error *err);
 
 #endif

@@ -33,7 +33,7 @@ int writer_name_is_free(const struct image_writer *writer, struct fsnap_error *e
 
 /* On tmpfs the limit may be beyond what the machine has, and then not an error but the kernel's
  * OOM killer would answer, and perhaps hit the very tree that is being saved. */
-static int check_memory(uint64_t bytes, struct fsnap_error *err)
+int writer_check_memory(uint64_t bytes, const char *what, struct fsnap_error *err)
 {
 	cleanup_file FILE *info = fopen("/proc/meminfo", "re");
 	char line[128];
@@ -44,10 +44,9 @@ static int check_memory(uint64_t bytes, struct fsnap_error *err)
 		if (bytes / 1024 < kib)
 			return 0;
 		fail(err, FSNAP_E_STORE_FULL, 0,
-		     "the store is in memory, which has %" PRIu64 " MiB left; the image needs %" PRIu64
-		     " MiB more",
+		     "%s in memory, which has %" PRIu64 " MiB left; the image needs %" PRIu64 " MiB more", what,
 		     kib >> 10, bytes >> 20);
-		return error_hint(err, "remove images, or use a store on a disk");
+		return error_hint(err, "remove images of stores in memory, or use a store on a disk");
 	}
 	return 0;
 }
@@ -61,7 +60,7 @@ static int check_room(const struct image_writer *writer, uint64_t bytes, struct 
 	if (fstatvfs(writer->store->dir, &fs) == 0 && bytes / fs.f_frsize >= fs.f_bavail)
 		return store_fail(err, ENOSPC, "%" PRIu64 " MiB needed, %" PRIu64 " MiB left",
 				  bytes >> 20, (uint64_t)fs.f_bavail * fs.f_frsize >> 20);
-	return writer->store->in_memory ? check_memory(bytes, err) : 0;
+	return writer->store->in_memory ? writer_check_memory(bytes, "the store is", err) : 0;
 }
 
 static int back_once(struct image_writer *writer, uint64_t offset, uint64_t length,
@@ -118,8 +117,11 @@ int image_writer_reserve(struct image_writer *writer, uint64_t pages, struct fsn
 	if (pages > LAYOUT_LIMIT / STORE_PAGE / 2)
 		return store_fail(err, EFBIG, "image %s", writer->name);
 	uint64_t offset = LAYOUT_PAGES + writer->reserved * STORE_PAGE;
-	if (grow_blocks(writer, pages, err) < 0 ||
-	    writer_back(writer, offset, (pages - writer->reserved) * STORE_PAGE, err) < 0)
+	int result = grow_blocks(writer, pages, err);
+	if (result == 0)
+		result = writer->scratch ? encode_reserve(writer, writer->reserved, pages, err) :
+					   writer_back(writer, offset, (pages - writer->reserved) * STORE_PAGE, err);
+	if (result < 0)
 		return error_context(err, "image %s", writer->name);
 	writer->reserved = pages;
 	return 0;
@@ -145,7 +147,7 @@ static int write_super(struct image_writer *writer, struct fsnap_error *err)
 	memcpy(super->magic, LAYOUT_MAGIC, sizeof(super->magic));
 	super->format = IMAGE_FORMAT;
 	super->machine = LAYOUT_MACHINE;
-	super->required = LAYOUT_FEATURES;
+	super->required = LAYOUT_LINEAGE | (writer_is_coded(writer) ? LAYOUT_CODED : 0);
 	super->page_size = STORE_PAGE;
 	super->block_pages = STORE_BLOCK_PAGES;
 	if (getrandom(super->uuid, sizeof(super->uuid), 0) != sizeof(super->uuid))
@@ -157,7 +159,7 @@ static int write_super(struct image_writer *writer, struct fsnap_error *err)
 
 static int fill_in(struct image_writer *writer, uint64_t pages, struct fsnap_error *err)
 {
-	uint64_t bytes = LAYOUT_PAGES + pages * STORE_PAGE;
+	uint64_t bytes = LAYOUT_PAGES + (writer_is_coded(writer) ? 0 : pages * STORE_PAGE);
 	if (pages > LAYOUT_LIMIT / STORE_PAGE / 2)
 		return store_fail(err, EFBIG, "image %s", writer->name);
 	if (writer_name_is_free(writer, err) < 0 ||
@@ -167,11 +169,13 @@ static int fill_in(struct image_writer *writer, uint64_t pages, struct fsnap_err
 					   writer->store->in_memory, err);
 	if (!writer->medium || wipe_slots(writer, err) < 0 || write_super(writer, err) < 0)
 		return -1;
+	if (writer_is_coded(writer) && encode_begin(writer, err) < 0)
+		return -1;
 	return image_writer_reserve(writer, pages, err);
 }
 
 static struct image_writer *open_writer(struct store *store, const char *name, const struct image *replaces,
-					uint64_t pages, struct fsnap_error *err)
+					uint64_t pages, const struct store_coding *coding, struct fsnap_error *err)
 {
 	if (store_check_name(name, err) < 0)
 		return NULL;
@@ -181,8 +185,10 @@ static struct image_writer *open_writer(struct store *store, const char *name, c
 		return NULL;
 	}
 	writer->store = store;
-	writer->claim.fd = writer->files = -1;
+	writer->claim.fd = writer->files = writer->scratch_fd = -1;
 	writer->replaces = replaces;
+	if (coding)
+		writer->coding = *coding;
 	snprintf(writer->name, sizeof(writer->name), "%s", name);
 	if (fill_in(writer, pages, err) < 0) {
 		image_writer_abort(writer);
@@ -194,13 +200,19 @@ static struct image_writer *open_writer(struct store *store, const char *name, c
 struct image_writer *image_writer_open(struct store *store, const char *name, uint64_t pages,
 				       struct fsnap_error *err)
 {
-	return open_writer(store, name, NULL, pages, err);
+	return open_writer(store, name, NULL, pages, NULL, err);
+}
+
+struct image_writer *image_writer_open_coded(struct store *store, const char *name, uint64_t pages,
+					     const struct store_coding *coding, struct fsnap_error *err)
+{
+	return open_writer(store, name, NULL, pages, coding, err);
 }
 
 struct image_writer *writer_replacing(struct store *store, const struct image *image, uint64_t pages,
-				      struct fsnap_error *err)
+				      const struct store_coding *coding, struct fsnap_error *err)
 {
-	return open_writer(store, image_name(image), image, pages, err);
+	return open_writer(store, image_name(image), image, pages, coding, err);
 }
 
 bool image_writer_recycled(const struct image_writer *writer)
@@ -225,12 +237,13 @@ uint64_t image_writer_taken(const struct image_writer *writer)
 
 void *image_writer_page(struct image_writer *writer, uint64_t at)
 {
-	return medium_at(writer->medium, LAYOUT_PAGES + at * STORE_PAGE);
+	return writer->scratch ? medium_at(writer->scratch, at * STORE_PAGE) :
+				 medium_at(writer->medium, LAYOUT_PAGES + at * STORE_PAGE);
 }
 
 void image_writer_checksum(struct image_writer *writer, uint64_t first_block, uint64_t n)
 {
-	uint64_t blocks = layout_blocks(writer->taken);
+	uint64_t blocks = writer->scratch ? 0 : layout_blocks(writer->taken); /* frames have their own */
 	for (uint64_t block = first_block; block < first_block + n && block < blocks; block++) {
 		uint64_t pages = layout_block_pages(block, writer->taken);
 		const void *bytes = image_writer_page(writer, block * STORE_BLOCK_PAGES);
@@ -258,7 +271,9 @@ void image_writer_summed(struct image_writer *writer, uint64_t first_block, uint
 
 int image_writer_lend(const struct image_writer *writer, uint64_t *offset)
 {
-	*offset = LAYOUT_PAGES;
+	*offset = writer->scratch ? 0 : LAYOUT_PAGES;
+	if (writer->scratch)
+		return writer->scratch_fd;
 	return writer->store->in_memory ? writer->claim.fd : -1;
 }
 
@@ -312,6 +327,7 @@ int image_writer_put_hint(struct image_writer *writer, uint32_t kind, const char
 void writer_free(struct image_writer *writer)
 {
 	medium_close(writer->medium);
+	encode_end(writer);
 	scope_close(&writer->claim.fd);
 	scope_close(&writer->files);
 	free(writer->blocks);

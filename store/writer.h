@@ -9,6 +9,7 @@
 #ifndef STORE_WRITER_H
 #define STORE_WRITER_H
 
+#include "store/cipher.h"
 #include "store/internal.h"
 
 enum writer_state { WRITER_FILLING, WRITER_SEALED, WRITER_COMMITTED, WRITER_NAMED };
@@ -43,6 +44,12 @@ struct image_writer {
 	struct layout_ancestor *lineage;
 	unsigned n_ancestors;
 	uint64_t space; /* of pages, ancestors' included, once that is settled */
+	struct store_coding coding;   /* encode.c; all zero: it is stored as it is */
+	struct medium *scratch;	      /* where its pages are until then; NULL: in the file itself */
+	int scratch_fd;
+	struct layout_coding head;    /* what the slot will say of it */
+	struct cipher *cipher;	      /* NULL: it is only compressed */
+	struct layout_frame *frames;
 	int files; /* directory of its files, locked; -1: it has none */
 	struct store_at files_at;
 };
@@ -56,9 +63,24 @@ int writer_back(struct image_writer *writer, uint64_t offset, uint64_t length,
 
 int writer_name_is_free(const struct image_writer *writer, struct fsnap_error *err);
 
+static inline bool writer_is_coded(const struct image_writer *writer)
+{
+	return writer->coding.codec || writer->coding.cipher;
+}
+
+/* encode.c: room for pages until they are encoded; back: what of the scratch is to be there, pages [from, to). */
+int encode_begin(struct image_writer *writer, struct fsnap_error *err);
+int encode_reserve(struct image_writer *writer, uint64_t from, uint64_t to, struct fsnap_error *err);
+/* Makes frames of the pages, in the scratch, and puts them into the file; encrypts the tables. */
+int encode_all(struct image_writer *writer, struct layout_slot *slot, struct fsnap_error *err);
+void encode_end(struct image_writer *writer);
+
+/* On tmpfs, or elsewhere in memory: is there so much? */
+int writer_check_memory(uint64_t bytes, const char *what, struct fsnap_error *err);
+
 /* image_writer_open() for an image that takes the place of an open one of the store. */
 struct image_writer *writer_replacing(struct store *store, const struct image *image, uint64_t pages,
-				      struct fsnap_error *err);
+				      const struct store_coding *coding, struct fsnap_error *err);
 
 /* inherit.c: from here on no run is STORE_REFERRED. */
 int writer_settle_heritage(struct image_writer *writer, struct fsnap_error *err);

@@ -97,6 +97,7 @@ void chain_begin(struct dump *dump);
 /* Pages of a mapping, frozen. 1: it is not tracked. */
 int chain_pages(struct dump *dump, struct process *process, int pagemap, const image_vma *vma,
 		struct fsnap_error *err);
+int chain_withhold(struct process *process, const image_vma *vma, struct fsnap_error *err);
 /* Where in the base a page is that has this frame, and that an ancestor of the process has kept; UINT64_MAX: nowhere. */
 void chain_frames(struct dump *dump, const struct process *process, uint64_t page, const uint64_t *entries,
 		  uint64_t n, uint64_t *at);

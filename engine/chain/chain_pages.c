@@ -122,6 +122,12 @@ static int lose(struct chained *chained, uint64_t start, uint64_t end, struct fs
 	return 0;
 }
 
+/* The next image cannot build on this one for what is not in it. */
+int chain_withhold(struct process *process, const image_vma *vma, struct fsnap_error *err)
+{
+	return process->chained ? lose(process->chained, vma->start, vma->end, err) : 0;
+}
+
 struct walk {
 	struct dump *dump;
 	struct process *process;

@@ -102,8 +102,10 @@ static uint64_t compare(const struct dump *dump, const struct page_run *run, uns
 		if (theirs == end)
 			break;
 		uint64_t at = theirs->at + (page - theirs->page);
-		if (page < theirs->page || base[from] != STAYS ||
-		    memcmp(image_writer_page(dump->writer, from), image_page(dump->parent, at), STORE_PAGE) != 0)
+		if (page < theirs->page || base[from] != STAYS)
+			continue;
+		const void *stored = image_page(dump->parent, at);
+		if (!stored || memcmp(image_writer_page(dump->writer, from), stored, STORE_PAGE) != 0)
 			continue;
 		base[from] = at;
 		same++;

@@ -163,6 +163,8 @@ static int make_image(struct watch *watch, struct fsnap_error *err)
 	char name[FSNAP_NAME_MAX + 1];
 	image_name_of(watch, watch->number + 1, name, sizeof(name));
 	struct fsnap_dump_options options = {
+		.encrypt = watch->options->encrypt, .cipher = watch->options->cipher,
+		.compress = watch->options->compress,
 		.size = sizeof(options), .pid = watch->options->pid, .store = watch->options->store, .name = name,
 		.heat = FSNAP_HEAT_NEVER, .external = watch->options->external,
 	};

@@ -154,6 +154,7 @@ int cli_watch(const struct cli *cli, struct fsnap_error *err)
 		.size = sizeof(options), .pid = cli->pid, .store = cli->store, .name = cli->name,
 		.external = cli->externals, .image_arg = (void *)cli,
 		.image = cli->json || cli->quiet ? print_image : NULL,
+		.encrypt = cli->encrypt, .cipher = cli->cipher, .compress = cli->compress,
 	};
 	struct fsnap_watch_report report = { .size = sizeof(report) };
 

@@ -62,6 +62,9 @@ struct cli {
 	const char *clones, *cwd, *message;
 	const char **listens, **envs; /* as maps */
 	bool live, no_live;
+	const char *encrypt, *cipher, *compress, *decrypt;
+	const char *leave_out;
+	bool secret, respect_core_limit;
 	char **words; /* what follows the command's name, NULL-ended */
 	int n_words;
 	char **argv; /* all of it, as options_parse() has ordered it */
@@ -127,12 +130,18 @@ struct prefetch_choice {
 void prefetch_tell(const struct cli *cli, struct fsnap_prefetching *prefetching, pid_t root);
 int prefetch_choose(const struct cli *cli, struct prefetch_choice *choice, struct fsnap_error *err);
 
+/* --- keys.c ---------------------------------------------------------------- */
+
+/* What --encrypt, --decrypt and $FSNAP_KEY say: passphrases are asked for, or read, now and once. */
+int keys_prepare(struct cli *cli, struct fsnap_error *err);
+
 /* --- options.c ------------------------------------------------------------ */
 
 /* Fills *cli as far as the command line can be understood, even on failure: whether errors are
  * to be JSON stands in it too. */
 int options_parse(int argc, char **argv, struct cli *cli, struct fsnap_error *err);
 void options_free(struct cli *cli);
+bool options_know(const struct command *command, const char *name); /* without its -- */
 void options_print(FILE *out, const struct command *command); /* NULL: what nearly all take */
 
 /* --- help.c --------------------------------------------------------------- */

@@ -83,6 +83,17 @@ static int leave_tree(struct fsnap_error *err)
 	return 0;
 }
 
+/* --leave-out */
+static int dump_leave_out(const struct cli *cli, int *leave_out, struct fsnap_error *err)
+{
+	if (!cli->leave_out)
+		return 0;
+	*leave_out = FSNAP_LEAVE_OUT_DONTDUMP;
+	if (strcmp(cli->leave_out, "dontdump") == 0)
+		return 0;
+	return fail(err, FSNAP_E_USAGE, 0, "--leave-out knows dontdump, not '%s'", cli->leave_out);
+}
+
 int cli_dump(const struct cli *cli, struct fsnap_error *err)
 {
 	struct progress progress = { 0 };
@@ -96,10 +107,15 @@ int cli_dump(const struct cli *cli, struct fsnap_error *err)
 		.with = cli->withs,
 		.sync_files = cli->sync_files,
 		.tcp = cli->tcp,
+		.encrypt = cli->encrypt,
+		.cipher = cli->cipher,
+		.compress = cli->compress,
+		.respect_core_limit = cli->respect_core_limit,
 		.progress = progress_update,
 		.progress_arg = &progress,
 	};
-	if (heat_mode(cli, &options.heat, err) || dump_live_mode(cli, &options, err))
+	if (heat_mode(cli, &options.heat, err) || dump_live_mode(cli, &options, err) ||
+	    dump_leave_out(cli, &options.leave_out, err))
 		return -1;
 	struct fsnap_dump_report report = { .size = sizeof(report) };
 

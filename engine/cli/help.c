@@ -29,6 +29,17 @@ static const char dump_help[] =
 	"Files are not saved, only where they are; --with DIR takes a directory along, as it is at\n"
 	"the moment at which the tree is saved (again for more). It lies in the store, beside the image.\n"
 	"\n"
+	"With --compress, --encrypt the image is stored compressed, encrypted: once the tree runs again,\n"
+	"so that it stands still no longer. Until then pages lie in memory, which must have room for them.\n"
+	"KEY is a file of `fsnap keygen --secret`, or `passphrase`, which is asked for, or\n"
+	"`passphrase:FILE`, whose first line is one. --decrypt, or $FSNAP_KEY, tells other commands the\n"
+	"same. Names of images and their size stay readable, and which builds on which.\n"
+	"\n"
+	"An image holds what a core file would, and more. --leave-out dontdump does without private memory\n"
+	"that programs keep out of core files (MADV_DONTDUMP): zeroes come back, for which they must be\n"
+	"prepared. --respect-core-limit refuses a tree if of one of its processes no core file may be\n"
+	"made: its hard RLIMIT_CORE is 0, or PR_SET_DUMPABLE says so.\n"
+	"\n"
 	"Examples:\n"
 	"  fsnap dump -t 1234                   save process 1234 and all its descendants\n"
 	"  fsnap dump -t $(pgrep -o redis-server) --name filled\n"
@@ -253,6 +264,7 @@ static const char compact_help[] =
 
 static const char verify_help[] =
 	"Reads the whole image and compares every checksum. Without IMAGE: the newest.\n"
+	"Of an encrypted one without its key: whether the file is as it was written.\n"
 	"Exit status 6 if it is damaged.\n"
 	"\n"
 	"Examples:\n"
@@ -274,7 +286,11 @@ static const char keygen_help[] =
 	"/etc/fsnap/trusted, or in the directory $FSNAP_TRUSTED, images are opened only if they are\n"
 	"signed with FILE, or with another key that is trusted there.\n"
 	"\n"
+	"With --secret it is a key to encrypt images with, and there is no other half of it: who has FILE\n"
+	"reads them, and who has lost it does not.\n"
+	"\n"
 	"Examples:\n"
+	"  fsnap keygen --secret ~/images.key && fsnap dump -t 1234 --encrypt ~/images.key\n"
 	"  fsnap keygen ~/fsnap.key\n"
 	"  sudo install -D -m 644 ~/fsnap.key.pub /etc/fsnap/trusted/me.pub\n";
 
@@ -322,7 +338,7 @@ const struct command commands[] = {
 	{ "watch", "-t PID", 0, 0, cli_watch, "save a tree over and over, keep the last images", watch_help },
 	{ "compact", "IMAGE", 1, 1, cli_compact, "make an image stand alone", compact_help },
 	{ "verify", "[IMAGE]", 0, 1, cli_verify, "check that an image is undamaged", verify_help },
-	{ "keygen", "FILE", 1, 1, cli_keygen, "make a key to sign images with", keygen_help },
+	{ "keygen", "FILE", 1, 1, cli_keygen, "make a key to sign images with, or to encrypt them", keygen_help },
 	{ "sign", "IMAGE...", 1, -1, cli_sign, "sign images", sign_help },
 	{ "rm", "NAME...", 0, -1, cli_rm, "remove images, give back space", rm_help },
 	{ "doctor", "", 0, 0, cli_doctor, "say what works on this machine, for this user", doctor_help },

@@ -66,6 +66,10 @@ static void print_json(struct catalogue *catalogue)
 		json_u64(json_key(&json, "created_ns"), entry->created_ns);
 		json_u64(json_key(&json, "file_bytes"), entry->file_bytes);
 		json_u64(json_key(&json, "page_bytes"), entry->page_bytes);
+		if (entry->codec)
+			json_string(json_key(&json, "compressed"), store_codec_name(entry->codec));
+		if (entry->cipher)
+			json_string(json_key(&json, "encrypted"), store_cipher_name(entry->cipher));
 		if (read_tree(catalogue, entry, &tree, &heritage, &damage)) {
 			json_string(json_key(&json, "comm"), tree.comm);
 			json_i64(json_key(&json, "pid"), tree.root_pid);
@@ -120,7 +124,8 @@ static void print_table(struct catalogue *catalogue)
 			putchar('\n');
 		} else
 			printf("%s%s%s: %s\n", style_bad(stdout),
-			       damage.code == FSNAP_E_IMAGE_SIGNATURE ? "not trusted" : "damaged", style_end(stdout),
+			       damage.code == FSNAP_E_IMAGE_SIGNATURE ? "not trusted" :
+			       damage.code == FSNAP_E_IMAGE_KEY	      ? "encrypted" : "damaged", style_end(stdout),
 			       damage.message);
 		xdr_free((xdrproc_t)xdr_image_tree, (char *)&tree);
 	}

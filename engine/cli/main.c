@@ -10,7 +10,7 @@
 
 #include "engine/cli/cli.h"
 
-static int run(const struct cli *cli, struct fsnap_error *err)
+static int run(struct cli *cli, struct fsnap_error *err)
 {
 	if (cli->version) {
 		printf(cli->json ? "{\"version\":\"%s\"}\n" : "fsnap %s\n", fsnap_version());
@@ -21,7 +21,7 @@ static int run(const struct cli *cli, struct fsnap_error *err)
 	else if (cli->help)
 		help_overview(stdout);
 	else
-		return cli->command->run(cli, err);
+		return keys_prepare(cli, err) ? -1 : cli->command->run(cli, err);
 	return EXIT_SUCCESS;
 }
 

@@ -26,6 +26,19 @@ static const struct option_row rows[] = {
 	{ 0, "no-live", 0, NULL, FIELD(no_live), "dump", "copy all of it while the tree stands still" },
 	{ 0, "max-freeze", TAKES_TEXT, "TIME", FIELD(max_freeze), "dump",
 	  "how long the tree should stand still at most: 5ms, 800us" },
+	{ 0, "compress", TAKES_TEXT, "HOW", FIELD(compress), "dump watch run",
+	  "store it compressed: `zstd` or `lz4`, with a level if need be: zstd:9" },
+	{ 0, "encrypt", TAKES_TEXT, "KEY", FIELD(encrypt), "dump watch run",
+	  "store it encrypted; KEY: a key file, `passphrase`, `passphrase:FILE`" },
+	{ 0, "cipher", TAKES_TEXT, "NAME", FIELD(cipher), "dump watch run",
+	  "`xchacha20`, or `aes256`, where the processor has instructions for it" },
+	{ 0, "decrypt", TAKES_TEXT, "KEY", FIELD(decrypt), "restore template list inspect heat prefetch report core compact verify sign rm",
+	  "what it was encrypted with; else what $FSNAP_KEY says" },
+	{ 0, "leave-out", TAKES_TEXT, "WHAT", FIELD(leave_out), "dump",
+	  "`dontdump`: memory that MADV_DONTDUMP keeps out of core files" },
+	{ 0, "respect-core-limit", 0, NULL, FIELD(respect_core_limit), "dump",
+	  "refuse trees with a process that no core file may be made of" },
+	{ 0, "secret", 0, NULL, FIELD(secret), "keygen", "make a key to encrypt images with" },
 	{ 'd', "detach", 0, NULL, FIELD(detach), "restore template",
 	  "print the root's PID and leave; do not wait for the tree" },
 	{ 0, "external", TAKES_LIST, "A=B", FIELD(externals), "dump restore watch",
@@ -312,6 +325,14 @@ int options_parse(int argc, char **argv, struct cli *cli, struct fsnap_error *er
 	if (!cli->command && !cli->help && !cli->version && !result)
 		result = fail(err, FSNAP_E_USAGE, 0, "no command is given");
 	return result;
+}
+
+bool options_know(const struct command *command, const char *name)
+{
+	for (size_t i = 0; i < ROWS; i++)
+		if (strcmp(rows[i].name, name) == 0)
+			return option_belongs(&rows[i], command);
+	return false;
 }
 
 void options_print(FILE *out, const struct command *command)

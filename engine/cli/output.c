@@ -32,6 +32,7 @@ static int status_of_class(int code)
 		return EXIT_STORE;
 	case FSNAP_E_IMAGE_MISSING ... FSNAP_E_BAD_NAME:
 	case FSNAP_E_IMAGE_SIGNATURE:
+	case FSNAP_E_IMAGE_KEY:
 	case FSNAP_E_FORBIDDEN:
 		return EXIT_IMAGE;
 	default:

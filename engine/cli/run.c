@@ -234,7 +234,8 @@ static int run_cold(const struct cli *cli, struct fsnap_error *err)
 {
 	struct start start = { .cli = cli, .ready = -1, .ready_fd = -1, .output = -1, .input = -1, .go = -1 };
 	struct fsnap_dump_options options = { .size = sizeof(options), .store = cli->store, .name = cli->warm,
-					      .with = cli->withs };
+					      .with = cli->withs, .encrypt = cli->encrypt,
+					      .cipher = cli->cipher, .compress = cli->compress };
 	struct fsnap_dump_report report = { .size = sizeof(report) };
 	struct fsnap_error why = { 0 };
 	int status = 0;
@@ -266,6 +267,7 @@ static int restore(const struct cli *cli, struct fsnap_restore_report *report, s
 	struct fsnap_restore_options options = {
 		.size = sizeof(options), .store = cli->store, .image = cli->warm, .with_overwrite = cli->with_overwrite,
 		.wipe = 1, /* each start is one of many from the same instant */
+		.decrypt = cli->encrypt,
 	};
 	if (fsnap_restore(&options, report, err) == 0)
 		return 0;

@@ -7,10 +7,30 @@
 #include "engine/cli/catalogue.h"
 #include "store/signature.h"
 
+/* --secret */
+static int make_image_key(const struct cli *cli, const char *path, struct fsnap_error *err)
+{
+	if (key_make_image(path, err))
+		return -1;
+	if (cli->json) {
+		struct json json = output_json();
+
+		json_object(&json);
+		json_string(json_key(&json, "image_key"), path);
+		json_close(&json);
+		json_finish(&json);
+	} else if (!cli->quiet) {
+		printf("%s: keep it; without it nobody reads what `fsnap dump --encrypt %s` makes\n", path, path);
+	}
+	return EXIT_SUCCESS;
+}
+
 int cli_keygen(const struct cli *cli, struct fsnap_error *err)
 {
 	const char *path = cli->words[0];
 
+	if (cli->secret)
+		return make_image_key(cli, path, err);
 	if (key_make(path, err))
 		return -1;
 	if (cli->json) {

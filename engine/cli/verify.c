@@ -14,6 +14,7 @@
 struct verdict {
 	char name[FSNAP_NAME_MAX + 1];
 	uint64_t pages;
+	bool sealed; /* encrypted, and no key is given: as it was written, as far as that shows */
 	struct fsnap_error err;
 };
 
@@ -31,6 +32,18 @@ static int check_pages(struct image *image, struct progress *progress, struct fs
 	return 0;
 }
 
+/* Where nobody has a key here, that it can be restored is not known; that it is undamaged is. */
+static void check_sealed(struct catalogue *catalogue, const char *name, const struct trust *trust,
+			 struct verdict *verdict)
+{
+	struct fsnap_error err = { 0 };
+
+	if (verdict->err.code != FSNAP_E_IMAGE_KEY || getenv("FSNAP_KEY"))
+		return;
+	verdict->sealed = image_verify_stored(catalogue->store, name, trust->n ? trust : NULL, &verdict->pages, &err) == 0;
+	verdict->err = err;
+}
+
 static void check(struct catalogue *catalogue, const char *name, const struct trust *trust,
 		  struct verdict *verdict)
 {
@@ -39,8 +52,10 @@ static void check(struct catalogue *catalogue, const char *name, const struct tr
 					 image_open(catalogue->store, name, &verdict->err);
 
 	snprintf(verdict->name, sizeof(verdict->name), "%s", name ? name : "");
-	if (!image)
+	if (!image) {
+		check_sealed(catalogue, name, trust, verdict);
 		return;
+	}
 	snprintf(verdict->name, sizeof(verdict->name), "%s", image_name(image));
 	verdict->pages = image_pages(image) + image_referred(image);
 	if (check_pages(image, &progress, &verdict->err) == 0)
@@ -54,6 +69,8 @@ static void print_json(struct json *json, const struct verdict *verdict)
 	json_object(json);
 	json_string(json_key(json, "name"), verdict->name);
 	json_bool(json_key(json, "good"), !verdict->err.code);
+	if (verdict->sealed)
+		json_bool(json_key(json, "sealed"), true);
 	json_u64(json_key(json, "page_bytes"), verdict->pages * STORE_PAGE);
 	if (verdict->err.code)
 		output_json_error(json, &verdict->err);
@@ -66,8 +83,8 @@ static void print(const struct cli *cli, const struct verdict *verdict)
 		printf("%s: %sdamaged%s: %s\n", verdict->name, style_bad(stdout),
 		       style_end(stdout), verdict->err.message);
 	else if (!cli->quiet)
-		printf("%s: good, %s of pages\n", verdict->name,
-		       text_bytes(verdict->pages * STORE_PAGE).s);
+		printf("%s: good, %s of pages%s\n", verdict->name, text_bytes(verdict->pages * STORE_PAGE).s,
+		       verdict->sealed ? "; encrypted: what it holds is not known without its key" : "");
 }
 
 static int verify_all(const struct cli *cli, struct catalogue *catalogue, const struct trust *trust)

@@ -335,7 +335,10 @@ static int fill(struct restore *restore, const image_shm *shm, const struct shm_
 	for (size_t i = 0; i < n; i++) {
 		uint64_t at = runs[i].page * STORE_PAGE,
 			 length = (uint64_t)runs[i].npages * STORE_PAGE;
-		memcpy((char *)made->at + at, image_page(restore->image, runs[i].at), length);
+		const void *from = image_bytes(restore->image, runs[i].at, runs[i].npages, err);
+		if (!from)
+			return -1;
+		memcpy((char *)made->at + at, from, length);
 	}
 	return 0;
 }

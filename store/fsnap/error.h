@@ -41,6 +41,7 @@ extern "C" {
 	X(41, BAD_NAME, "not a usable image name")                              \
 	X(42, STORE_IO, "reading or writing the store failed")                  \
 	X(43, IMAGE_SIGNATURE, "the image is not signed by one who is trusted") \
+	X(44, IMAGE_KEY, "the image is encrypted, and this is not its key")      \
 	X(50, PID_TAKEN, "a process ID of the image is in use")                 \
 	X(51, FILE_CHANGED, "a file differs from what the image recorded")      \
 	X(52, FILE_MISSING, "a file of the image is not there")                 \

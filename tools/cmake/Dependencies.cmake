@@ -7,9 +7,9 @@
 find_package(PkgConfig REQUIRED)
 find_package(Threads REQUIRED)
 
-set(dependency_names pmem2 tirpc capstone uring xxhash sodium unwind-ptrace unwind-x86_64 unwind bpf)
+set(dependency_names pmem2 tirpc capstone uring xxhash zstd lz4 sodium unwind-ptrace unwind-x86_64 unwind bpf)
 pkg_check_modules(DEPENDENCIES REQUIRED
-	libpmem2 libtirpc capstone liburing libxxhash libsodium libunwind-ptrace libunwind-generic libunwind libbpf)
+	libpmem2 libtirpc capstone liburing libxxhash libzstd liblz4 libsodium libunwind-ptrace libunwind-generic libunwind libbpf)
 
 add_library(fsnap_headers INTERFACE)
 target_include_directories(fsnap_headers INTERFACE

@@ -19,6 +19,7 @@ set(completions ${completion_dir}/fsnap ${completion_dir}/_fsnap ${completion_di
 
 add_custom_command(OUTPUT ${tables}
 	COMMAND fsnap-tables > ${tables}
+	DEPENDS fsnap-tables # a command names it only as built before, not as newer
 	COMMENT "Reading the tables of the command" VERBATIM)
 # Which pages there are, the tables say: one file stands for all.
 add_custom_command(OUTPUT ${man_dir}/fsnap.1

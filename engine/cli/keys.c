@@ -1,0 +1,135 @@
+/*
+ * keys.c - passphrases that are asked for.
+ *
+ * The library reads them from a file. One that is typed, or comes through a pipe, which can be read once, is put into a file in
+ * memory that has no name and is nobody else's.
+ */
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include "engine/cli/cli.h"
+#include "store/scope.h"
+
+#define PASSPHRASE "passphrase"
+#define LONGEST 1024
+
+struct line {
+	char text[LONGEST + 1];
+};
+
+static int read_line(int fd, struct line *line, struct fsnap_error *err)
+{
+	size_t n = 0;
+	ssize_t got = 1;
+
+	while (n < LONGEST && (got = read(fd, line->text + n, 1)) > 0 && line->text[n] != '\n')
+		n++;
+	line->text[n] = '\0';
+	if (got < 0)
+		return fail(err, FSNAP_E_SYSTEM, errno, "reading the passphrase");
+	return n && n < LONGEST ? 0 : fail(err, FSNAP_E_USAGE, 0, "a passphrase is a line of 1 to %d bytes", LONGEST - 1);
+}
+
+static int ask(int terminal, const char *prompt, struct line *line, struct fsnap_error *err)
+{
+	struct termios before, silent;
+
+	if (tcgetattr(terminal, &before) < 0)
+		return fail(err, FSNAP_E_SYSTEM, errno, "the terminal");
+	silent = before;
+	silent.c_lflag &= ~(tcflag_t)ECHO;
+	silent.c_lflag |= ICANON | ISIG;
+	tcsetattr(terminal, TCSAFLUSH, &silent);
+	bool asked = write(terminal, prompt, strlen(prompt)) > 0;
+	int result = asked ? read_line(terminal, line, err) : fail(err, FSNAP_E_SYSTEM, errno, "the terminal");
+	tcsetattr(terminal, TCSAFLUSH, &before);
+	return write(terminal, "\n", 1) == 1 ? result : -1;
+}
+
+static int type_in(bool is_new, struct line *line, struct fsnap_error *err)
+{
+	struct line again = { "" };
+	cleanup_fd int terminal = open("/dev/tty", O_RDWR | O_CLOEXEC | O_NOCTTY);
+
+	if (terminal < 0) {
+		fail(err, FSNAP_E_USAGE, errno, "there is no terminal to ask for the passphrase");
+		return error_hint(err, "passphrase:FILE takes the first line of a file, or of a pipe");
+	}
+	if (ask(terminal, "passphrase of the image: ", line, err) < 0)
+		return -1;
+	int result = is_new ? ask(terminal, "once more: ", &again, err) : 0;
+	if (result == 0 && is_new && strcmp(again.text, line->text) != 0)
+		result = fail(err, FSNAP_E_USAGE, 0, "these are two passphrases");
+	explicit_bzero(&again, sizeof(again));
+	return result;
+}
+
+static int get(const char *source, bool is_new, struct line *line, struct fsnap_error *err)
+{
+	const char *path = source + strlen(PASSPHRASE);
+	struct stat st;
+
+	if (!*path)
+		return type_in(is_new, line, err);
+	cleanup_fd int fd = open(path + 1, O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return fail(err, FSNAP_E_USAGE, errno, "%s: opening the passphrase", path + 1);
+	if (S_ISREG(st.st_mode) && (st.st_mode & 077)) {
+		fail(err, FSNAP_E_USAGE, 0, "%s: others may read this passphrase", path + 1);
+		return error_hint(err, "chmod 600 %s", path + 1);
+	}
+	return read_line(fd, line, err);
+}
+
+/* The descriptor stays open, and with it the file there, until we end. */
+static int keep(const struct line *line, const char **source, struct fsnap_error *err)
+{
+	static char paths[4][48];
+	static unsigned next;
+	char *path = paths[next++ % 4];
+	int fd = memfd_create("fsnap-passphrase", MFD_CLOEXEC);
+	size_t n = strlen(line->text);
+
+	if (fd < 0 || fchmod(fd, 0600) < 0 || write(fd, line->text, n) != (ssize_t)n)
+		return fail(err, FSNAP_E_SYSTEM, errno, "keeping the passphrase");
+	snprintf(path, sizeof(paths[0]), PASSPHRASE ":/proc/self/fd/%d", fd);
+	*source = path;
+	return 0;
+}
+
+/* A key file is as it is. */
+static int prepare(const char **source, bool is_new, struct fsnap_error *err)
+{
+	struct line line = { "" };
+	size_t n = strlen(PASSPHRASE);
+
+	if (!*source || strncmp(*source, PASSPHRASE, n) != 0 || ((*source)[n] && (*source)[n] != ':'))
+		return 0;
+	int result = get(*source, is_new, &line, err);
+	if (result == 0)
+		result = keep(&line, source, err);
+	explicit_bzero(&line, sizeof(line));
+	return result;
+}
+
+int keys_prepare(struct cli *cli, struct fsnap_error *err)
+{
+	const char *key = cli->decrypt;
+
+	if (prepare(&cli->encrypt, cli->command->run != cli_run, err))
+		return -1;
+	if (!options_know(cli->command, "decrypt"))
+		return 0;
+	if (!key)
+		key = getenv("FSNAP_KEY");
+	if (prepare(&key, false, err))
+		return -1;
+	/* Whatever part of the command opens images finds it there. */
+	return key && setenv("FSNAP_KEY", key, 1) ? fail(err, FSNAP_E_NOMEM, ENOMEM, "--decrypt") : 0;
+}
