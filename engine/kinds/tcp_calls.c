@@ -70,15 +70,18 @@ static unsigned handshakes(const struct tcp_door *doors, size_t n)
 	return count.n;
 }
 
-static void await_handshakes(struct tcp_looks *looks, const struct tcp_door *doors)
+static int await_handshakes(struct tcp_looks *looks, const struct tcp_door *doors, struct fsnap_error *err)
 {
-	unsigned n = 0;
+	unsigned n = handshakes(doors, looks->n_listeners);
+	if (n && tcp_requests_end(looks, err) < 0)
+		return -1;
 	for (int ms = 0; ms < PATIENCE_MS && (n = handshakes(doors, looks->n_listeners)); ms++)
 		poll(NULL, 0, 1);
 	if (n)
 		dump_note(looks->dump, "%u TCP connection%s whose handshake does not end may be reset: the other end has "
 				       "not answered, or the listener waits for data (TCP_DEFER_ACCEPT)", n,
 			  n == 1 ? "" : "s");
+	return 0;
 }
 
 /* --- the whole -------------------------------------------------------------------------- */
@@ -95,6 +98,5 @@ int tcp_calls_hold(struct tcp_looks *looks, struct fsnap_error *err)
 		doors[i] = door_of(&looks->listeners[i]);
 	if (tcp_look_hold(looks, err) < 0 || tcp_hold_calls(looks->hold, looks->hold_name, doors, n, err) < 0)
 		return -1;
-	await_handshakes(looks, doors);
-	return 0;
+	return await_handshakes(looks, doors, err);
 }

@@ -327,6 +327,7 @@ void tcp_dump_end(void *of)
 		free(scratch->waiting[i].state);
 	}
 	free(scratch->waiting);
+	free(scratch->deferred);
 	free(scratch->listeners);
 	free(scratch->looks);
 	free(scratch->diag.sockets);

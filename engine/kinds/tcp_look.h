@@ -41,6 +41,8 @@ struct tcp_looks {
 	size_t n_listeners;
 	struct tcp_waiting *waiting;
 	size_t n_waiting;
+	struct tcp_ends *deferred; /* of these, those that would wait for data (tcp_requests.c) */
+	size_t n_deferred;
 	bool looked;
 	int hold; /* passing, -1: none */
 	char hold_name[TCP_HOLD_NAME + 8];
@@ -60,6 +62,9 @@ int tcp_waiting_keep(struct tcp_looks *looks, struct fsnap_error *err);
 
 /* tcp_calls.c: from here on, nobody comes into a queue of the tree's listeners. */
 int tcp_calls_hold(struct tcp_looks *looks, struct fsnap_error *err);
+
+/* tcp_requests.c: has handshakes come to their end that only wait for data (TCP_DEFER_ACCEPT). */
+int tcp_requests_end(struct tcp_looks *looks, struct fsnap_error *err);
 
 /* tcp_shared.c: closes our duplicates of those that somebody outside has, too; steadfast. */
 void tcp_spare_shared(struct tcp_looks *looks);

@@ -368,12 +368,16 @@ int tcp_made_waiting(struct restore *restore, const image_file *file, const imag
 	struct scratch *scratch = scratch_of(restore, err);
 	int deferred = 0, result = scratch ? 0 : -1;
 	socklen_t size = sizeof(deferred);
-	/* Who has sent nothing waited for so long that this did not count any more. */
-	if (getsockopt(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, &deferred, &size) == 0 && deferred)
-		tcp_set(fd, TCP_DEFER_ACCEPT, 0);
-	for (u_int i = 0; result == 0 && i < listener->waiting.waiting_len; i++)
-		if (is_kept(scratch, listener->waiting.waiting_val[i].kept))
-			result = tcp_waiting_restore(file, listener, i, fd, err);
+	/* Who has sent nothing is a request still, or has waited for so long that this did not count any more. */
+	getsockopt(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, &deferred, &size);
+	for (u_int i = 0; result == 0 && i < listener->waiting.waiting_len; i++) {
+		const image_tcp_waiting *waiting = &listener->waiting.waiting_val[i];
+		if (!is_kept(scratch, waiting->kept))
+			continue;
+		if (deferred)
+			tcp_set(fd, TCP_DEFER_ACCEPT, waiting->phase == TCP_SYN_RECV ? deferred : 0);
+		result = tcp_waiting_restore(file, listener, i, fd, err);
+	}
 	if (deferred)
 		tcp_set(fd, TCP_DEFER_ACCEPT, deferred);
 	return result;

@@ -6,6 +6,7 @@
  *	tcp_made.c	connections made again in repair mode (tcp(7) has nothing on it: net/ipv4/tcp.c)
  *	tcp_waiting.c	connections not accepted yet
  *	tcp_calls.c	calls held back meanwhile, so that there are no more of those
+ *	tcp_requests.c	handshakes that wait for data (TCP_DEFER_ACCEPT)
  *	tcp_ended.c	connections that are over, and attempts that failed
  *	tcp_shared.c	who else has them
  *	tcp_diag.c	what only sock_diag(7) tells

@@ -72,15 +72,27 @@ int tcp_waiting_accept(struct tcp_looks *looks, struct fsnap_error *err)
 	return 0;
 }
 
+/* Has it sent nothing to a listener that defers? Then it comes back as the request that it was. But what somebody
+ * outside sends tells time stamps of its first answer, which those of another one must include (tcp_check_req(), since
+ * Linux 6.15): he waits to be accepted instead. */
+static bool is_request(const struct tcp_looks *looks, const image_file_tcp *state)
+{
+	struct tcp_ends ends = tcp_ends_of(state);
+	for (size_t i = 0; i < looks->n_deferred; i++)
+		if (memcmp(&looks->deferred[i], &ends, sizeof(ends)) == 0)
+			return state->kept == TCP_INSIDE && state->phase == TCP_ESTABLISHED && !state->received.received_len;
+	return false;
+}
+
 /* What the image keeps of it; its buffers go along. */
-static int hand_over(const struct tcp_waiting *waiting, struct fsnap_error *err)
+static int hand_over(const struct tcp_looks *looks, const struct tcp_waiting *waiting, struct fsnap_error *err)
 {
 	image_file_tcp *from = waiting->state, *listener = waiting->listener->state;
 	image_tcp_waiting *to = append(listener->waiting, waiting);
 	if (!to)
 		return no_memory(err);
 	*to = (image_tcp_waiting){
-		.kept = from->kept, .phase = from->phase, .write_seq = from->write_seq,
+		.kept = from->kept, .phase = is_request(looks, from) ? TCP_SYN_RECV : from->phase, .write_seq = from->write_seq,
 		.rcv_nxt = from->rcv_nxt, .mss = from->mss, .features = from->features,
 		.snd_wscale = from->snd_wscale,
 		.local = { from->local.local_len, from->local.local_val },
@@ -97,7 +109,7 @@ int tcp_waiting_keep(struct tcp_looks *looks, struct fsnap_error *err)
 	for (size_t i = 0; i < looks->n_waiting; i++) {
 		const image_file_tcp *state = looks->waiting[i].state;
 		bool whole = state->phase == TCP_ESTABLISHED || state->phase == TCP_CLOSE_WAIT;
-		if (state->kept != TCP_RESET && whole && hand_over(&looks->waiting[i], err) < 0)
+		if (state->kept != TCP_RESET && whole && hand_over(looks, &looks->waiting[i], err) < 0)
 			return -1;
 	}
 	return 0;
@@ -186,6 +198,8 @@ int tcp_waiting_restore(const image_file *file, const image_file_tcp *listener, 
 	    call(waiting, &ends, first) < 0)
 		return fail(err, FSNAP_E_RESTORE_STEP, errno,
 			    "file %u (%s): a connection that waits to be accepted", file->id, file->label);
+	if (waiting->phase == TCP_SYN_RECV)
+		return 0;
 	for (int i = 0; tcp_queue_length(fd) == before && i < PATIENCE_MS; i++)
 		poll(NULL, 0, 1);
 	if (tcp_queue_length(fd) != before)
