@@ -68,6 +68,7 @@ struct saved_file {
 	int held; /* our own descriptor of what is only in flight, else -1 */
 	const struct process *carrier; /* a message has it that waits in a socket, descriptor carrier_fd there; or NULL */
 	int carrier_fd;
+	bool lockless; /* no descriptor of it can tell of record locks */
 	bool stuck; /* what fdinfo says of close-on-exec is the description's, and no number's */
 };
 

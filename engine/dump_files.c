@@ -143,6 +143,15 @@ static unsigned closes_on_exec(const struct fd_view *view, uint64_t flags)
 	return own >= 0 && (own & O_CLOEXEC) ? CLOEXEC_UNKNOWN : 1;
 }
 
+/* Nobody has record locks on it, while all that could take some stand still. Of regular files another process may have to
+ * be asked, as FUSE does, and that one may stand still as well; of what else there is the kernel knows itself. */
+static bool has_no_locks(const struct fd_view *view)
+{
+	struct flock any = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+	return view->dump->tree.n_processes > 1 && !S_ISREG(view->stat.st_mode) && !S_ISDIR(view->stat.st_mode) &&
+	       !(view->flags & O_PATH) && fcntl(view->dup, F_GETLK, &any) == 0 && any.l_type == F_UNLCK;
+}
+
 /* What a process has from its parent it mostly has under the same number: the kernel is asked whether it is the
  * same, and nothing else. NULL: it is not. */
 static struct saved_file *find_inherited(struct dump *dump, const struct process *process, int number)
@@ -193,6 +202,8 @@ static int view_inherited(struct dump *dump, struct process *process, int number
 {
 	char name[32];
 	uint64_t flags;
+	if (saved->lockless)
+		return add_fd(&(struct fd_view){ .process = process, .fd = number }, saved, CLOEXEC_UNKNOWN, err);
 	snprintf(name, sizeof(name), "fdinfo/%d", number);
 	cleanup_free char *info = procfs_read_once(process->proc, name, NULL, err);
 	struct fd_view view = { .dump = dump, .process = process, .pid = process->live, .fd = number, .dup = -1,
@@ -247,6 +258,8 @@ static int view_fd(struct dump *dump, struct process *process, int number, struc
 	if (!saved)
 		return -1;
 	saved->stuck = saved->stuck || cloexec == CLOEXEC_UNKNOWN;
+	if (saved->pid == process->live && saved->fd == number)
+		saved->lockless = has_no_locks(&view);
 	return add_fd(&view, saved, cloexec, err) < 0 ? -1 : record_locks_collect(&view, err);
 }
 

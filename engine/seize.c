@@ -5,6 +5,7 @@
 #include "engine/seize.h"
 
 #include <fcntl.h>
+#include <linux/kcmp.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,9 +24,21 @@
 #define PARTING_ROUNDS 20000
 #define PARTING_NAP_US 100
 
+/* Who has none, as most that are saved, is not one of our parents. */
+static bool has_children(pid_t pid)
+{
+	cleanup_fd int proc = procfs_open(pid, NULL);
+	size_t n, count = 0;
+	cleanup_free pid_t *threads = proc >= 0 ? procfs_threads(proc, &n, NULL) : NULL;
+	cleanup_free pid_t *children = threads ? procfs_children(proc, threads, n, &count, NULL) : NULL;
+	return !children || count > 0;
+}
+
 /* Saving whoever waits for us would freeze ourselves. */
 int seize_refuse_self(pid_t pid, struct fsnap_error *err)
 {
+	if (pid != getpid() && !has_children(pid))
+		return 0;
 	for (pid_t up = getpid(); up > 0; up = procfs_parent(up))
 		if (up == pid) {
 			fail(err, FSNAP_E_SELF, 0, "process %d is fsnap itself or one of its parents", pid);
@@ -203,6 +216,7 @@ static bool adopt(struct tree *tree, struct tree *known, pid_t pid, const struct
 		return false;
 	if (read_stat(process, &stat, NULL) < 0 || stat.ppid != parent->pid ||
 	    tree_put(tree, process) < 0) {
+		seize_let_go(process);
 		process_free(process);
 		return false;
 	}
@@ -263,9 +277,35 @@ static int settle(struct tree *tree, struct tree *known, struct fsnap_error *err
 	return error_hint(err, "stop its busiest part first: kill -STOP PID");
 }
 
+/* Some microseconds pass until each has stopped: all are asked at once, and awaited in order. Who runs in his parent's
+ * memory is perhaps what it waits for in vfork(2): such a parent stops only when he has gone on. */
+static void ask_all(struct tree *tree, struct tree *known)
+{
+	struct process *root = tree->processes[0];
+	ask_to_stop(root);
+	for (size_t i = 0; known && i < known->n_processes; i++) {
+		struct process *process = known->processes[i];
+		const struct process *parent = process->ppid == root->pid ? root : tree_find(known, process->ppid);
+		if (parent && process->prepared &&
+		    syscall(SYS_kcmp, parent->live, process->live, KCMP_VM, 0, 0) > 0)
+			ask_to_stop(process);
+	}
+}
+
+/* Who has been asked, but is not in the tree any more. */
+static void let_others_go(struct tree *known)
+{
+	for (size_t i = 0; known && i < known->n_processes; i++)
+		if (known->processes[i]->n_tasks)
+			seize_let_go(known->processes[i]);
+}
+
 int seize_tree(struct tree *tree, struct tree *known, struct fsnap_error *err)
 {
-	if (settle(tree, known, err) == 0) {
+	ask_all(tree, known);
+	int settled = settle(tree, known, err);
+	let_others_go(known);
+	if (settled == 0) {
 		if (!tree->processes[0]->image.zombie)
 			return 0;
 		fail(err, FSNAP_E_TARGET_DIED, 0, "process %d (%s) has ended", tree->processes[0]->pid,

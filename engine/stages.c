@@ -319,7 +319,7 @@ static const struct stage way_out[] = {
 
 /* --- the first call, ahead of all else --------------------------------------------------- */
 
-#define ROOM (64u << 10)	/* for what is asked of a process */
+#define ROOM (256u << 10)	/* for what is asked of a process */
 #define ROOM_PER_TASK (16u << 10)
 
 /* The plans are not known yet; pages that are not needed cost nothing. */

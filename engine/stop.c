@@ -131,6 +131,25 @@ static int set_workers_aside(struct process *process, size_t first, struct fsnap
 	return 0;
 }
 
+/* Those from `first` on have been asked to stop. */
+static int await_asked(struct process *process, size_t first, size_t *found, struct fsnap_error *err)
+{
+	if (await_stops(process, first, err) < 0)
+		return -1;
+	drop_dead_tasks(process);
+	*found += process->n_tasks - first;
+	return set_workers_aside(process, first, err);
+}
+
+void ask_to_stop(struct process *process)
+{
+	struct task *task = process->n_tasks ? NULL : process_add_task(process, process->live);
+	if (task && trace_seize(task, false, NULL) == TRACE_OK)
+		trace_interrupt(task);
+	else if (task)
+		process_forget_tasks(process);
+}
+
 /* Seizes and stops those of the threads that are new; *found counts them. */
 static int stop_listed(struct process *process, const pid_t *tids, size_t count, size_t *found,
 		       struct fsnap_error *err)
@@ -148,27 +167,23 @@ static int stop_listed(struct process *process, const pid_t *tids, size_t count,
 		if (task->seized)
 			trace_interrupt(task);
 	}
-	if (await_stops(process, first_new, err) < 0)
-		return -1;
-	drop_dead_tasks(process);
-	*found += process->n_tasks - first_new;
-	if (set_workers_aside(process, first_new, err) < 0)
-		return -1;
-	return 0;
+	return await_asked(process, first_new, found, err);
 }
 
 /* The task directory's link count tells the number of threads without listing them. */
 bool threads_are_known(const struct process *process)
 {
 	struct stat stat;
-	return process->n_tasks > 0 && fstatat(process->proc, "task", &stat, 0) == 0 &&
+	return process->n_tasks > 0 && process->tasks[0]->stopped && fstatat(process->proc, "task", &stat, 0) == 0 &&
 	       stat.st_nlink == process->n_tasks + process->n_workers + 2 + process->image.leader_ended;
 }
 
 /* Most processes have one thread: it is stopped first, and only if there are others they are listed. */
 int stop_threads(struct process *process, size_t *found, struct fsnap_error *err)
 {
-	if (process->n_tasks == 0 && stop_listed(process, &process->live, 1, found, err) < 0)
+	bool asked = process->n_tasks == 1 && !process->tasks[0]->stopped;
+	if (asked ? await_asked(process, 0, found, err) < 0 :
+		    process->n_tasks == 0 && stop_listed(process, &process->live, 1, found, err) < 0)
 		return -1;
 	if ((process->still = threads_are_known(process)))
 		return 0;

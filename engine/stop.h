@@ -9,6 +9,10 @@
 /* Are those that have been stopped all that the process has? */
 bool threads_are_known(const struct process *process);
 
+/* Asks the first thread to stop, so that stop_threads() finds it stopping; the process must not be what its parent waits
+ * for in vfork(2). If it cannot be asked, nothing happens. */
+void ask_to_stop(struct process *process);
+
 /* Seizes and stops threads that were not known so far; adds their number to *found. */
 int stop_threads(struct process *process, size_t *found, struct fsnap_error *err);
 

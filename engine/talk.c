@@ -49,6 +49,7 @@ static int send_in(struct placed *placed, uint32_t number, uint32_t entry, struc
 	regs.rsi = number;
 	if (number == 0) { /* parasite/plan.h: serve */
 		regs.rdx = placed->size - AGENT_TEXT;
+		regs.r10 = plans_size(placed->plans);
 		regs.r12 = placed->base;
 		regs.rbx = placed->size;
 		regs.r14 = placed->chain;

@@ -42,7 +42,8 @@ __attribute__((used)) int64_t agent_spawn(struct ctl *ctl, uint32_t number, int 
  * struct agent_entries ("agnt" is AGENT_MAGIC), and a defined state for C to begin in.
  *
  * To the serving agent control memory is not writable yet: it came with the text, in one mapping.  Its
- * mprotect(10) takes rdx bytes from rdi on.  Where that fails nothing can be said and no stack used: it waits for
+ * mprotect(10) takes rdx bytes from rdi on; madvise(28) then has the first r10 of them mapped at once, which takes less
+ * than a fault for each page (and does not matter if it is refused).  Where the first fails nothing can be said and no stack used: it waits for
  * the engine to notice (ppoll(271) for AGENT_PATIENCE_S), and if nobody is there goes home as unmap_and_return()
  * does: rbx bytes at r12, by the chain r14 and the target's `syscall; ret` at r15.
  */
@@ -70,6 +71,10 @@ __asm__(".pushsection .entries, \"ax\", @progbits\n"
 	"	syscall\n"
 	"	test %rax, %rax\n"
 	"	jnz 1f\n"
+	"	mov %r10, %rsi\n"
+	"	mov $23, %edx\n" /* MADV_POPULATE_WRITE */
+	"	mov $28, %eax\n"
+	"	syscall\n"
 	"	mov %r8, %rdi\n"
 	"	mov %r9, %rsi\n"
 	"	and $-16, %rsp\n"

@@ -201,8 +201,8 @@ struct ctl {
  *	start(ctl, task)	runs task's plan on the current stack (which must be the
  *				task's own), parks at its end, leaves when ctl.home is set
  *	serve(ctl, task, bytes)	makes `bytes` from ctl on writable and runs task's plan; never returns; goes
- *				home by the chain when the engine has died. Beside them: r12 base, rbx size,
- *				r14 chain, r15 gadget, as ctl has them
+ *				home by the chain when the engine has died. Beside them: r10 bytes that will be
+ *				touched, r12 base, rbx size, r14 chain, r15 gadget, as ctl has them
  *	spawn(ctl, task, exit_signal, flags)  ordinary function, called in the engine: makes the
  *				task's process with clone3 (on task's stack, with task's
  *				tid; flags: CLONE_*); returns the PID or -errno
