@@ -173,8 +173,6 @@ static int answer(struct dump *dump, const struct placement *placement, const st
 static int ask_inside(struct dump *dump, struct placement *placements, struct inquiry *inquiries, size_t n,
 		      struct fsnap_error *err)
 {
-	for (size_t i = 0; i < n; i++)
-		placements[i].plans = ask(dump, placements[i].process, &inquiries[i]);
 	int result = place_run(placements, n, err);
 	for (size_t i = 0; i < n && result == 0; i++)
 		result = answer(dump, &placements[i], &inquiries[i], err);
@@ -193,9 +191,13 @@ static int collect_outside(struct dump *dump, struct placement *placements, stru
 		if (place_reach(&placements[i], err) < 0 ||
 		    collect_state(placements[i].process, &inquiries[i], err) < 0 || place_enter(&placements[i], err) < 0)
 			return -1;
-	for (size_t i = 0; i < n; i++)
+	for (size_t i = 0; i < n; i++) {
 		if (files_collect(dump, placements[i].process, err) < 0)
 			return -1;
+		placements[i].plans = ask(dump, placements[i].process, &inquiries[i]);
+		if (place_send(&placements[i], err) < 0)
+			return -1;
+	}
 	return 0;
 }
 

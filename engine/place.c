@@ -188,6 +188,8 @@ void place_give_up(struct placement *all, size_t n)
 
 static void add_plans(struct placed *placed, struct plans *plans)
 {
+	if (placed->plans)
+		return;
 	placed->plans = plans;
 	plan_note(plans, "close the descriptor of control memory");
 	placed->memfd_slot = plans_input(plans);
@@ -195,6 +197,18 @@ static void add_plans(struct placed *placed, struct plans *plans)
 	plan_accept_any(plans); /* there may be none */
 	if (!trace_call_pending(leader(placed)))
 		placed->size = AGENT_TEXT + plans_size(plans);
+}
+
+int place_send(struct placement *placement, struct fsnap_error *err)
+{
+	struct placed *placed = placement->placed;
+	bool begun = trace_call_pending(leader(placed));
+	add_plans(placed, placement->plans);
+	if (!begun)
+		return 0;
+	if (stages_go_on(placed, err) < 0 || (placed->base && talk_send_leader(placed, err) < 0))
+		return error_context(err, "process %d (%s)", placed->process->pid, placed->process->comm);
+	return 0;
 }
 
 int place_run(struct placement *all, size_t n, struct fsnap_error *err)

@@ -82,6 +82,9 @@ int place_run(struct placement *placements, size_t n, struct fsnap_error *err);
 int place_begin(struct placement *placement, struct fsnap_error *err);
 int place_reach(struct placement *placement, struct fsnap_error *err); /* ... and stands still from here on */
 int place_enter(struct placement *placement, struct fsnap_error *err);
+/* The plans are there: where the call has been made the leader goes into the agent, and runs its plan while others are
+ * still being asked about. */
+int place_send(struct placement *placement, struct fsnap_error *err);
 void place_give_up(struct placement *all, size_t n); /* instead of place_run() */
 
 struct ctl *placed_ctl(struct placed *placed); /* NULL: it did not come to that */

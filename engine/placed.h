@@ -21,6 +21,7 @@ struct placed {
 	void *map;	  /* the agent's memory, here */
 	size_t size;	  /* bytes of it, text included; rather too many, where the plans are not known yet */
 	bool ready;	  /* frames are laid, registers and masks lead home */
+	bool sent;	  /* the leader is in the agent */
 	uint64_t base;	  /* there; 0: not mapped */
 	uint64_t chain;	  /* there; 0: none */
 	bool by_address;  /* it may be opened by where it lies there, which takes no descriptor of the target */
@@ -43,6 +44,7 @@ int stages_in(struct placement *all, size_t n, struct fsnap_error *err);
 int stages_out(struct placement *all, size_t n, struct fsnap_error *err);
 /* Begins the first call of the way in, which the way in goes on with; or gives it up. */
 int stages_begin(struct placed *placed, struct fsnap_error *err);
+int stages_go_on(struct placed *placed, struct fsnap_error *err);
 void stages_give_up(struct placed *placed);
 /* May this process open the mappings of others by their addresses (/proc/PID/map_files)? */
 bool stages_by_address(void);

@@ -329,6 +329,11 @@ int stages_begin(struct placed *placed, struct fsnap_error *err)
 	return shared_arguments(placed) ? begin_call(placed, &way_in[0], err) : 0;
 }
 
+int stages_go_on(struct placed *placed, struct fsnap_error *err)
+{
+	return trace_call_pending(leader(placed)) ? end_call(placed, &way_in[0], err) : 0;
+}
+
 void stages_give_up(struct placed *placed)
 {
 	int64_t result;

@@ -60,10 +60,12 @@ static int send_in(struct placed *placed, uint32_t number, uint32_t entry, struc
 	regs.orig_rax = (uint64_t)-1;
 	regs.eflags &= ~0x500ull; /* direction and trap flags: a compiler expects them clear */
 	task->away = true;
+	/* Counted before it is there: should we die between the two, the serving agent waits for it in vain and leaves the
+	 * mapping; the other way round it would unmap what the thread is going to run. */
+	if (number > 0)
+		__atomic_add_fetch(&placed_ctl(placed)->inside, 1, __ATOMIC_RELEASE);
 	if (trace_check(trace_set_regs(task, &regs, err), task, err) < 0)
 		return -1;
-	if (number > 0) /* counted from when it is there: the serving agent waits for nobody else */
-		__atomic_add_fetch(&placed_ctl(placed)->inside, 1, __ATOMIC_RELEASE);
 	return trace_check(trace_continue(task, err), task, err);
 }
 
@@ -189,6 +191,9 @@ static int await_answer(struct placed *placed, uint32_t number, struct fsnap_err
 int talk_send_leader(struct placed *placed, struct fsnap_error *err)
 {
 	const struct agent_entries *entries = placed->map;
+	if (placed->sent)
+		return 0;
+	placed->sent = true;
 	return send_in(placed, 0, entries->serve, err);
 }
 
