@@ -20,6 +20,11 @@ bool restore_is_late(struct restore *restore, unsigned file_id)
 	return !made->handed && kind->is_late && kind->is_late(&made->state);
 }
 
+bool restore_is_held(const struct restore *restore, unsigned file_id)
+{
+	return restore->files[file_id - 1].holder;
+}
+
 /* --- in whose name ---------------------------------------------------------------------- */
 
 /* The process that has the file, else the root. */

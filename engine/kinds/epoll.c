@@ -170,6 +170,8 @@ static int link_target(struct dump *dump, const image_file *file, struct watch *
 	if (!is_added_inside(dump, target->file))
 		return 0;
 	dump_file_by_id(dump, target->file, &watched);
+	if (!watch->holder && file_kind_find(watched->kind)->make_late)
+		return 0; /* epoll_complete() */
 	if (!watch->holder)
 		return refuse_file(dump, file, err, "Let the program receive the message before the dump.",
 				   "it watches %s (added as descriptor %d), which only a process that has it can "
@@ -374,6 +376,21 @@ static void epoll_settle_late(struct restore *restore, const image_file *file, c
 			watch_inside(plans, task, fd, &state->targets.targets_val[i]);
 }
 
+/* Of those that only messages have. */
+static int epoll_complete(struct restore *restore, struct fsnap_error *err)
+{
+	const image_file *file;
+	const image_file_epoll *state;
+	for (size_t i = 0; (state = restore_file_state(restore, kind_epoll.name, i, &file)); i++)
+		for (unsigned j = 0; j < state->targets.targets_len && !restore_is_held(restore, file->id); j++) {
+			const image_epoll_target *target = &state->targets.targets_val[j];
+			if (is_late(restore, target) && (restore_arrived(restore, target->file, file->id, err) < 0 ||
+							 watch_one(restore, file, restore_fd(restore, file->id), target, err) < 0))
+				return restore_blame(restore, file, err);
+		}
+	return 0;
+}
+
 const struct file_kind kind_epoll = {
 	.connect_rank = 1,
 	.settle_late = epoll_settle_late,
@@ -381,7 +398,7 @@ const struct file_kind kind_epoll = {
 	.keeps = "what is watched, under which number, for what; what has been told and what is still to be, in "
 		 "order; one-shot, edge-triggered, exclusive; parameters of busy polling",
 	.refuses = "watches of closed descriptors that only a process outside the tree still has; in a message: "
-		   "watches of a signalfd, a pidfd, a file of /proc",
+		   "watches of a signalfd",
 	.shown_by = "event_epoll*",
 	.xdr = (xdrproc_t)xdr_image_file_epoll,
 	.matches = epoll_matches,
@@ -390,4 +407,5 @@ const struct file_kind kind_epoll = {
 	.make = epoll_make,
 	.connect = epoll_connect,
 	.settle = epoll_settle,
+	.complete = epoll_complete,
 };

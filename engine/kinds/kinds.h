@@ -276,6 +276,9 @@ int restore_time_namespace(const struct restore *restore);
 /* Is this file made when the tree is born (file_kind.is_late)? */
 bool restore_is_late(struct restore *restore, unsigned file_id);
 
+/* Has a process of the tree this file? Else only messages have it. */
+bool restore_is_held(const struct restore *restore, unsigned file_id);
+
 /* In complete(): the workshop's descriptor of a late file, to be sent again in a message that waits in the socket
  * `carrier`. -1 with *err set. */
 int restore_arrived(struct restore *restore, unsigned file_id, unsigned carrier, struct fsnap_error *err);

@@ -1,8 +1,8 @@
 /*
  * Descriptors under way in Unix sockets (SCM_RIGHTS) that need a process to be made
  * or finished again: pidfds, one that the specimen has, too; a file of /proc in
- * mid-read; a lease; a pipe that tells its owner by a signal; a locked terminal. In a
- * stream, in datagrams, and in a stream whose sender has gone; among other messages,
+ * mid-read; a lease; a pipe that tells its owner by a signal; a locked terminal; an epoll
+ * instance that watches a process. In a stream, in datagrams, and in a stream whose sender has gone; among other messages,
  * in order.
  */
 #include "specimen.h"
@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <linux/kcmp.h>
 #include <signal.h>
+#include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -158,6 +159,36 @@ static void expect_locked(int fd)
 	close(fd);
 }
 
+/* An epoll instance that watches a child of its own; returns nothing: only the message has both. */
+static void send_epoll(int to)
+{
+	struct epoll_event event = { .events = EPOLLIN, .data.u64 = 41 };
+	pid_t mortal = MUST(fork());
+	if (mortal == 0)
+		for (;;)
+			pause();
+	int fds[] = { MUST(epoll_create1(0)), pidfd_of(mortal) };
+	MUST(epoll_ctl(fds[0], EPOLL_CTL_ADD, fds[1], &event));
+	send_with(to, "epoll", 2, fds);
+	close(fds[0]);
+	close(fds[1]);
+}
+
+static void expect_epoll(int from)
+{
+	struct epoll_event told = { 0 };
+	siginfo_t info;
+	int fds[2];
+	expect_message(from, "epoll", 2, fds);
+	expect_int("it lives", 0, epoll_wait(fds[0], &told, 1, 0));
+	expect_ok("end it", syscall(SYS_pidfd_send_signal, fds[1], SIGKILL, NULL, 0));
+	expect_int("epoll is told", 1, epoll_wait(fds[0], &told, 1, 3000));
+	expect_int("its data", 41, (long)told.data.u64);
+	expect_ok("wait for it", waitid(P_PIDFD, (id_t)fds[1], &info, WEXITED));
+	close(fds[0]);
+	close(fds[1]);
+}
+
 int main(void)
 {
 	int stream[2], packets[2], got;
@@ -179,6 +210,7 @@ int main(void)
 		MUST(send(stream[0], "between", 7, 0));
 		send_away(stream[0], "status", half_read());
 		send_owned(stream[0]);
+		send_epoll(stream[0]);
 		MUST(send(stream[0], "after", 5, 0));
 		send_away(packets[0], "packet", pidfd_of(child));
 		send_away(packets[0], "lease", leased());
@@ -192,6 +224,7 @@ int main(void)
 		expect_message(stream[1], "between", 0, &got);
 		expect_status(expect_one(stream[1], "status"));
 		expect_owned(stream[1]);
+		expect_epoll(stream[1]);
 		expect_message(stream[1], "after", 0, &got);
 		expect_child(expect_one(packets[1], "packet"));
 		got = expect_one(packets[1], "lease");
