@@ -121,6 +121,7 @@ static int copy(struct dump *dump, struct fsnap_error *err)
 	if (image_writer_reserve(dump->writer, dump->taken, err) < 0)
 		return -1;
 	image_writer_take(dump->writer, dump->taken);
+	youth_note_jobs(dump);
 	if (snapshot_take(dump, err) < 0)
 		return -1;
 	for (size_t i = 0; i < dump->n_jobs; i++)
@@ -141,6 +142,7 @@ static int commit(struct dump *dump, image_tree *tree, struct fsnap_error *err)
 	if (files_sync(dump, err) < 0 || repeats_find(dump, err) < 0 || with_put(dump, err) < 0 || records_put(dump, tree, err) < 0)
 		return -1;
 	dump->report->bytes = dump->report->pages * STORE_PAGE;
+	youth_put(dump);
 	struct image_writer *writer = dump->writer;
 	uint8_t uuid[16];
 	image_writer_uuid(writer, uuid);
@@ -282,6 +284,7 @@ void dump_free(struct dump *dump)
 	cgroups_free(dump);
 	ghost_free(dump);
 	pages_forget(dump);
+	youth_free(&dump->youth);
 	mapped_free(dump);
 	async_close(dump->async);
 	time_left_free(dump);

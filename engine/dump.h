@@ -13,6 +13,7 @@
  *	userfaults.c  what userfaultfds watch
  *	copy.c        target memory -> image, by as many workers as there are cores
  *	copy_inside.c the same, by threads inside large processes: more than twice as fast
+ *	youth.c       which pages were written lately, for the restore to bring first
  *	live.c        copying while the tree runs; live_pages.c: what of it still holds
  *	snapshot.c    what is too much for the freeze, kept by children that share it copy-on-write
  *	ghost.c       content without a name: shared anonymous memory, deleted files
@@ -35,6 +36,7 @@
 #include "engine/kinds/kinds.h"
 #include "engine/text.h"
 #include "engine/tree.h"
+#include "engine/youth.h"
 #include "store/store.h"
 
 #define NAMESPACES 8
@@ -132,6 +134,7 @@ struct dump {
 	struct page_run *runs;
 	size_t n_runs;
 	uint64_t estimate; /* pages_estimate(), when space was taken */
+	struct youth youth; /* pages that were written lately */
 	struct live *live; /* NULL: everything is copied while the tree stands still */
 	struct snapshot *snapshot; /* snapshot.c; NULL: nothing is copied when the tree runs again */
 	bool sleepers; /* some have wants_block (tree.h) */

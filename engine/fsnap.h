@@ -157,6 +157,7 @@ struct fsnap_dump_report {
 	uint64_t snapshot_pages;  /* copied when the tree ran again, from children that shared them copy-on-write */
 	uint64_t snapshot_us;	  /* part of the freeze: making those */
 	uint64_t inside_pages;	  /* of frozen_pages: copied by threads inside the processes */
+	uint64_t young_pages;	  /* written lately: they come first in a streamed restore without a record */
 };
 
 int fsnap_dump(const struct fsnap_dump_options *options, struct fsnap_dump_report *report,
@@ -406,6 +407,7 @@ struct fsnap_restore_report {
 	uint64_t resident_us;	/* call -> all memory is there; 0: not known yet */
 	uint64_t streamed_bytes, stream_faults; /* as in fsnap_streaming_stats; for the caller to fill in */
 	struct fsnap_streaming *streaming; /* NULL, or the caller's, to be freed: what is still to come */
+	uint64_t young_bytes;	/* of stream_bytes, where there is no record: written lately at the dump, which come first */
 };
 
 /* An image held ready for many copies: open, verified once, and its private memory in the calling process, at the

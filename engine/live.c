@@ -150,11 +150,14 @@ static int take(void *arg, uint64_t start, uint64_t end, struct fsnap_error *err
 	for (uint64_t now; n; page += now, n -= now) {
 		now = n;
 		uint64_t at = held_find(&round->space->held, page, &now);
+		bool young = at != HELD_NOWHERE || (round->space->member && process->chained->based);
 		if (at == HELD_NOWHERE) {
 			at = pages_take(round->dump, now);
 			if (held_add(&round->space->held, page, now, at, err) < 0)
 				return -1;
 		}
+		if (young)
+			youth_note(&round->dump->youth, at, now);
 		/* What others may map, too, is not to be pinned: see copy.c. */
 		bool shared = process->shares || round->dump->known.n_processes;
 		if (pages_add_job(round->dump, &(struct copy_job){ process, page, at, now, shared }, err) < 0)

@@ -17,6 +17,7 @@
 #include "engine/heat/apart.h"
 #include "engine/laps.h"
 #include "engine/restore.h"
+#include "engine/youth.h"
 #include "engine/sized.h"
 #include "restorer/record.h"
 #include "store/parallel.h"
@@ -337,8 +338,12 @@ int streaming_hand_over(struct restore *restore, struct fsnap_error *err)
 		return -1;
 	cleanup_free struct record_entry *played = order.record_ns ? NULL :
 						   record_read(restore->image, path, &order.n_played);
-	order.played = played;
 	restore->report->record_bytes = order.n_played * STORE_PAGE;
+	if (!played && !order.record_ns) {
+		played = youth_read(restore->image, &order.n_played);
+		restore->report->young_bytes = order.n_played * STORE_PAGE;
+	}
+	order.played = played;
 	int result = 0;
 	for (size_t i = 0; i < tree->n_processes && result == 0; i++)
 		result = take(restore, tree->processes[i], &spaces[order.n++], err);
