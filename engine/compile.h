@@ -14,6 +14,7 @@ enum barrier {
 	BARRIER_BORN,	    /* processes that are complete */
 	BARRIER_FILTERS,    /* leaders that have installed filters for all their threads */
 	BARRIER_ARRIVED,    /* late files that are in place with their holders */
+	BARRIER_STAGED,	    /* blocks of the image that have come (staging.h) */
 };
 
 /* The plan of a process' main thread; its other threads follow. */

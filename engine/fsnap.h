@@ -408,6 +408,7 @@ struct fsnap_restore_report {
 	uint64_t streamed_bytes, stream_faults; /* as in fsnap_streaming_stats; for the caller to fill in */
 	struct fsnap_streaming *streaming; /* NULL, or the caller's, to be freed: what is still to come */
 	uint64_t young_bytes;	/* of stream_bytes, where there is no record: written lately at the dump, which come first */
+	uint64_t direct_bytes;	/* of the image: read past the page cache, many pieces at a time */
 };
 
 /* An image held ready for many copies: open, verified once, and its private memory in the calling process, at the

@@ -14,6 +14,7 @@
 #include "engine/procfs.h"
 #include "engine/renumber.h"
 #include "engine/restore.h"
+#include "engine/staging.h"
 #include "engine/trace.h"
 #include "store/scope.h"
 
@@ -243,7 +244,7 @@ int launch(struct restore *restore, struct fsnap_error *err)
 	    control_lay(restore, err) < 0 || spawn(restore, err) < 0)
 		return -1;
 	/* Meanwhile: are the pages what was written? The tasks copy, but nothing of them runs yet. */
-	if (streaming_verify(restore, err) < 0 ||
+	if ((restore->staging ? staging_read(restore, err) : streaming_verify(restore, err)) < 0 ||
 	    await_parked(restore, restore->n_parking, err) < 0 ||
 	    cgroups_place_threads(restore, err) < 0 || ghosts_seal(restore, err) < 0 ||
 	    seize(restore, err) < 0 || streaming_hand_over(restore, err) < 0 ||

@@ -30,6 +30,7 @@
 #include "engine/restore.h"
 #include "engine/sized.h"
 #include "engine/sole.h"
+#include "engine/staging.h"
 #include "engine/takeback.h"
 #include "engine/template.h"
 #include "engine/with/with.h"
@@ -128,9 +129,10 @@ int restore_plan(struct restore *restore, struct fsnap_error *err)
 		restore->self = restore->keeper->self; /* which stays the keeper's */
 	else if (inherited_collect(&restore->self, err) < 0)
 		return -1;
-	if (control_reserve(restore, err) < 0 || compile(restore, err) < 0)
+	if (control_reserve(restore, err) < 0)
 		return -1;
-	return streaming_decode(restore, err);
+	staging_begin(restore);
+	return compile(restore, err) < 0 ? -1 : streaming_decode(restore, err);
 }
 
 static int tell_story(struct restore *restore, struct fsnap_error *err)
@@ -144,7 +146,8 @@ static int tell_story(struct restore *restore, struct fsnap_error *err)
 	if (restore->options->from && keeper_serves(restore->options->from->keeper, restore))
 		restore->keeper = restore->options->from->keeper;
 	report->open_us = lap(&mark);
-	struct prefetch *prefetch = restore->streaming.on || restore->options->from ? NULL : prefetch_start(restore->image);
+	bool elsewhere = restore->streaming.on || restore->options->from || staging_wanted(restore);
+	struct prefetch *prefetch = elsewhere ? NULL : prefetch_start(restore->image);
 	/* Ahead of everything, but files that go with the image have to be there. */
 	bool fetched = restore->options->from || image_count(restore->image, IMAGE_WITH);
 	if (!fetched)
@@ -198,6 +201,7 @@ void restore_end(struct restore *restore)
 	cgroups_end(restore);
 	ipc_free(restore);
 	takeback_forget(restore);
+	staging_end(restore);
 	workshop_close(restore);
 	handed_close(&restore->handed);
 	fetch_free(&restore->fetch);

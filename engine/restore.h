@@ -74,6 +74,8 @@ struct cgroup_restore {
 	char *own;		     /* what we are in */
 };
 
+struct staging;
+
 struct restore {
 	const struct fsnap_restore_options *options;
 	struct fsnap_restore_report *report;
@@ -89,6 +91,7 @@ struct restore {
 	struct ports ports;
 	struct shelves shelves;
 	struct streaming streaming;
+	struct staging *staging; /* staging.h; NULL: the image is read as any file */
 	uint64_t began_ns; /* CLOCK_MONOTONIC */
 
 	/* The workshop: descriptors of this process from number `bench` on, above all that the

@@ -278,7 +278,9 @@ static int64_t perform_shared(const struct run *run, const struct plan_op *op, u
 {
 	uint64_t arg[6];
 	resolve_all(run->ctl, op, arg);
-	int64_t result = syscall6(op->nr, arg[0], arg[1], arg[2], arg[3], arg[4], arg[5]);
+	int64_t result = op->kind == PLAN_WAIT ?
+				 await(run, &run->ctl->barrier[arg[0]], arg[1], &run->ctl->failed) :
+				 syscall6(op->nr, arg[0], arg[1], arg[2], arg[3], arg[4], arg[5]);
 	if (accepted(run->ctl, op, result))
 		return 0;
 	shared->pc = pc;

@@ -37,7 +37,7 @@ enum plan_kind {
 	PLAN_DECIMAL,	  /* write arg[1] in decimal, and a NUL, to arg[0] */
 	PLAN_HELPER,	  /* as PLAN_THREAD: one that PLAN_JOIN can wait for */
 	PLAN_JOIN,	  /* until the thread on task arg[0]'s plan is gone, if it ever was */
-	PLAN_SHARE,	  /* the system calls of task arg[0]'s plan, which nobody runs as his own, stretch by stretch:
+	PLAN_SHARE,	  /* the system calls (and waits) of task arg[0]'s plan, which nobody runs as his own, stretch by stretch:
 			     of those in the struct plan_stretches at arg[1] the next that nobody took yet, until
 			     there is none. Whoever likes may do so at the same time */
 	PLAN_SOCKETS,	  /* ctl.lent[0], [1] = two ends of a socket: the engine takes a copy of the second */

@@ -166,6 +166,16 @@ static void populate(struct plans *plans, uint32_t task, const struct batch *bat
 	}
 }
 
+/* The last block that it reads of has come. */
+static void await_staged(struct plans *plans, uint32_t task, const struct memory_source *source,
+			 const struct batch *batch)
+{
+	uint32_t in;
+	if (source->staged)
+		plan_wait(plans, task, source->staged_barrier,
+			  (uint32_t)image_block_of(source->image, batch->at + batch->npages - 1, &in) + 1);
+}
+
 static void note_stretch(const struct plans *plans, uint32_t task, struct batch *batch)
 {
 	struct memory_stretches *list = batch->stretches;
@@ -190,6 +200,7 @@ static void flush(struct plans *plans, uint32_t task, const struct memory_source
 		return;
 	note_stretch(plans, task, batch);
 	populate(plans, task, batch);
+	await_staged(plans, task, source, batch);
 	uint32_t pieces = plans_data(plans, batch->pieces, batch->n * sizeof(batch->pieces[0]), 8);
 	plan_call(plans, task, SYS_preadv, IMM(source->image_fds[batch->from.file]), DATA(pieces), IMM(batch->n),
 		  IMM(batch->from.offset), IMM(0));

@@ -33,6 +33,8 @@ struct memory_special {
 struct memory_source {
 	const struct image *image;
 	const int *image_fds; /* of its files: image_locate() */
+	bool staged;	     /* what they lead to fills while tasks run: so many blocks are there as the barrier says */
+	uint32_t staged_barrier;
 	const int *mapped_fd; /* by image_mapped.id */
 	const int *mapped_write_fd; /* likewise, of those that are mapped for writing */
 	const int *ghost_fd;  /* by image_ghost.id, -1 for other spaces */

@@ -1,5 +1,6 @@
 """A large program whose image lies on slow storage: how long until the first request is answered, with
-the record of what it touches and without. Part of bench/warm."""
+the record of what it touches and without; how long until all of it is there, past the page cache and
+through it. Part of bench/warm."""
 
 import os
 import statistics
@@ -26,25 +27,69 @@ def pager_is_done():
         return True
 
 
-class Recorded:
-    """A program of --memory whose requests read --set of it, here and there, restored from slow storage: the
-    first request after a streamed restore, with a record of an earlier one and without."""
-    name = "recorded"
-    record_s = 5
+class Stored:
+    """The image is what lies on the slow storage."""
 
     def __init__(self, mover):
         self.mover, self.options = mover, mover.options
-        # The image is what lies on the slow storage.
         self.fsnap = tools.Fsnap(mover.place.work, mover.place.programs, mover.fsnap.command,
                                  mover.storage.path("store"))
+        self.page = Page(os.path.join(mover.place.work, "page"))
 
-    def run(self):
-        self.page = Page(os.path.join(self.mover.place.work, "page"))
+    def dump(self):
         self.page.clear()
         pid = processes.spawn([self.mover.place.program("specimen"), self.page.path, "--memory",
                                str(self.options.memory // MIB), "--requests", str(self.options.set // MIB)])
         processes.wait_until(lambda: self.page.ready, "the specimen", 120)
         self.fsnap.dump(pid, "--no-live", kill=True)
+
+
+class Eager(Stored):
+    """A program of --memory, all of which is brought from slow storage before it runs: past the page cache, and
+    through it."""
+    name = "eager"
+
+    def run(self):
+        self.dump()
+        self.found = {"direct": [], "page cache": []}
+        for n in range(self.options.runs):
+            for way, values in self.found.items():
+                values.append(self.once(way))
+            progress(f"eager {n + 1}/{self.options.runs}: " +
+                     ", ".join(f"{way} {values[-1]:.2f} s" for way, values in self.found.items()))
+        self.fsnap.remove(trim=True)
+
+    def once(self, way):
+        slow.forget(self.fsnap.image)
+        if way != "direct":
+            os.environ["FSNAP_NO_DIRECT"] = "1"
+        timing = self.fsnap.restore(*self.fsnap.eager)
+        os.environ.pop("FSNAP_NO_DIRECT", None)
+        processes.end_all()
+        if (way == "direct") != (timing.report["direct_bytes"] > 0):
+            raise RuntimeError(f"{way}: {timing.report}")
+        return timing.ns / 1e9
+
+    def lines(self):
+        rows = [("all of it there after", "median", "range", "MiB/s")]
+        for way, values in self.found.items():
+            median = statistics.median(values)
+            rows.append((way, f"{median:.2f} s", f"{min(values):.2f}-{max(values):.2f}",
+                         f"{self.options.memory / MIB / median:.0f}"))
+        return spread.table(rows)
+
+    def json(self):
+        return {way: spread.summary(values) for way, values in self.found.items()}
+
+
+class Recorded(Stored):
+    """A program of --memory whose requests read --set of it, here and there, restored from slow storage: the
+    first request after a streamed restore, with a record of an earlier one and without."""
+    name = "recorded"
+    record_s = 5
+
+    def run(self):
+        self.dump()
         self.record = self.fsnap.image.replace(".fsnap", ".record")
         self.found = {mode: {"answered": [], "resident": [], "device": []} for mode in MODES}
         for mode in MODES:

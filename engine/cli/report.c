@@ -42,7 +42,8 @@ static const struct field restore_fields[] = {
 	F(open_us, NUMBER64),	F(prepare_us, NUMBER64), F(build_us, NUMBER64),
 	F(release_us, NUMBER64), F(with_us, NUMBER64), F(terminal, FLAG),	F(prefetch_files, NUMBER32),
 	F(prefetch_bytes, NUMBER64), F(listen, LINES),	F(root, NUMBER32),	F(copy, NUMBER32),
-	F(stream_bytes, NUMBER64), F(record_bytes, NUMBER64), F(young_bytes, NUMBER64), F(streamed_bytes, NUMBER64), F(stream_faults, NUMBER64),
+	F(stream_bytes, NUMBER64), F(record_bytes, NUMBER64), F(young_bytes, NUMBER64),
+	F(direct_bytes, NUMBER64), F(streamed_bytes, NUMBER64), F(stream_faults, NUMBER64),
 	F(resident_us, NUMBER64), F(kinds, KINDS), F(notes, LINES), { 0 },
 #undef F
 };
