@@ -149,7 +149,7 @@ struct async_order order;
 struct async_context contexts[ASYNC_CONTEXTS];
 struct async_thread threads[ASYNC_THREADS];
 struct async_ring ring;
-__u64 files[ASYNC_TABLE];
+__u64 files[ASYNC_TABLE], file_tags[ASYNC_TABLE];
 struct async_buffer buffers[ASYNC_TABLE];
 struct async_descriptor descriptors[ASYNC_DESCRIPTORS];
 
@@ -285,8 +285,7 @@ static long tell_file(__u32 i, void *context)
 	if (i >= ASYNC_TABLE)
 		return 1;
 	files[i & (ASYNC_TABLE - 1)] = node ? BPF_CORE_READ(node, file_ptr) & ~FILE_FLAGS : 0;
-	if (node && BPF_CORE_READ(node, tag))
-		ring.odd = 1;
+	file_tags[i & (ASYNC_TABLE - 1)] = node ? BPF_CORE_READ(node, tag) : 0;
 	return 0;
 }
 
@@ -298,6 +297,7 @@ static long tell_old_file(__u32 i, void *context)
 		return 1;
 	bpf_probe_read_kernel(&file, sizeof(file), (void *)&((unsigned long *)table)[i]);
 	files[i & (ASYNC_TABLE - 1)] = file & ~FILE_FLAGS;
+	file_tags[i & (ASYNC_TABLE - 1)] = 0;
 	return 0;
 }
 

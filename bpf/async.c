@@ -76,7 +76,7 @@ const struct async_descriptor *async_descriptors(struct async_reader *reader, pi
 }
 
 const struct async_ring *async_ring(struct async_reader *reader, int fd, const __u64 **files,
-				    const struct async_buffer **buffers, struct fsnap_error *err)
+				    const __u64 **tags, const struct async_buffer **buffers, struct fsnap_error *err)
 {
 	struct async_bpf__bss *shared = reader->skeleton->bss;
 	union bpf_iter_link_info info = { .task.tid = (unsigned)syscall(SYS_gettid) };
@@ -89,6 +89,7 @@ const struct async_ring *async_ring(struct async_reader *reader, int fd, const _
 		return NULL;
 	}
 	*files = shared->files;
+	*tags = shared->file_tags;
 	*buffers = shared->buffers;
 	return &shared->ring;
 }

@@ -25,8 +25,8 @@ const struct async_thread *async_threads(struct async_reader *reader, pid_t pid,
 const struct async_descriptor *async_descriptors(struct async_reader *reader, pid_t pid, size_t *n,
 						 struct fsnap_error *err);
 
-/* A ring that is descriptor `fd` of ours. files: identity of each registered one, 0 an empty slot. */
+/* A ring that is descriptor `fd` of ours. files: identity of each registered one, 0 an empty slot, and its tag. */
 const struct async_ring *async_ring(struct async_reader *reader, int fd, const __u64 **files,
-				    const struct async_buffer **buffers, struct fsnap_error *err);
+				    const __u64 **tags, const struct async_buffer **buffers, struct fsnap_error *err);
 
 #endif

@@ -21,6 +21,7 @@ struct ring { /* struct aio_ring, fs/aio.c: libaio looks into it, too */
 	uint32_t id, nr, head, tail, magic, compatible, incompatible, header_length;
 };
 
+#define NO_MMAP (1u << 14) /* IORING_SETUP_NO_MMAP, Linux 6.5 */
 #define EVENT ((size_t)32) /* sizeof(struct io_event) */
 
 const struct other_kind kind_aio = {
@@ -154,6 +155,8 @@ static int check_issuer(const struct process *process, const image_file *file,
 {
 	bool mapped[2] = { false, false };
 	bool is_there = false;
+	if (ring->flags & (IORING_SETUP_SQPOLL | NO_MMAP)) /* it is brought there by others, or in its own memory */
+		return 0;
 	for (size_t i = 0; i < process->n_tasks; i++)
 		is_there |= process->tasks[i]->tid == ring->submitter;
 	if (!is_there || ring->sq_head == 0)

@@ -15,7 +15,7 @@
  *	signals, timers, names, ...      engine/state/
  *	owners of descriptors' signals   when everybody is born
  *	late descriptors                 pidfds: settle_files.c
- *	PARK 1                           the engine takes hold of every task
+ *	PARK 1                           the engine takes hold of every task, and equips late files
  *	limits, filters, credentials     from here on it may do no more than the program may
  *	dumpable, timers armed           when that is true of everybody; timers of descriptors, too
  *	end                              parks for good; registers are set from outside
@@ -203,6 +203,7 @@ static int compile_thread(struct restore *restore, const image_process *process,
 	rebuild_task(&r);
 	settle_task_files(restore, process, r.thread->tid, r.task);
 	plan_park(restore->plans, r.task, 1);
+	settle_parked_files(restore, process, r.thread->tid, r.task);
 	if (share_filters(restore, &r, false, err) < 0 || rebuild_privileges(&r, err) < 0)
 		return -1;
 	end_parked(restore, r.task, &r, false);
@@ -338,9 +339,12 @@ static int compile_process(struct restore *restore, const image_process *process
 	plan_wait(plans, task, BARRIER_BORN, restore->report->processes);
 	ipc_sign(restore, process, task);
 	own_signals(restore, process, task);
-	arrive_files(restore, process, task, BARRIER_ARRIVED);
+	if (arrive_files(restore, process, task, BARRIER_ARRIVED, err) < 0)
+		return -1;
 	renumber_wipe(restore, process, task);
 	plan_park(plans, task, 1);
+	if (!process->leader_ended)
+		settle_parked_files(restore, process, process->pid, task);
 	streaming_leave(restore, process, task);
 	limits_rebuild(&r);
 	if (share_filters(restore, &r, true, err) < 0 || rebuild_privileges(&r, err) < 0)

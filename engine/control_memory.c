@@ -64,8 +64,9 @@ static int list_rings(struct restore *restore, struct fsnap_error *err)
 	for (size_t i = 0; i <= n; i++)
 		restore->ring_fd[i] = -1;
 	for (size_t i = 0; i < n; i++) {
-		if (strcmp(restore->model.files[i].kind, "io_uring") != 0)
-			continue;
+		const struct file_kind *kind = file_kind_find(restore->model.files[i].kind);
+		if (strcmp(kind->name, "io_uring") != 0 || kind->is_late(&restore->files[i].state))
+			continue; /* or mapped when it is there: settle_files.c */
 		int fd = restore->explaining ? workshop_pretend(restore) :
 			 fcntl(restore_fd(restore, (unsigned)i + 1), F_DUPFD_CLOEXEC, restore->bench);
 		if (fd < 0)

@@ -248,11 +248,12 @@ int launch(struct restore *restore, struct fsnap_error *err)
 	    await_parked(restore, restore->n_parking, err) < 0 ||
 	    cgroups_place_threads(restore, err) < 0 || ghosts_seal(restore, err) < 0 ||
 	    seize(restore, err) < 0 || streaming_hand_over(restore, err) < 0 ||
-	    renumber_memory(restore, err) < 0 || environment_change(restore, err) < 0)
+	    renumber_memory(restore, err) < 0 || environment_change(restore, err) < 0 ||
+	    equip_files(restore, err) < 0)
 		return -1;
 	open_gate(restore);
 	if (await_parked(restore, 2 * restore->n_parking - restore->n_leaving, err) < 0 ||
-	    await_leaving(restore, err) < 0 || files_complete(restore, err) < 0)
+	    await_leaving(restore, err) < 0 || drive_files(restore, err) < 0 || files_complete(restore, err) < 0)
 		return -1;
 	shelves_retire(restore);
 	return ipc_fill(restore, err);

@@ -204,8 +204,13 @@ void settle_files(struct restore *restore, const image_process *process, uint32_
 /* late_files.c: what only messages have, and can be finished when everybody is born and nobody runs. */
 int files_complete(struct restore *restore, struct fsnap_error *err);
 void settle_task_files(struct restore *restore, const image_process *process, pid_t tid, uint32_t task);
-void arrive_files(struct restore *restore, const image_process *process, uint32_t task, uint32_t barrier);
+int arrive_files(struct restore *restore, const image_process *process, uint32_t task, uint32_t barrier,
+		 struct fsnap_error *err);
+void settle_parked_files(struct restore *restore, const image_process *process, pid_t tid, uint32_t task);
 void arm_files(struct restore *restore, const image_process *process, uint32_t task);
+/* What this process does to files when all stand still: see struct file_kind. */
+int equip_files(struct restore *restore, struct fsnap_error *err);
+int drive_files(struct restore *restore, struct fsnap_error *err);
 
 /* environment.c: options.env, when everybody is traced and memory is what it was. */
 int environment_change(struct restore *restore, struct fsnap_error *err);

@@ -1,7 +1,9 @@
 /*
  * restore_ask.c - what kinds may ask of a restore: its options, its notes, the other files of the image.
  */
+#include <fcntl.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "engine/notes.h"
@@ -50,6 +52,55 @@ uint64_t restore_mapped(struct restore *restore, pid_t tid, unsigned file_id, ui
 			return vma->start;
 	}
 	return 0;
+}
+
+int restore_number_of(struct restore *restore, unsigned file_id)
+{
+	return restore->files[file_id - 1].number;
+}
+
+int restore_spare_number(struct restore *restore, unsigned file_id)
+{
+	return restore->bench + (int)file_id;
+}
+
+uint32_t restore_deputy(struct restore *restore, struct plans *plans, uint32_t task, pid_t tid)
+{
+	const image_process *process = process_of_thread(&restore->model, tid);
+	const image_thread *thread = NULL;
+	for (u_int i = 0; process && i < process->threads.threads_len; i++)
+		if (process->threads.threads_val[i].tid == tid)
+			thread = &process->threads.threads_val[i];
+	if (!thread)
+		return task;
+	char who[64];
+	snprintf(who, sizeof(who), "deputy of thread %d", tid);
+	uint32_t deputy = plans_task(plans, 0, who);
+	creds_rebuild_task(&(struct rebuild){ .plans = plans, .task = deputy, .process = process, .thread = thread,
+					      .self = &restore->self });
+	plan_helper(plans, task, deputy);
+	return deputy;
+}
+
+void restore_deputy_done(struct plans *plans, uint32_t task, uint32_t deputy)
+{
+	if (deputy == task)
+		return;
+	plan_call(plans, deputy, SYS_exit, IMM(0));
+	plan_join(plans, task, deputy);
+}
+
+int restore_memory(struct restore *restore, pid_t pid, struct fsnap_error *err)
+{
+	char path[32];
+	snprintf(path, sizeof(path), "/proc/%d/mem", restore_number(restore, pid));
+	int fd = open(path, O_RDWR | O_CLOEXEC);
+	return fd < 0 ? fail(err, FSNAP_E_RESTORE_STEP, errno, "memory of process %d", pid) : fd;
+}
+
+uint64_t restore_shared(struct restore *restore, uint32_t data)
+{
+	return (uintptr_t)plans_data_at(restore->plans, restore_control(restore), data);
 }
 
 const void *restore_file_state(struct restore *restore, const char *kind, size_t index,

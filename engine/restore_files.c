@@ -154,6 +154,23 @@ static void find_holders(struct restore *restore)
 	}
 }
 
+/* What one process must make, or settle, is held by that one. */
+static void prefer_settlers(struct restore *restore)
+{
+	for (size_t i = 0; i < restore->model.n_processes; i++) {
+		const image_process *process = &restore->model.processes[i];
+		for (u_int j = process->fds.fds_len; j-- > 0;) {
+			const image_fd *fd = &process->fds.fds_val[j];
+			struct workshop_file *file = &restore->files[fd->file - 1];
+			const struct file_kind *kind = file_kind_find(restore->model.files[fd->file - 1].kind);
+			if (!kind->settler || kind->settler(&file->state) != process->pid)
+				continue;
+			file->holder = process;
+			file->number = fd->fd;
+		}
+	}
+}
+
 static int connect_files(struct restore *restore, int rank, struct fsnap_error *err)
 {
 	for (size_t i = 0; i < restore->model.n_files; i++) {
@@ -201,6 +218,7 @@ int files_make(struct restore *restore, struct fsnap_error *err)
 	for (size_t i = 0; i < n; i++)
 		if (decode_state(restore, i, err) < 0)
 			return -1;
+	prefer_settlers(restore);
 	if (ports_check(&restore->ports, err) < 0 || index_files(restore, err) < 0 || handed_place(restore, err) < 0)
 		return -1;
 	if (restore->explaining)

@@ -8,10 +8,14 @@
  * a duplicate of it from there, so that it is the same open file description.
  */
 #include <fcntl.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "engine/kinds/locks.h"
 #include "engine/restore.h"
+#include "restorer/memory.h"
+#include "store/scope.h"
 
 #ifndef SYS_pidfd_open
 #define SYS_pidfd_open 434
@@ -127,6 +131,25 @@ static void put_in_place(struct restore *restore, const image_process *process, 
 	plan_call(restore->plans, task, SYS_close, SLOT(slot));
 }
 
+/* Its kind puts mappings of it where they were only when it is there. */
+static int map_late(struct restore *restore, const image_process *process, uint32_t task, struct fsnap_error *err)
+{
+	cleanup_free int *fds = malloc((restore->model.n_files + 1) * sizeof(*fds));
+	bool any = false;
+	if (!fds)
+		return fail(err, FSNAP_E_NOMEM, ENOMEM, "late files");
+	for (size_t i = 0; i <= restore->model.n_files; i++)
+		fds[i] = -1;
+	for (u_int i = process->fds.fds_len; i-- > 0;) {
+		struct place at = place_of(restore, process, i);
+		if (is_late(&at))
+			fds[at.fd->file] = at.fd->fd;
+		any |= is_late(&at);
+	}
+	return any ? memory_late_rings(restore->plans, task, &restore->source, model_mm(&restore->model, process->mm),
+				       fds, err) : 0;
+}
+
 static void make_late(struct restore *restore, const image_process *process, uint32_t task, uint32_t barrier,
 		      uint32_t late)
 {
@@ -163,13 +186,16 @@ static bool settles(const struct place *at, const image_process *process)
 	return settler ? settler == process->pid && !at->made->handed : at->held;
 }
 
-void arrive_files(struct restore *restore, const image_process *process, uint32_t task, uint32_t barrier)
+int arrive_files(struct restore *restore, const image_process *process, uint32_t task, uint32_t barrier,
+		 struct fsnap_error *err)
 {
 	uint32_t late = count_late(restore);
 	if (late) {
 		make_late(restore, process, task, barrier, late);
 		plan_wait(restore->plans, task, barrier, late);
 		take_late(restore, process, task);
+		if (map_late(restore, process, task, err) < 0)
+			return -1;
 	}
 	for (u_int i = 0; i < process->fds.fds_len; i++) {
 		struct place at = place_of(restore, process, i);
@@ -177,4 +203,60 @@ void arrive_files(struct restore *restore, const image_process *process, uint32_
 			at.kind->settle_late(restore, at.file, &at.made->state, restore->plans, task,
 					     at.fd->fd);
 	}
+	return 0;
+}
+
+void settle_parked_files(struct restore *restore, const image_process *process, pid_t tid, uint32_t task)
+{
+	for (u_int i = 0; i < process->fds.fds_len; i++) {
+		struct place at = place_of(restore, process, i);
+		if (at.kind->settle_parked && !at.made->handed && is_first_of_process(process, i))
+			at.kind->settle_parked(restore, at.file, &at.made->state, restore->plans, task, at.fd->fd, tid);
+	}
+}
+
+/* --- by this process ------------------------------------------------------------------- */
+
+typedef int (*step_fn)(struct restore *restore, const image_file *file, const void *state, int fd,
+		       struct fsnap_error *err);
+
+/* One of ours for a file that its holder has by now. */
+static int borrow(struct restore *restore, const struct workshop_file *made, struct fsnap_error *err)
+{
+	cleanup_fd int holder = (int)syscall(SYS_pidfd_open, restore_number(restore, made->holder->pid), 0);
+	int fd = holder < 0 ? -1 : (int)syscall(SYS_pidfd_getfd, holder, made->number, 0);
+	return fd < 0 ? fail(err, FSNAP_E_RESTORE_STEP, errno, "process %d: descriptor %d", made->holder->pid,
+			     made->number) : fd;
+}
+
+static int step(struct restore *restore, size_t index, step_fn step, struct fsnap_error *err)
+{
+	const image_file *file = &restore->model.files[index];
+	const struct workshop_file *made = &restore->files[index];
+	if (!made->holder || made->handed)
+		return 0;
+	cleanup_fd int fd = borrow(restore, made, err);
+	if (fd >= 0 && step(restore, file, &made->state, fd, err) == 0)
+		return 0;
+	return restore_blame(restore, file, err);
+}
+
+int equip_files(struct restore *restore, struct fsnap_error *err)
+{
+	for (size_t i = 0; i < restore->model.n_files; i++) {
+		const struct file_kind *kind = file_kind_find(restore->model.files[i].kind);
+		if (kind->equip && step(restore, i, kind->equip, err) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+int drive_files(struct restore *restore, struct fsnap_error *err)
+{
+	for (size_t i = 0; i < restore->model.n_files; i++) {
+		const struct file_kind *kind = file_kind_find(restore->model.files[i].kind);
+		if (kind->drive && step(restore, i, kind->drive, err) < 0)
+			return -1;
+	}
+	return 0;
 }

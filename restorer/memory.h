@@ -106,9 +106,12 @@ int memory_fill_by_crew(struct plans *plans, uint32_t task, const struct memory_
 int memory_aio(struct plans *plans, uint32_t task, const struct memory_source *source, const image_mm *mm,
 	       const image_vma *vma, struct fsnap_error *err);
 
-/* ring.c: the mappings of io_uring, when all others are there. */
+/* ring.c: the mappings of io_uring, when all others are there; room for those of rings that come late, whose descriptors
+ * memory_late_rings() is told: fds[image_file.id], -1 others. */
 int memory_rings(struct plans *plans, uint32_t task, const struct memory_source *source, const image_mm *mm,
 		 struct fsnap_error *err);
+int memory_late_rings(struct plans *plans, uint32_t task, const struct memory_source *source, const image_mm *mm,
+		      const int *fds, struct fsnap_error *err);
 
 /* attach.c: mapping number `vma` is of a System V segment: made, along with the others of the same
  * attachment. To be called for each, in order. */

@@ -24,14 +24,6 @@ struct filling {
 	unsigned n_rest;
 };
 
-static bool any_ring(const image_mm *mm)
-{
-	for (u_int i = 0; i < mm->vmas.vmas_len; i++)
-		if (mm->vmas.vmas_val[i].kind == VMA_RING)
-			return true;
-	return false;
-}
-
 static void fill(const struct filling *filling, uint64_t at, uint64_t size)
 {
 	plan_call(filling->plans, filling->task, SYS_mmap, IMM(at), IMM(size), IMM(PROT_NONE),
@@ -64,17 +56,18 @@ static void find_gaps(struct filling *filling, const struct memory_source *sourc
 	}
 }
 
+static bool is_ring(const image_vma *vma)
+{
+	return vma->kind == VMA_RING;
+}
+
 /* How much of its room control memory needs is not known before the plan is complete: the rest is
  * filled by halves, each where the kernel finds room for it. */
-static void fill_all(struct filling *filling, const image_mm *mm)
+static void fill_all(struct filling *filling)
 {
 	for (size_t i = 0; i < filling->n; i++)
 		fill(filling, filling->gaps[i].start,
 		     filling->gaps[i].end - filling->gaps[i].start);
-	for (u_int i = 0; i < mm->vmas.vmas_len; i++)
-		if (mm->vmas.vmas_val[i].kind == VMA_RING)
-			fill(filling, mm->vmas.vmas_val[i].start,
-			     mm->vmas.vmas_val[i].end - mm->vmas.vmas_val[i].start);
 	for (unsigned bit = CONTROL_BITS; bit-- > 12;) {
 		fill(filling, 0, 1ull << bit);
 		plan_accept_any(filling->plans);
@@ -95,31 +88,55 @@ static void empty_all(const struct filling *filling)
 	}
 }
 
-static void map_ring(struct plans *plans, uint32_t task, const struct memory_source *source,
-		     const image_vma *vma)
+static void map_ring(struct plans *plans, uint32_t task, const image_vma *vma, int fd)
 {
 	uint64_t size = vma->end - vma->start;
 	plan_call(plans, task, SYS_munmap, IMM(vma->start), IMM(size));
 	plan_call(plans, task, SYS_mmap, IMM(0), IMM(size), IMM(vma->prot), IMM(MAP_SHARED),
-		  IMM(source->ring_fd[vma->object]), IMM(vma->offset));
+		  IMM(fd), IMM(vma->offset));
 	plan_accept_equal(plans, (int64_t)vma->start);
+}
+
+/* Where each ring will be, something is by now that keeps others away. */
+static int map_rings(struct filling *filling, const struct memory_source *source, const image_mm *mm, const int *fds,
+		     struct fsnap_error *err)
+{
+	filling->gaps = calloc(mm->vmas.vmas_len + 3, sizeof(*filling->gaps));
+	if (!filling->gaps)
+		return fail(err, FSNAP_E_NOMEM, ENOMEM, "plan of a restore");
+	plan_note(filling->plans, "rings of io_uring where they were");
+	find_gaps(filling, source, mm);
+	fill_all(filling);
+	for (u_int i = 0; i < mm->vmas.vmas_len; i++) {
+		const image_vma *vma = &mm->vmas.vmas_val[i];
+		if (is_ring(vma) && fds[vma->object] >= 0)
+			map_ring(filling->plans, filling->task, vma, fds[vma->object]);
+	}
+	empty_all(filling);
+	free(filling->gaps);
+	return 0;
 }
 
 int memory_rings(struct plans *plans, uint32_t task, const struct memory_source *source,
 		 const image_mm *mm, struct fsnap_error *err)
 {
-	if (!any_ring(mm))
-		return 0;
-	cleanup_free struct memory_range *gaps = calloc(mm->vmas.vmas_len + 3, sizeof(*gaps));
-	if (!gaps)
-		return fail(err, FSNAP_E_NOMEM, ENOMEM, "plan of a restore");
-	struct filling filling = { .plans = plans, .task = task, .gaps = gaps };
-	plan_note(plans, "rings of io_uring where they were");
-	find_gaps(&filling, source, mm);
-	fill_all(&filling, mm);
+	struct filling filling = { .plans = plans, .task = task };
+	bool any = false;
+	for (u_int i = 0; i < mm->vmas.vmas_len; i++) {
+		const image_vma *vma = &mm->vmas.vmas_val[i];
+		if (is_ring(vma))
+			fill(&filling, vma->start, vma->end - vma->start);
+		any |= is_ring(vma) && source->ring_fd[vma->object] >= 0;
+	}
+	return any ? map_rings(&filling, source, mm, source->ring_fd, err) : 0;
+}
+
+int memory_late_rings(struct plans *plans, uint32_t task, const struct memory_source *source,
+		      const image_mm *mm, const int *fds, struct fsnap_error *err)
+{
+	struct filling filling = { .plans = plans, .task = task };
 	for (u_int i = 0; i < mm->vmas.vmas_len; i++)
-		if (mm->vmas.vmas_val[i].kind == VMA_RING)
-			map_ring(plans, task, source, &mm->vmas.vmas_val[i]);
-	empty_all(&filling);
+		if (is_ring(&mm->vmas.vmas_val[i]) && fds[mm->vmas.vmas_val[i].object] >= 0)
+			return map_rings(&filling, source, mm, fds, err);
 	return 0;
 }

@@ -116,6 +116,13 @@ struct file_kind {
 	 * kernel ties to a thread. `fd`: the first of its descriptors. May be NULL. */
 	void (*settle_task)(struct restore *restore, const image_file *file, const void *state,
 			    struct plans *plans, uint32_t task, int fd, pid_t tid);
+	/* As settle_task, when everybody stands still and equip() was called: before privileges go. May be NULL. */
+	void (*settle_parked)(struct restore *restore, const image_file *file, const void *state,
+			      struct plans *plans, uint32_t task, int fd, pid_t tid);
+	/* By this process, on a descriptor `fd` of ours: when everybody is born, late files are in place and all stand
+	 * still; and when all plans are at their end. May be NULL. */
+	int (*equip)(struct restore *restore, const image_file *file, const void *state, int fd, struct fsnap_error *err);
+	int (*drive)(struct restore *restore, const image_file *file, const void *state, int fd, struct fsnap_error *err);
 	/* connect() of a higher rank comes after all of lower ones: 1 for what looks at whether others
 	 * are ready, 2 for what would notice that files are opened. */
 	int connect_rank;
@@ -132,7 +139,7 @@ struct file_kind {
 	 * kinds whose scratch was asked for. May be NULL. */
 	int (*complete)(struct restore *restore, struct fsnap_error *err);
 	/* As settle, when everybody is born and everything late has arrived. `settler`: the process that
-	 * must do it, 0 or NULL: any that has it. May be NULL. */
+	 * must do it, and make it if it is late; 0 or NULL: any that has it. May be NULL. */
 	void (*settle_late)(struct restore *restore, const image_file *file, const void *state,
 			    struct plans *plans, uint32_t task, int fd);
 	pid_t (*settler)(const void *state);
@@ -269,6 +276,23 @@ uint64_t restore_mapped(struct restore *restore, pid_t tid, unsigned file_id, ui
 
 /* The workshop's descriptor for an image_file id, -1 while it is not made. */
 int restore_fd(struct restore *restore, unsigned file_id);
+
+/* The number under which the process has it that makes it, or settles it. */
+int restore_number_of(struct restore *restore, unsigned file_id);
+
+/* A descriptor's number that no process has, another one for each file. */
+int restore_spare_number(struct restore *restore, unsigned file_id);
+
+/* A thread of the process whose plan `task` is, with the credentials that thread `tid` of the image is to have: operations
+ * may be appended to its plan, which runs at restore_deputy_done(). */
+uint32_t restore_deputy(struct restore *restore, struct plans *plans, uint32_t task, pid_t tid);
+void restore_deputy_done(struct plans *plans, uint32_t task, uint32_t deputy);
+
+/* When everybody is born: /proc/PID/mem of a process of the image, open for writing. */
+int restore_memory(struct restore *restore, pid_t pid, struct fsnap_error *err);
+
+/* Where data of plans (plans_data()) lies, here and in all tasks. */
+uint64_t restore_shared(struct restore *restore, uint32_t data);
 
 /* The tree's time namespace, to be duplicated; -1: it is ours. */
 int restore_time_namespace(const struct restore *restore);

@@ -3,11 +3,14 @@
  * it, and registered files, of which the kernel only tells identities. They are those of descriptors
  * that somebody in the tree has, or nobody can get at them.
  */
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "bpf/async.h"
 #include "engine/kinds/table.h"
+#include "engine/kinds/uring_look.h"
 #include "engine/kinds/uring_parts.h"
 #include "store/scope.h"
 
@@ -16,44 +19,70 @@ struct registered {
 	const image_file_io_uring *state;
 	uint64_t identity; /* of the ring */
 	uint64_t eventfd;  /* its number among eventfds + 1, 0: none */
+	uint32_t sq_head, cq_tail;
+	struct uring_found *found;
 	uint64_t files[];
 };
 
-struct pending { /* by ring */
+struct uring_dump {
+	struct uring_shape shape;
 	size_t n;
 	struct registered **rings;
 };
 
-int uring_note(struct dump *dump, const image_file_io_uring *state, const struct async_ring *facts,
-	       const __u64 *files, struct fsnap_error *err)
+static struct uring_dump *of_dump(struct dump *dump)
 {
-	struct pending **slot = (struct pending **)dump_scratch(dump, &kind_uring);
-	struct registered *registered =
-		malloc(sizeof(*registered) + facts->n_files * sizeof(uint64_t));
+	struct uring_dump **slot = (struct uring_dump **)dump_scratch(dump, &kind_uring);
 	if (!*slot)
 		*slot = calloc(1, sizeof(**slot));
-	struct registered **rings =
-		*slot ? realloc((*slot)->rings, ((*slot)->n + 1) * sizeof(*rings)) : NULL;
+	return *slot;
+}
+
+struct uring_shape *uring_shape(struct dump *dump)
+{
+	struct uring_dump *own = of_dump(dump);
+	if (own)
+		uring_know(dump, &own->shape);
+	return own ? &own->shape : NULL;
+}
+
+static void free_found(struct uring_found *found)
+{
+	free(found->groups);
+	free(found->buffers);
+	free(found->personalities);
+	free(found);
+}
+
+int uring_note(struct dump *dump, const image_file_io_uring *state, const struct async_ring *facts,
+	       const __u64 *files, struct uring_found *found, struct fsnap_error *err)
+{
+	struct uring_dump *own = of_dump(dump);
+	size_t n = facts->n_files < ASYNC_TABLE ? facts->n_files : ASYNC_TABLE;
+	struct registered *registered = malloc(sizeof(*registered) + n * sizeof(uint64_t));
+	struct registered **rings = own ? realloc(own->rings, (own->n + 1) * sizeof(*rings)) : NULL;
 	if (rings)
-		(*slot)->rings = rings;
+		own->rings = rings;
 	if (!registered || !rings) {
 		free(registered);
+		free_found(found);
 		return fail(err, FSNAP_E_NOMEM, ENOMEM, "an io_uring");
 	}
-	registered->state = state;
-	registered->identity = facts->identity;
-	registered->eventfd = (uint64_t)facts->eventfd + 1;
-	memcpy(registered->files, files, facts->n_files * sizeof(uint64_t));
-	rings[(*slot)->n++] = registered;
+	*registered = (struct registered){ state, facts->identity, (uint64_t)facts->eventfd + 1, facts->sq_head,
+					   facts->cq_tail, found };
+	memcpy(registered->files, files, n * sizeof(uint64_t));
+	rings[own->n++] = registered;
 	return 0;
 }
 
 void uring_dump_end(void *scratch)
 {
-	struct pending *pending = scratch;
-	for (size_t i = 0; i < pending->n; i++)
-		free(pending->rings[i]);
-	free(pending->rings);
+	struct uring_dump *own = scratch;
+	for (size_t i = 0; i < own->n; i++) {
+		free_found(own->rings[i]->found);
+		free(own->rings[i]);
+	}
+	free(own->rings);
 }
 
 /* --- threads ---------------------------------------------------------------------- */
@@ -185,17 +214,104 @@ static int name_eventfd(struct dump *dump, const struct registered *registered,
 	return registered->eventfd && !state->eventfd ? -1 : 0;
 }
 
+/* --- memory of the program's ----------------------------------------------------------- */
+
+static int read_groups(const struct process *owner, image_file_io_uring *state, struct fsnap_error *err)
+{
+	for (u_int i = 0; i < state->groups.groups_len; i++) {
+		image_ring_group *group = &state->groups.groups_val[i];
+		size_t size = uring_group_bytes(group);
+		if (group->flags & BUFFERS_OF_KERNEL)
+			continue;
+		group->memory.memory_val = malloc(size);
+		group->memory.memory_len = group->memory.memory_val ? (u_int)size : 0;
+		if (!group->memory.memory_val)
+			return fail(err, FSNAP_E_NOMEM, ENOMEM, "an io_uring");
+		if (pread(owner->mem, group->memory.memory_val, size, (off_t)group->address) != (ssize_t)size)
+			return fail(err, FSNAP_E_SYSTEM, errno, "buffers provided to an io_uring");
+	}
+	return 0;
+}
+
+static int read_ring(struct dump *dump, const image_file *file, const struct registered *registered,
+		     const struct process *owner, image_file_io_uring *state, struct fsnap_error *err)
+{
+	struct ring ring = registered->found->ring;
+	const char *hint;
+	int mem = fcntl(owner->mem, F_DUPFD_CLOEXEC, 3);
+	if (mem < 0)
+		return fail(err, FSNAP_E_SYSTEM, errno, "the memory of an io_uring");
+	int result = ring_fetch(&ring, mem, state->rings_address, state->sqes_address, err) < 0 ?
+			     -1 : uring_save_memory(&ring, state, err);
+	ring_unmap(&ring);
+	const char *what = result < 0 ? NULL : uring_check_positions(state, registered->sq_head, registered->cq_tail,
+								     &hint);
+	return what ? refuse_file(dump, file, err, hint, "an io_uring %s", what) : result;
+}
+
+static int save_memory(struct dump *dump, const image_file *file, const struct registered *registered,
+		       image_file_io_uring *state, struct fsnap_error *err)
+{
+	const struct process *owner;
+	if (uring_find_memory(dump, file, registered->found, state, &owner, err) < 0)
+		return -1;
+	if (!owner)
+		return 0;
+	if (read_groups(owner, state, err) < 0)
+		return -1;
+	return state->flags & SETUP_NO_MMAP ? read_ring(dump, file, registered, owner, state, err) : 0;
+}
+
+/* --- credentials ------------------------------------------------------------------------- */
+
+static int name_poller(struct dump *dump, const image_file *file, const struct registered *registered,
+		       image_file_io_uring *state, struct fsnap_error *err)
+{
+	const struct process *owner = tree_find(dump_tree(dump), state->sq_owner);
+	if (!(state->flags & IORING_SETUP_SQPOLL))
+		return 0;
+	if (!owner || !has_file(owner, file->id) || (state->owner && state->owner != state->sq_owner))
+		return refuse_file(dump, file, err, "Only the process that makes a ring can have its thread: let that "
+				   "process keep it open.", "an io_uring whose polling thread is of a process that has "
+				   "ended, or does not have it any more");
+	state->sq_tid = uring_who_has(dump, uring_shape(dump), owner, registered->found->creds);
+	if (state->sq_tid)
+		return 0;
+	return refuse_file(dump, file, err, "Let a thread of the process that made it keep them.",
+			   "an io_uring whose polling thread has credentials that no thread of its process has");
+}
+
+static int name_personalities(struct dump *dump, const image_file *file, const struct registered *registered,
+			      image_file_io_uring *state, struct fsnap_error *err)
+{
+	const struct tree *tree = dump_tree(dump);
+	for (u_int i = 0; i < state->personalities.personalities_len; i++) {
+		image_ring_personality *personality = &state->personalities.personalities_val[i];
+		for (size_t j = 0; j < tree->n_processes && !personality->tid; j++)
+			personality->tid = uring_who_has(dump, uring_shape(dump), tree->processes[j],
+							 registered->found->personalities[i]);
+		if (!personality->tid)
+			return refuse_file(dump, file, err, "Let a thread keep them.",
+					   "an io_uring with registered credentials (personality %u) that no thread has",
+					   personality->id);
+	}
+	return 0;
+}
+
 int uring_save_links(struct dump *dump, image_file *file, void *out, struct fsnap_error *err)
 {
 	image_file_io_uring *state = out;
-	const struct pending *pending = *dump_scratch(dump, &kind_uring);
+	const struct uring_dump *own = *dump_scratch(dump, &kind_uring);
 	const struct registered *registered = NULL;
-	for (size_t i = 0; pending && i < pending->n; i++)
-		if (pending->rings[i]->state == state)
-			registered = pending->rings[i];
+	for (size_t i = 0; own && i < own->n; i++)
+		if (own->rings[i]->state == state)
+			registered = own->rings[i];
 	if (!registered)
 		return 0;
-	if (check_holders(dump, file, registered->identity, state, err) < 0)
+	if (check_holders(dump, file, registered->identity, state, err) < 0 ||
+	    save_memory(dump, file, registered, state, err) < 0 ||
+	    name_poller(dump, file, registered, state, err) < 0 ||
+	    name_personalities(dump, file, registered, state, err) < 0)
 		return -1;
 	if (name_eventfd(dump, registered, state) < 0)
 		return refuse_file(dump, file, err, "Keep a descriptor of it open.",

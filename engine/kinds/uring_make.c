@@ -1,12 +1,9 @@
 /*
- * uring_make.c - a ring is made again, and brought to the positions it had: programs keep copies of them.
- * No call sets a position. The submission ring moves by submitting, the completion ring by what
- * comes of that: IORING_OP_NOP, with or without a completion. What a ring has got more completions
- * than submissions (multishot requests) is sent to it from another ring, IORING_OP_MSG_RING.
+ * uring_make.c - a ring is made again: set up, equipped, brought to its positions, and at the very end its memory is what
+ * it was.
  */
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -14,118 +11,62 @@
 #include "engine/kinds/uring_parts.h"
 #include "store/scope.h"
 
-struct made { /* a ring of this restore, by file id */
-	unsigned file_id;
-	struct ring ring;
-};
-
 struct workbench {
 	size_t n;
-	struct made *made;
+	struct made **made;
 };
 
-const struct ring *uring_made(struct restore *restore, unsigned file_id)
+struct made *uring_made(struct restore *restore, unsigned file_id)
 {
 	const struct workbench *bench = *restore_scratch(restore, &kind_uring);
 	for (size_t i = 0; bench && i < bench->n; i++)
-		if (bench->made[i].file_id == file_id)
-			return &bench->made[i].ring;
+		if (bench->made[i]->file_id == file_id)
+			return bench->made[i];
 	return NULL;
 }
 
-static struct ring *add_ring(struct restore *restore, unsigned file_id, struct fsnap_error *err)
+static struct made *add_ring(struct restore *restore, unsigned file_id, struct fsnap_error *err)
 {
 	struct workbench **bench = (struct workbench **)restore_scratch(restore, &kind_uring);
 	if (!*bench)
 		*bench = calloc(1, sizeof(**bench));
-	struct made *made =
+	struct made **made =
 		*bench ? realloc((*bench)->made, ((*bench)->n + 1) * sizeof(*made)) : NULL;
-	if (!made) {
+	if (made)
+		(*bench)->made = made;
+	struct made *own = made ? calloc(1, sizeof(*own)) : NULL;
+	if (!own) {
 		fail(err, FSNAP_E_NOMEM, ENOMEM, "an io_uring");
 		return NULL;
 	}
-	(*bench)->made = made;
-	made[(*bench)->n] = (struct made){ .file_id = file_id };
-	return &made[(*bench)->n++].ring;
+	*own = (struct made){ .file_id = file_id, .fd = -1 };
+	return made[(*bench)->n++] = own;
 }
 
 void uring_restore_end(void *scratch)
 {
 	struct workbench *bench = scratch;
-	for (size_t i = 0; i < bench->n; i++)
-		ring_unmap(&bench->made[i].ring);
+	for (size_t i = 0; i < bench->n; i++) {
+		ring_unmap(&bench->made[i]->ring);
+		if (bench->made[i]->fd >= 0)
+			close(bench->made[i]->fd);
+		free(bench->made[i]);
+	}
 	free(bench->made);
 }
 
-/* --- positions ------------------------------------------------------------------------ */
-
-static void fill_with(const struct ring *ring, const struct io_uring_sqe *sqe)
-{
-	memset(ring->sqes, 0, ring->sqes_size);
-	for (uint32_t i = 0; i < ring->params.sq_entries; i++)
-		memcpy(ring->sqes + i * ring->sqe, sqe, sizeof(*sqe));
-}
-
-/* Submits n times what fill_with() has laid; completions are thrown away. */
-static int submit(const struct ring *ring, int fd, uint32_t n)
-{
-	const struct io_uring_params *p = &ring->params;
-	while (n) {
-		uint32_t now = n < p->sq_entries ? n : p->sq_entries;
-		uint32_t *tail = ring_word(ring, p->sq_off.tail);
-		__atomic_store_n(tail, *tail + now, __ATOMIC_RELEASE);
-		if (syscall(SYS_io_uring_enter, fd, now, 0, IORING_ENTER_GETEVENTS, NULL, 0) !=
-		    (long)now)
-			return -1;
-		*ring_word(ring, p->cq_off.head) = *ring_word(ring, p->cq_off.tail);
-		n -= now;
-	}
-	return 0;
-}
-
-/* n completions more, from a ring that is made for it. */
-static int send_completions(const struct ring *ring, int fd, uint32_t n, struct fsnap_error *err)
-{
-	image_file_io_uring plain = { .sq_entries = 128, .cq_entries = 256 };
-	struct io_uring_params params;
-	struct ring helper;
-	uint32_t most = ring->params.cq_entries < 128 ? ring->params.cq_entries : 128;
-	cleanup_fd int own = ring_setup(&plain, 0, &params);
-	if (own < 0 || ring_map(&helper, own, &params, true, err) < 0)
-		return own < 0 ? fail(err, FSNAP_E_RESTORE_STEP, errno, "an io_uring") : -1;
-	fill_with(&helper, &(struct io_uring_sqe){ .opcode = IORING_OP_MSG_RING, .fd = fd });
-	int result = 0;
-	while (n && result == 0) {
-		uint32_t now = n < most ? n : most;
-		result = submit(&helper, own, now);
-		*ring_word(ring, ring->params.cq_off.head) =
-			*ring_word(ring, ring->params.cq_off.tail);
-		n -= now;
-	}
-	ring_unmap(&helper);
-	return result < 0 ? fail(err, FSNAP_E_RESTORE_STEP, errno, "IORING_OP_MSG_RING") : 0;
-}
-
-static int advance(const struct ring *ring, int fd, const image_file_io_uring *state,
-		   struct fsnap_error *err)
-{
-	uint32_t taken = state->sq_head, done = state->cq_tail, both = taken < done ? taken : done;
-	fill_with(ring, &(struct io_uring_sqe){ .opcode = IORING_OP_NOP });
-	if (submit(ring, fd, both) < 0)
-		return fail(err, FSNAP_E_RESTORE_STEP, errno, "IORING_OP_NOP");
-	fill_with(ring, &(struct io_uring_sqe){ .opcode = IORING_OP_NOP,
-						.flags = IOSQE_CQE_SKIP_SUCCESS });
-	if (submit(ring, fd, taken - both) < 0)
-		return fail(err, FSNAP_E_RESTORE_STEP, errno, "IORING_OP_NOP");
-	if (done > both && send_completions(ring, fd, done - both, err) < 0)
-		return -1;
-	if (*ring_word(ring, ring->params.sq_off.head) != taken ||
-	    *ring_word(ring, ring->params.cq_off.tail) != done)
-		return fail(err, FSNAP_E_RESTORE_STEP, 0, "the position of an io_uring");
-	return 0;
-}
-
 /* --- made and filled -------------------------------------------------------------------------- */
+
+static bool groups_fit(const image_file_io_uring *state)
+{
+	for (u_int i = 0; i < state->groups.groups_len; i++) {
+		const image_ring_group *group = &state->groups.groups_val[i];
+		if (group->entries == 0 || group->entries > 32768 || group->head > 65535 ||
+		    group->memory.memory_len != uring_group_bytes(group))
+			return false;
+	}
+	return true;
+}
 
 static int check(const image_file_io_uring *state, const struct ring *ring, struct fsnap_error *err)
 {
@@ -134,9 +75,15 @@ static int check(const image_file_io_uring *state, const struct ring *ring, stru
 	    state->cqes.cqes_len % ring->cqe == 0 &&
 	    state->cqes.cqes_len <= state->cq_entries * ring->cqe &&
 	    ring->params.sq_entries == state->sq_entries &&
-	    ring->params.cq_entries == state->cq_entries)
+	    ring->params.cq_entries == state->cq_entries && groups_fit(state) && !uring_cannot_use(state))
 		return 0;
 	return fail(err, FSNAP_E_IMAGE_CORRUPT, 0, "an io_uring's memory is not of its size");
+}
+
+/* Not yet enabled: restrictions are to be registered, or its thread is to do that; or it only stands in. */
+static bool waits(const image_file_io_uring *state)
+{
+	return uring_has_issuer(state) || state->limits.set || uring_is_own(state);
 }
 
 int uring_make(struct restore *restore, const image_file *file, const void *in,
@@ -144,81 +91,70 @@ int uring_make(struct restore *restore, const image_file *file, const void *in,
 {
 	const image_file_io_uring *state = in;
 	struct io_uring_params params;
-	struct ring *ring = add_ring(restore, file->id, err);
-	if (!ring)
+	struct made *made = add_ring(restore, file->id, err);
+	if (!made)
 		return -1;
-	/* What belongs to a thread belongs to the one that enables it. */
-	cleanup_fd int fd =
-		ring_setup(state, uring_has_issuer(state) ? IORING_SETUP_R_DISABLED : 0, &params);
+	cleanup_fd int fd = ring_setup(state, waits(state) ? IORING_SETUP_R_DISABLED : 0, &params);
 	if (fd < 0) {
 		fail(err, FSNAP_E_RESTORE_STEP, errno, "io_uring_setup");
 		return error_hint(err, errno == EPERM
 					       ? "allow it: sysctl kernel.io_uring_disabled=0"
 					       : "this kernel cannot set up a ring like it");
 	}
-	if (state->flags & IORING_SETUP_ATTACH_WQ)
-		restore_note(restore,
-			     "an io_uring that had its workers in common with another has its own");
-	if (ring_map(ring, fd, &params, true, err) < 0 || check(state, ring, err) < 0)
+	ring_measure(&made->ring, &params);
+	if (check(state, &made->ring, err) < 0)
 		return -1;
-	bool enabled = !uring_has_issuer(state) && !(state->flags & IORING_SETUP_R_DISABLED);
-	if (enabled && advance(ring, fd, state, err) < 0)
+	if (uring_is_own(state))
+		return steal_fd(&fd);
+	if (ring_map(&made->ring, fd, true, err) < 0 || uring_register_groups(state, fd, err) < 0)
+		return -1;
+	bool now = !uring_has_issuer(state) && !uring_is_driven(state) &&
+		   !(state->flags & IORING_SETUP_R_DISABLED);
+	if (now && uring_use(&made->ring, fd, state, -1, -1, err) < 0)
 		return -1;
 	return steal_fd(&fd);
-}
-
-static int register_files(struct restore *restore, const image_file_io_uring *state, int fd,
-			  struct fsnap_error *err)
-{
-	u_int n = state->files.files_len;
-	cleanup_free int *fds = malloc((n + 1) * sizeof(*fds));
-	if (!fds)
-		return fail(err, FSNAP_E_NOMEM, ENOMEM, "an io_uring");
-	for (u_int i = 0; i < n; i++)
-		fds[i] = state->files.files_val[i] ? restore_fd(restore, state->files.files_val[i])
-						   : -1;
-	if (n && syscall(SYS_io_uring_register, fd, IORING_REGISTER_FILES, fds, n) < 0)
-		return fail(err, FSNAP_E_RESTORE_STEP, errno, "IORING_REGISTER_FILES");
-	return 0;
 }
 
 int uring_connect(struct restore *restore, const image_file *file, const void *in, int fd,
 		  struct fsnap_error *err)
 {
 	(void)file;
-	const image_file_io_uring *state = in;
-	int event = restore_fd(restore, state->eventfd);
-	unsigned how =
-		state->eventfd_async ? IORING_REGISTER_EVENTFD_ASYNC : IORING_REGISTER_EVENTFD;
-	if (register_files(restore, state, fd, err) < 0)
-		return -1;
-	if (state->eventfd && syscall(SYS_io_uring_register, fd, how, &event, 1) < 0)
-		return fail(err, FSNAP_E_RESTORE_STEP, errno, "IORING_REGISTER_EVENTFD");
-	return 0;
+	return uring_is_own(in) ? 0 : uring_equip(restore, in, fd, err);
 }
 
 /* The kernel is where it was; now its memory is, too. Who owns the ring has had it to reach the
  * position, so this comes last. */
-static void put_memory(const struct ring *ring, const image_file_io_uring *state)
+static void put_memory(struct ring *ring, const image_file_io_uring *state)
 {
 	const struct io_uring_params *p = &ring->params;
 	uint32_t unread = (uint32_t)(state->cqes.cqes_len / ring->cqe);
 	memcpy(ring->sqes, state->sqes.sqes_val, ring->sqes_size);
+	ring_put(ring, ring->sqes, ring->sqes_size);
 	memcpy(ring->rings + p->sq_off.array, state->array.array_val, state->array.array_len);
-	for (uint32_t i = 0; i < unread; i++)
-		memcpy(ring_cqe(ring, state->cq_tail - unread + i),
-		       state->cqes.cqes_val + i * ring->cqe, ring->cqe);
-	*ring_word(ring, p->sq_off.tail) = state->sq_tail;
-	*ring_word(ring, p->sq_off.dropped) = state->sq_dropped;
-	*ring_word(ring, p->cq_off.head) = state->cq_head;
-	*ring_word(ring, p->cq_off.overflow) = state->cq_overflow;
-	*ring_word(ring, p->cq_off.flags) = state->cq_flags;
+	ring_put(ring, ring->rings + p->sq_off.array, state->array.array_len);
+	for (uint32_t i = 0; i < unread; i++) {
+		char *to = ring_cqe(ring, state->cq_tail - unread + i);
+		memcpy(to, state->cqes.cqes_val + i * ring->cqe, ring->cqe);
+		ring_put(ring, to, ring->cqe);
+	}
+	ring_set(ring, p->sq_off.dropped, state->sq_dropped);
+	ring_set(ring, p->cq_off.head, state->cq_head);
+	ring_set(ring, p->cq_off.overflow, state->cq_overflow);
+	ring_set(ring, p->cq_off.flags, state->cq_flags);
+	ring_set(ring, p->sq_off.tail, state->sq_tail);
 }
 
 void uring_release(struct restore *restore)
 {
 	const struct workbench *bench = *restore_scratch(restore, &kind_uring);
-	for (size_t i = 0; i < bench->n; i++)
-		put_memory(&bench->made[i].ring, restore_file_by_id(restore, bench->made[i].file_id,
-								    &(const image_file *){ NULL }));
+	for (size_t i = 0; i < bench->n; i++) {
+		struct made *made = bench->made[i];
+		const image_file_io_uring *state =
+			restore_file_by_id(restore, made->file_id, &(const image_file *){ NULL });
+		if (made->ring.rings)
+			put_memory(&made->ring, state);
+		/* The program has seen its thread awake, perhaps, and does not wake it. */
+		if (made->fd >= 0 && state->sq_tail != state->sq_head)
+			syscall(SYS_io_uring_enter, made->fd, 0, 0, IORING_ENTER_SQ_WAKEUP, NULL, 0);
+	}
 }

@@ -279,6 +279,46 @@ int restore_arrived(struct restore *restore, unsigned id, unsigned carrier, stru
 	return restore_fd(restore, id);
 }
 
+int restore_number_of(struct restore *restore, unsigned id)
+{
+	return restore_fd(restore, id);
+}
+
+int restore_spare_number(struct restore *restore, unsigned id)
+{
+	(void)restore;
+	return 1000 + (int)id;
+}
+
+uint32_t restore_deputy(struct restore *restore, struct plans *plans, uint32_t task, pid_t tid)
+{
+	(void)restore;
+	(void)plans;
+	(void)tid;
+	return task;
+}
+
+void restore_deputy_done(struct plans *plans, uint32_t task, uint32_t deputy)
+{
+	(void)plans;
+	(void)task;
+	(void)deputy;
+}
+
+int restore_memory(struct restore *restore, pid_t pid, struct fsnap_error *err)
+{
+	(void)restore;
+	(void)pid;
+	(void)err;
+	return -1;
+}
+
+uint64_t restore_shared(struct restore *restore, uint32_t data)
+{
+	(void)restore;
+	return data;
+}
+
 pid_t restore_number(const struct restore *restore, int number)
 {
 	(void)restore;
