@@ -411,9 +411,13 @@ struct fsnap_restore_report {
 	uint64_t direct_bytes;	/* of the image: read past the page cache, many pieces at a time */
 };
 
-/* An image held ready for many copies: open, verified once, and its private memory in the calling process, at the
- * addresses where it belongs. Copies have that memory copy-on-write. What lies where the caller has something is
- * copied as ever, and so is the memory of trees of several processes. Not to be used by two threads at once. */
+/* An image held ready for many copies: open, verified once, and its private memory in the calling process. Copies have
+ * that memory copy-on-write; where processes of a tree have different pages at an address in a mapping that they share
+ * otherwise, all but one of them have theirs copied. Not to be used by two threads at once.
+ * While it is open the caller has one more child, fsnap-template, that shares its descriptors: copies are forked from
+ * it, with the namespaces, rights, limits, session and process group that the caller had when it opened the template; where
+ * those are not to be (options.net_ns and its like, another session now), they are forked from the caller. It
+ * ends with the thread that has opened the template. */
 int fsnap_template_open(const char *store, const char *image, struct fsnap_template **out,
 			struct fsnap_error *err);
 void fsnap_template_close(struct fsnap_template *held); /* copies go on; NULL is fine */

@@ -13,6 +13,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import children  # noqa: E402
 from copies import PROGRAM, ask, end  # noqa: E402
 import sandbox  # noqa: E402
+import sysv  # noqa: E402
 import trial  # noqa: E402
 
 PORT = 7654
@@ -52,9 +53,16 @@ def clones(t, image, n, *more, **how):
     return result.json["clones"]
 
 
+def refused(t, image, code, options, word, *more):
+    """What a copy cannot have: the error says what, and which option would help."""
+    result = t.fsnap.run("restore", image, "-d", "--json", *more)
+    t.expect_error(result, result.status, code, word)
+    t.expect(f"{code} {word}: the hint names {options}: {result.hint}", [], [x for x in options if x not in result.hint])
+
+
 def beside(t, image, original, secret):
-    t.expect_error(t.fsnap.run("restore", image, "-d", "--json"), 1, "PID_TAKEN")
-    t.expect_error(t.fsnap.run("restore", image, "-d", "--json", "--new-pids"), 1, "ADDRESS_TAKEN", str(PORT))
+    refused(t, image, "PID_TAKEN", ("--new-pids", "--pid-ns"), str(original))
+    refused(t, image, "ADDRESS_TAKEN", ("--listen", "--net-ns"), str(PORT), "--new-pids")
     copies = clones(t, image, 10, "--listen", f"{PORT}=0")
     pids = [x["pid"] for x in copies]
     t.expect("how many", 10, len(set(pids) - {original}))
@@ -125,6 +133,48 @@ def files_of_their_own(t):
         os.kill(each, signal.SIGKILL)
 
 
+def with_names(t):
+    """A Unix socket, a FIFO that is gone, a message queue and a System V segment: what has a name."""
+    program = """
+import ctypes, os, socket, time
+libc = ctypes.CDLL(None, use_errno=True)
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(os.getcwd() + "/door")
+listener.listen()
+data = open("file", "w+")
+identity = libc.shmget(0x4711, 8192, 0o1600)
+libc.shmat.restype = ctypes.c_void_p
+address = libc.shmat(identity, None, 0)
+ctypes.memset(address, 65, 8192)
+open("named", "w").close()
+while True:
+    if os.path.exists("look"):
+        time.sleep(0.1)
+        with open("looked-%d" % os.getpid(), "w") as f:
+            f.write("%d %s" % (libc.shmget(0x4711, 8192, 0o600) == identity, ctypes.string_at(address, 3)))
+        time.sleep(1000)
+    time.sleep(0.01)
+"""
+    pid = t.start(["/usr/bin/python3", "-c", program], ready="named", name="named")
+    image = t.dump(pid)["image"]
+    refused(t, image, "ADDRESS_TAKEN", ("--map",), "door", "--new-pids", "--ipc-ns")
+    more = ("--map", f"{t.path('door')}={t.path('door')}-{{n}}")
+    copies = clones(t, image, 2, "--ipc-ns", *more)
+    os.rename(t.path("file"), t.path("elsewhere"))
+    refused(t, image, "FILE_MISSING", ("--map",), "file", "--new-pids", "--ipc-ns", "--map",
+            f"{t.path('door')}={t.path('door')}-9")
+    os.rename(t.path("elsewhere"), t.path("file"))
+    for copy in copies:
+        t.expect_true("an IPC namespace of its own", os.readlink(f"/proc/{copy['pid']}/ns/ipc") !=
+                      os.readlink("/proc/self/ns/ipc"))
+    open(t.path("look"), "w").close()
+    for each in [pid] + [x["pid"] for x in copies]:
+        t.until("the segment of its own", lambda e=each: open(t.path(f"looked-{e}")).read() == "1 b'AAA'")
+    end(copies)
+    os.kill(pid, signal.SIGKILL)
+    sysv.remove_all()
+
+
 def without_root(t):
     os.mkdir(t.path("mine"))
     os.chown(t.path("mine"), 1000, 1000)
@@ -167,6 +217,7 @@ def body(t):
     for each in children.tree(pid):
         os.kill(each, signal.SIGKILL)
     files_of_their_own(t)
+    with_names(t)
     without_root(t)
 
 

@@ -3,6 +3,7 @@
 restore changes nothing that it should not, and undoes what it did if it fails; the store forgets it with its image."""
 
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -262,8 +263,28 @@ def killed(t, pid):
     expect_same(t, "the copy", look(t.path("big")), look(f"{t.fsnap.store}/images/again.files/{inner[0]}/0"))
 
 
+def before_they_are_fetched(t):
+    """Pages of files are brought into the cache when the files are there: put back first."""
+    top = t.path("cached")
+    os.mkdir(top)
+    with open(f"{top}/data", "wb") as f:
+        f.write(os.urandom(8 << 20))
+    program = "import time\nf = open('cached/data', 'rb')\nfor _ in range(3):\n f.seek(0)\n f.read()\n" \
+              "open('warm', 'w').close()\ntime.sleep(1000)"
+    pid = t.start(["/usr/bin/python3", "-c", program], ready="warm", name="cached")
+    report = t.dump(pid, "--kill", "--with", top, "--heat", "always")
+    t.expect_true("its pages were noted", report["heat_bytes"] >= 8 << 20)
+    shutil.rmtree(top)
+    result = t.fsnap.run("restore", report["image"], "-d", "--json", "--prefetch", "all")
+    t.expect("restore: status", 0, result.status)
+    t.expect_true(f"its pages are fetched: {result.json}", result.json["prefetch_bytes"] >= 8 << 20)
+    t.expect("nothing is left out", [], [x for x in result.json["notes"] if "prefetch" in x])
+    os.kill(result.json["pid"], signal.SIGKILL)
+
+
 def body(t):
     every_sort(t)
+    before_they_are_fetched(t)
     one_instant(t)
     somebody(t)
     errors(t)

@@ -2,6 +2,7 @@
  * test_copies.c - a program that dumps itself, and what its copies are given: fsnap_checkpoint(), fsnap_spawn(),
  * fsnap_clones(), as a program uses them. This one is the program, too: run with a word it plays that part.
  */
+#include <dlfcn.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -13,6 +14,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -84,7 +87,65 @@ static int program(const char *store)
 	say(&report, result, err.message);
 	if (!memory_is_good())
 		_exit(90);
+	for (int i = 0; i < 1000; i++) /* whoever held that lock has come along, and gives it back */
+		free(malloc(100000));
 	_exit(result == FSNAP_COPY ? 40 + (int)report.copy : result == FSNAP_ORIGINAL ? 0 : 1);
+}
+
+/* --- a program that throws dice ------------------------------------------------------ */
+
+struct dice { /* of the kernel's interface (vdso(7)) */
+	uint32_t size, prot, flags, reserved[13];
+};
+typedef ssize_t (*vdso_random)(void *, size_t, unsigned, void *, size_t);
+
+/* Its state lies in memory of ours, and was used before the image is made. NULL: this kernel has none (Linux 6.11). */
+static vdso_random find_vdso(struct dice *dice, void **state)
+{
+	void *vdso = dlopen("linux-vdso.so.1", RTLD_LAZY | RTLD_NOLOAD);
+	vdso_random draw = vdso ? (vdso_random)dlsym(vdso, "__vdso_getrandom") : NULL;
+	uint64_t unused;
+	if (!draw || draw(NULL, 0, 0, dice, ~0ul) != 0)
+		return NULL;
+	*state = mmap(NULL, 4096, (int)dice->prot, (int)dice->flags, -1, 0);
+	return *state != MAP_FAILED && draw(&unused, sizeof(unused), 0, *state, dice->size) > 0 ? draw : NULL;
+}
+
+static void seed_anew(void *arg, const struct fsnap_checkpoint_report *report)
+{
+	unsigned seed;
+	(void)arg;
+	(void)report;
+	if (getrandom(&seed, sizeof(seed), 0) == sizeof(seed))
+		srandom(seed);
+}
+
+static int throw_dice(const char *store)
+{
+	struct dice dice;
+	void *state = NULL;
+	uint64_t drawn = 0;
+	uint32_t arc4 = 0;
+	struct fsnap_error err = { 0 };
+	struct fsnap_checkpoint_options options = { .size = sizeof(options), .store = store, .name = "dice",
+						    .command = FSNAP_COMMAND, .on_copy = seed_anew };
+	vdso_random draw = find_vdso(&dice, &state);
+	srandom(1);
+	srand48(1);
+#if __GLIBC_PREREQ(2, 36)
+	arc4 = arc4random();
+#endif
+	int result = fsnap_checkpoint(&options, NULL, &err);
+	if (result < 0)
+		_exit(1);
+	if (draw && draw(&drawn, sizeof(drawn), 0, state, dice.size) < 0)
+		_exit(2);
+#if __GLIBC_PREREQ(2, 36)
+	arc4 = arc4random();
+#endif
+	char text[128];
+	int n = snprintf(text, sizeof(text), "%d %lx %x %lx %lx\n", result, (unsigned long)drawn, arc4, random(), lrand48());
+	_exit(write(STDOUT_FILENO, text, (size_t)n) != n);
 }
 
 /* --- what it says -------------------------------------------------------------------- */
@@ -141,10 +202,9 @@ static int tear_down(void **state)
 
 /* --- tests ------------------------------------------------------------------------------ */
 
-static void original_goes_on(void **state)
+static int run_program(const char *part, int out)
 {
-	(void)state;
-	int out = make("original");
+	int status;
 	pid_t pid = fork();
 	if (pid == 0) {
 		dup2(open("/dev/null", O_RDWR), 0);
@@ -152,12 +212,18 @@ static void original_goes_on(void **state)
 		dup2(out, 2);
 		setsid();
 		close_range(3, ~0u, 0);
-		execl(self, self, "program", path("store"), NULL);
+		execl(self, self, part, path("store"), NULL);
 		_exit(98);
 	}
 	close(out);
-	int status;
 	assert_int_equal(waitpid(pid, &status, 0), pid);
+	return status;
+}
+
+static void original_goes_on(void **state)
+{
+	(void)state;
+	int status = run_program("program", make("original"));
 	char expected[512];
 	char here[256];
 	snprintf(expected, sizeof(expected), "0 copy 0 seed 0 says '' variable none in %s image me\n",
@@ -235,6 +301,45 @@ static void a_template_stays_what_it_was(void **state)
 	close(out);
 }
 
+/* Copies have the memory of one instant, but not the vDSO's state of getrandom(), nor what their hook has seeded. What
+ * nobody has seeded anew is the same in all of them. */
+static void dice_differ(void **state)
+{
+	enum { N = 4 };
+	unsigned long drawn[N], chosen[N], left[N];
+	unsigned arc4[N];
+	int copy, out = make("dice"), stdio[3] = { -1, out, out };
+	struct fsnap_error err = { 0 };
+	struct fsnap_restore_report reports[2] = { { .size = sizeof(reports[0]) } };
+	struct fsnap_restore_options options = { .size = sizeof(options), .store = path("store"), .image = "dice",
+						 .stdio = stdio, .detach = 1, .pidfd = 1 };
+	(void)state;
+	assert_int_equal(run_program("dice", dup(out)), 0);
+	if (fsnap_clones(&options, 2, reports, &err) < 0) /* from a template */
+		fail_msg("%s (%s)", err.message, err.hint);
+	assert_int_equal(end_of(reports[0].pidfd), 0);
+	assert_int_equal(end_of(reports[1].pidfd), 0);
+	int pidfd = fsnap_spawn("dice", &options, NULL, &err);
+	assert_true(pidfd >= 0);
+	assert_int_equal(end_of(pidfd), 0);
+	close(out);
+	const char *line = said("dice");
+	for (int i = 0; i < N; i++, line = strchr(line, '\n') + 1) {
+		assert_int_equal(sscanf(line, "%d %lx %x %lx %lx", &copy, &drawn[i], &arc4[i], &chosen[i], &left[i]), 5);
+		assert_int_equal(copy, i ? FSNAP_COPY : FSNAP_ORIGINAL);
+		for (int j = 0; j < i; j++) {
+			if (drawn[0])
+				assert_int_not_equal(drawn[i], drawn[j]);
+			if (arc4[0])
+				assert_int_not_equal(arc4[i], arc4[j]);
+			assert_int_not_equal(chosen[i], chosen[j]);
+			assert_int_equal(left[i], left[j]);
+		}
+	}
+	if (!drawn[0])
+		print_message("this kernel's vDSO has no getrandom()\n");
+}
+
 static void errors_are_told(void **state)
 {
 	(void)state;
@@ -245,6 +350,19 @@ static void errors_are_told(void **state)
 	assert_int_not_equal(err.code, 0);
 	assert_true(err.message[0]);
 	assert_int_equal(fsnap_spawn("nobody", NULL, NULL, &err), -1);
+	struct rlimit few = { 24, 24 }, was;
+	struct fsnap_restore_options many = { .size = sizeof(many), .store = path("store"), .image = "me", .detach = 1,
+					      .pidfd = 1 };
+	pid_t pid = fork(); /* what is lowered cannot be raised again */
+	if (pid == 0) {
+		err = (struct fsnap_error){ 0 };
+		_exit(setrlimit(RLIMIT_NOFILE, &few) == 0 && getrlimit(RLIMIT_NOFILE, &was) == 0 &&
+		      fsnap_clones(&many, 30, NULL, &err) < 0 && strstr(err.message, "limit on open files") &&
+		      strstr(err.hint, "ulimit -n") ? 0 : 1);
+	}
+	int status;
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
 	static char large[2 << 20];
 	struct fsnap_restore_options options = { .size = sizeof(options), .store = path("store"), .message = large,
 						 .message_length = sizeof(large),
@@ -258,7 +376,7 @@ static void errors_are_told(void **state)
 int main(int argc, char **argv)
 {
 	if (argc > 2)
-		return program(argv[2]);
+		return strcmp(argv[1], "dice") == 0 ? throw_dice(argv[2]) : program(argv[2]);
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 	printf("skip: a sanitized program cannot be restored\n");
 	return 77;
@@ -271,6 +389,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(a_copy_is_told),
 		cmocka_unit_test(many_are_numbered),
 		cmocka_unit_test(a_template_stays_what_it_was),
+		cmocka_unit_test(dice_differ),
 		cmocka_unit_test(errors_are_told),
 	};
 	return cmocka_run_group_tests(tests, set_up, tear_down);
