@@ -46,6 +46,7 @@ struct fsnap_template {
 	struct page_run *laid; /* in the areas */
 	size_t n_laid;
 	struct keeper *keeper; /* keeper.h; NULL: there is none */
+	bool damaged;  /* while it is filled: the image lacks pages */
 	size_t bytes;  /* of mappings and areas, held */
 	size_t stored; /* of pages in them */
 };

@@ -71,9 +71,12 @@ static void fill(struct fsnap_template *template, const struct page_run *runs, s
 	uint64_t first = range->start / STORE_PAGE, end = range->end / STORE_PAGE;
 	for (size_t i = 0; i < n; i++)
 		for (uint64_t page = runs[i].page < first ? first : runs[i].page;
-		     page < runs[i].page + runs[i].npages && page < end; page++, template->stored += STORE_PAGE)
-			memcpy((void *)(page * STORE_PAGE + by),
-			       image_page(template->image, runs[i].at + (page - runs[i].page)), STORE_PAGE);
+		     page < runs[i].page + runs[i].npages && page < end; page++, template->stored += STORE_PAGE) {
+			const void *from = image_page(template->image, runs[i].at + (page - runs[i].page));
+			template->damaged |= !from;
+			if (from)
+				memcpy((void *)(page * STORE_PAGE + by), from, STORE_PAGE);
+		}
 }
 
 /* Forking copies page tables: a huge page has one entry where small ones have 512. Only what is full. */
@@ -277,6 +280,8 @@ int template_hold(struct fsnap_template *template, const struct model *model, st
 	if (result == 0)
 		result = hold_all(template, model, heirlooms, err);
 	prctl(PR_SET_THP_DISABLE, disabled > 0, 0, 0, 0);
+	if (result == 0 && template->damaged)
+		result = fail(err, FSNAP_E_IMAGE_CORRUPT, 0, "pages of the image cannot be decoded");
 	if (result == 0)
 		collapse_all(template, model);
 	heirlooms_free(heirlooms);
