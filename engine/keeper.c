@@ -298,7 +298,7 @@ bool keeper_has_mapped(const struct keeper *keeper, const struct model *model, u
 	return true;
 }
 
-static bool is_alive(const struct keeper *keeper)
+bool keeper_lives(const struct keeper *keeper)
 {
 	siginfo_t ended = { 0 };
 	return waitid(P_PID, (id_t)keeper->pid, &ended, WEXITED | WNOHANG | WNOWAIT | __WALL) == 0 && !ended.si_pid;
@@ -319,7 +319,7 @@ bool keeper_serves(struct keeper *keeper, const struct restore *restore)
 {
 	return keeper && !restore->explaining && restore->renumber.wanted && keeper->parent == getpid() &&
 	       !restore->options->net_ns && !restore->options->ipc_ns && keeper->group == getpgrp() && keeper->session == getsid(0) &&
-	       keeper->uid == geteuid() && !is_moved(keeper, restore) && is_alive(keeper);
+	       keeper->uid == geteuid() && !is_moved(keeper, restore) && keeper_lives(keeper);
 }
 
 int keeper_bear(struct keeper *keeper, uint32_t task)

@@ -42,6 +42,7 @@ void keeper_end(struct keeper *keeper);
 
 /* May this restore's tree come from it? Decided before anything is prepared. */
 bool keeper_serves(struct keeper *keeper, const struct restore *restore);
+bool keeper_lives(const struct keeper *keeper);
 /* Is this file only mapped where the keeper has it already? */
 bool keeper_has_mapped(const struct keeper *keeper, const struct model *model, unsigned mapped);
 

@@ -249,11 +249,17 @@ static int restore_here(const struct fsnap_restore_options *options, struct fsna
 	struct restore restore;
 	restore_begin(&restore, options, report);
 	int result = tell_story(&restore, err);
+	/* It may be killed at any moment; then it is as if it had never been there. */
+	bool again = result < 0 && restore.keeper && !keeper_lives(restore.keeper);
 	ports_tell(&restore.ports, report->listen, sizeof(report->listen));
 	report->root = report->pid;
 	report->copy = options->copy;
 	restore_end(&restore);
-	return result;
+	if (!again)
+		return result;
+	*report = (struct fsnap_restore_report){ 0 };
+	*err = (struct fsnap_error){ 0 };
+	return restore_here(options, report, err);
 }
 
 int fsnap_restore(const struct fsnap_restore_options *options, struct fsnap_restore_report *report,
