@@ -96,7 +96,9 @@ int tcp_calls_hold(struct tcp_looks *looks, struct fsnap_error *err)
 		return no_memory(err);
 	for (size_t i = 0; i < n; i++)
 		doors[i] = door_of(&looks->listeners[i]);
-	if (tcp_look_hold(looks, err) < 0 || tcp_hold_calls(looks->hold, looks->hold_name, doors, n, err) < 0)
-		return -1;
+	/* Where connections must be held back, too, that fails again, and is an error. */
+	struct fsnap_error why = { 0 };
+	if (tcp_look_hold(looks, &why) < 0 || tcp_hold_calls(looks->hold, looks->hold_name, doors, n, &why) < 0)
+		dump_note(looks->dump, "who calls while the tree stands still may be reset: %s", why.message);
 	return await_handshakes(looks, doors, err);
 }
