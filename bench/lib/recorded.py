@@ -86,7 +86,6 @@ class Recorded(Stored):
     """A program of --memory whose requests read --set of it, here and there, restored from slow storage: the
     first request after a streamed restore, with a record of an earlier one and without."""
     name = "recorded"
-    record_s = 5
 
     def run(self):
         self.dump()
@@ -94,7 +93,8 @@ class Recorded(Stored):
         self.found = {mode: {"answered": [], "resident": [], "device": []} for mode in MODES}
         for mode in MODES:
             if mode == "recorded":
-                self.restored("--record", str(self.record_s))
+                # As long as the first request takes without: each page it touches brings its block.
+                self.restored("--record", str(int(2 + 1.5 * max(self.found["plain"]["answered"]))))
             for n in range(self.options.runs):
                 self.once(mode)
                 progress(f"recorded {n + 1}/{self.options.runs}: {mode}: answered after "
