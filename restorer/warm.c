@@ -54,9 +54,9 @@ static bool memory_scarce(void)
 
 /* --- what is there already ------------------------------------------------------------ */
 
-bool warm_present(const struct warm_stretch *stretch)
+bool warm_present(const struct warm_stretch *stretch, uint64_t but)
 {
-	return warm_pages_present(stretch->fd, stretch->offset, stretch->bytes) >= stretch->bytes / PAGE;
+	return warm_pages_present(stretch->fd, stretch->offset, stretch->bytes) + but >= stretch->bytes / PAGE;
 }
 
 /* --- now and then ---------------------------------------------------------------------- */

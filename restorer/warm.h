@@ -45,8 +45,8 @@ struct warm_progress {
 	uint32_t scarce;   /* 1: ended because memory became scarce, or at the ceiling */
 };
 
-/* Is all of it in the page cache? No, where the kernel cannot say (cachestat(2), Linux 6.5). */
-bool warm_present(const struct warm_stretch *stretch);
+/* Is all of it in the page cache, but for so many pages? No, where the kernel cannot say (cachestat(2), Linux 6.5). */
+bool warm_present(const struct warm_stretch *stretch, uint64_t but);
 
 /* Calls no allocator and no stdio: it may run in the child of a process with threads. */
 void warm_run(const struct warm_order *order, struct warm_progress *progress);

@@ -20,6 +20,7 @@
 struct piece {
 	struct warm_stretch stretch;
 	unsigned heat;
+	uint64_t between; /* pages */
 };
 
 struct pieces {
@@ -88,6 +89,7 @@ static int add_piece(struct pieces *pieces, int fd, const image_heat_run *run)
 	uint64_t offset = run->page * STORE_PAGE, bytes = (uint64_t)run->pages * STORE_PAGE;
 	if (last && last->stretch.fd == fd && last->heat == run->heat &&
 	    offset - (last->stretch.offset + last->stretch.bytes) <= NEAR * STORE_PAGE) {
+		last->between += (offset - (last->stretch.offset + last->stretch.bytes)) / STORE_PAGE;
 		last->stretch.bytes = offset + bytes - last->stretch.offset;
 		return 0;
 	}
@@ -99,7 +101,7 @@ static int add_piece(struct pieces *pieces, int fd, const image_heat_run *run)
 		pieces->piece = more;
 		pieces->room = room;
 	}
-	pieces->piece[pieces->n++] = (struct piece){ { fd, offset, bytes }, run->heat };
+	pieces->piece[pieces->n++] = (struct piece){ { fd, offset, bytes }, run->heat, 0 };
 	return 0;
 }
 
@@ -161,12 +163,14 @@ static int hottest_first(const void *a, const void *b)
 static int settle(struct fetch *fetch, struct pieces *pieces)
 {
 	fetch->stretches = malloc((pieces->n + 1) * sizeof(*fetch->stretches));
-	if (!fetch->stretches)
+	fetch->between = malloc((pieces->n + 1) * sizeof(*fetch->between));
+	if (!fetch->stretches || !fetch->between)
 		return -1;
 	if (pieces->n)
 		qsort(pieces->piece, pieces->n, sizeof(*pieces->piece), hottest_first);
 	for (size_t i = 0; i < pieces->n; i++) {
 		fetch->stretches[i] = pieces->piece[i].stretch;
+		fetch->between[i] = pieces->piece[i].between;
 		fetch->bytes += pieces->piece[i].stretch.bytes;
 	}
 	fetch->n = pieces->n;
@@ -222,6 +226,7 @@ void fetch_free(struct fetch *fetch)
 		close(fetch->who);
 	free(fetch->fds);
 	free(fetch->stretches);
+	free(fetch->between);
 	if (fetch->progress)
 		munmap(fetch->progress, sizeof(*fetch->progress));
 	*fetch = (struct fetch){ 0 };
@@ -230,7 +235,7 @@ void fetch_free(struct fetch *fetch)
 bool fetch_needed(const struct fetch *fetch)
 {
 	for (size_t i = 0; i < fetch->n; i++)
-		if (!warm_present(&fetch->stretches[i]))
+		if (!warm_present(&fetch->stretches[i], fetch->between[i]))
 			return true;
 	return false;
 }

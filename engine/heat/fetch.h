@@ -11,6 +11,7 @@
 
 struct fetch {
 	struct warm_stretch *stretches; /* the hottest first; of one heat by file and place */
+	uint64_t *between; /* pages of each that are not wanted, but are read with those around them */
 	size_t n;
 	uint64_t bytes;
 	int *fds;

@@ -226,7 +226,7 @@ static void a_rate_holds(void **state)
 	struct warm_stretch all = { fd, 0, 4 << 20 };
 	struct warm_order order = { .stretches = &all, .n = 1, .rate = 10 << 20 };
 	struct warm_progress progress = { 0 };
-	assert_false(warm_present(&all));
+	assert_false(warm_present(&all, 0));
 	double begin = seconds();
 	warm_run(&order, &progress);
 	double took = seconds() - begin;
@@ -239,7 +239,7 @@ static void a_rate_holds(void **state)
 	/* The last of sixteen begins when fifteen have been paid for. */
 	assert_true(took > 0.35);
 	assert_int_equal(progress.read + progress.present, 4 << 20);
-	assert_true(warm_present(&all));
+	assert_true(warm_present(&all, 0));
 	assert_int_equal(progress.done, 1);
 	close(fd);
 }
