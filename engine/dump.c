@@ -64,7 +64,10 @@ static int choose_coding(struct dump *dump, struct store_coding *coding, struct 
 	}
 	if (store_coding_encrypt(coding, options->cipher, err) < 0)
 		return -1;
-	return store_set_key(dump->store, options->encrypt, err);
+	if (!dump->chain || !dump->chain->keys)
+		return store_set_key(dump->store, options->encrypt, err);
+	store_borrow_key(dump->store, dump->chain->keys);
+	return 0;
 }
 
 static int look_around(struct dump *dump, struct fsnap_error *err)

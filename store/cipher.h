@@ -17,6 +17,7 @@
 
 /* Where the key of this store's images is from: see store_set_key(). */
 struct keyring {
+	struct keyring *lender; /* NULL, or whose key it is: it outlives this one */
 	char *source; /* NULL: $FSNAP_KEY */
 	struct secret *secret; /* loaded when it is needed first */
 };

@@ -113,7 +113,7 @@ static int find_methods(struct medium *medium, struct fsnap_error *err)
 {
 	static pthread_once_t once = PTHREAD_ONCE_INIT;
 	pthread_once(&once, ask_all_methods);
-	medium->methods = &methods[medium->dax];
+	__atomic_store_n(&medium->methods, &methods[medium->dax], __ATOMIC_RELAXED); /* any thread's is the same */
 	if (!methods_error)
 		return 0;
 	/* Negative errno values, or beyond them the library's own. */

@@ -40,6 +40,8 @@ static const char *source_of(const struct keyring *ring)
 
 bool keyring_has_key(const struct keyring *ring)
 {
+	if (ring->lender)
+		return keyring_has_key(ring->lender);
 	return ring->secret || source_of(ring);
 }
 
@@ -92,6 +94,8 @@ static struct secret *load(const char *source, struct fsnap_error *err)
 
 struct secret *keyring_secret(struct keyring *ring, struct fsnap_error *err)
 {
+	if (ring->lender)
+		return keyring_secret(ring->lender, err);
 	const char *source = source_of(ring);
 	if (ring->secret)
 		return ring->secret;

@@ -178,6 +178,12 @@ int store_set_key(struct store *store, const char *source, struct fsnap_error *e
 	return 0;
 }
 
+void store_borrow_key(struct store *store, struct store *from)
+{
+	keyring_free(&store->keys);
+	store->keys.lender = &from->keys;
+}
+
 const char *store_path(const struct store *store)
 {
 	return store->path;

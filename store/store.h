@@ -48,6 +48,8 @@ void store_close(struct store *store);
 /* What the images of this store are encrypted with: a file of `fsnap keygen --secret`, or "passphrase:FILE", the first
  * line of one. Else $FSNAP_KEY says so. It is looked at when it is needed. */
 int store_set_key(struct store *store, const char *source, struct fsnap_error *err);
+/* The same as that of another one, which stays open for longer: what a passphrase becomes is computed once. */
+void store_borrow_key(struct store *store, struct store *from);
 const char *store_path(const struct store *store);
 
 /* What the catalogue knows of one image; read from its superblock and tree record. */

@@ -51,6 +51,7 @@ struct chain {
 	size_t n_members;
 	struct image *open; /* the base, kept open from dump to dump if `stays_open` */
 	bool stays_open;
+	struct store *keys; /* whose key its images are encrypted with; NULL: each dump says */
 	bool is_kept; /* by another process, too: tracking goes on without us */
 	uint64_t tidy; /* image_writer_tidy() */
 	uint64_t untracked; /* pages that were copied for the last image without being tracked; 0: not known */

@@ -113,6 +113,9 @@ static int watch_open(struct watch *watch, struct fsnap_error *err)
 		return -1;
 	if (!watch->chain)
 		return fail(err, FSNAP_E_NOMEM, ENOMEM, "watching process %d", watch->options->pid);
+	if (watch->options->encrypt && store_set_key(watch->store, watch->options->encrypt, err) < 0)
+		return -1;
+	watch->chain->keys = watch->options->encrypt ? watch->store : NULL;
 	watch->chain->stays_open = true;
 	watch->chain->tidy = TIDY_PAGES;
 	return 0;
@@ -163,10 +166,9 @@ static int make_image(struct watch *watch, struct fsnap_error *err)
 	char name[FSNAP_NAME_MAX + 1];
 	image_name_of(watch, watch->number + 1, name, sizeof(name));
 	struct fsnap_dump_options options = {
-		.encrypt = watch->options->encrypt, .cipher = watch->options->cipher,
-		.compress = watch->options->compress,
 		.size = sizeof(options), .pid = watch->options->pid, .store = watch->options->store, .name = name,
-		.heat = FSNAP_HEAT_NEVER, .external = watch->options->external,
+		.heat = FSNAP_HEAT_NEVER, .external = watch->options->external, .encrypt = watch->options->encrypt,
+		.cipher = watch->options->cipher, .compress = watch->options->compress,
 	};
 	struct fsnap_dump_report image = { .size = sizeof(image) };
 	struct fsnap_error why = { 0 };

@@ -279,7 +279,9 @@ static const char rm_help[] =
 	"  fsnap rm filled warm                 remove two images\n"
 	"  fsnap rm --all                       remove every image\n"
 	"  fsnap rm --trim                      remove none, but give the kept space back\n"
-	"  fsnap rm --all --trim                leave nothing behind\n";
+	"  fsnap rm --all --trim                leave nothing behind\n"
+	"  fsnap rm moved --decrypt me.secret   one that was dumped with --tcp keep and --encrypt: whose\n"
+	"                                       packets are held back for it is known with its key only\n";
 
 static const char keygen_help[] =
 	"Makes FILE, which signs and which only you may read, and FILE.pub. Where FILE.pub lies in\n"
