@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "bpf/async.h"
@@ -192,6 +193,62 @@ int rings_link(struct dump *dump, struct fsnap_error *err)
 			if (check_issuer(process, file, ring, err) < 0)
 				return -1;
 	}
+	return 0;
+}
+
+/* --- rings without a descriptor --------------------------------------------------------- */
+
+#define ENTER_REGISTERED_RING (1u << 4) /* IORING_ENTER_REGISTERED_RING, Linux 5.18 */
+
+/* A call that does nothing with the ring registered first, if there is one; its errors tell who knows of rings at all.
+ * Not where a filter might answer it with death: it is suspended for root alone (trace_seize()). */
+static bool may_ask_rings(void)
+{
+	return geteuid() == 0;
+}
+
+/* The plans of a process' threads have the first numbers, in their order. */
+uint32_t rings_ask(const struct process *process, struct plans *plans)
+{
+	uint32_t first = 0;
+	plan_note(plans, "registered rings");
+	for (size_t i = 0; i < process->n_tasks && may_ask_rings(); i++) {
+		plan_call(plans, (uint32_t)i, SYS_io_uring_enter, IMM(0), IMM(0), IMM(0), IMM(ENTER_REGISTERED_RING),
+			  IMM(0), IMM(0));
+		plan_accept_any(plans);
+		uint32_t slot = plan_result(plans);
+		first = i ? first : slot;
+	}
+	return first;
+}
+
+void rings_answer(struct process *process, const struct plans *plans, struct ctl *ctl, uint32_t first)
+{
+	process->knows_rings = false;
+	for (size_t i = 0; i < process->n_tasks && may_ask_rings(); i++) {
+		int64_t result = plans_slot(plans, ctl, first + (uint32_t)i);
+		process->knows_rings |= result >= 0 || result == -EBADF || result == -EBADFD;
+	}
+}
+
+int rings_check(struct dump *dump, const struct process *process, struct fsnap_error *err)
+{
+	struct async_reader *reader = process->knows_rings ? dump_async(dump, err) : NULL;
+	size_t n = 0;
+	if (!process->knows_rings)
+		return 0;
+	const struct async_thread *threads = reader ? async_threads(reader, process->pid, &n, err) : NULL;
+	if (!threads)
+		return -1;
+	for (size_t i = 0; i < n; i++)
+		for (unsigned j = 0; j < ASYNC_RINGS; j++) {
+			if (!threads[i].rings[j] || uring_is_known(dump, threads[i].rings[j]))
+				continue;
+			fail(err, FSNAP_E_UNSUPPORTED, 0, "process %d (%s): thread %u has an io_uring registered (%u) "
+			     "that no descriptor of the tree leads to", process->pid, process->comm, threads[i].tid, j);
+			return error_hint(err, "keep a descriptor of it open (without IORING_SETUP_REGISTERED_FD_ONLY): "
+					  "no call gives one to anybody else");
+		}
 	return 0;
 }
 

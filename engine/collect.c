@@ -105,6 +105,7 @@ struct inquiry {
 	struct survey *survey;
 	uint32_t brk, undo; /* slots */
 	uint32_t files;	/* the first of files_ask() */
+	uint32_t rings;	/* the first of rings_ask() */
 };
 
 /* What the frames by which its threads find home are made of. */
@@ -155,6 +156,7 @@ static struct plans *ask(struct dump *dump, struct process *process, struct inqu
 	inquiry->undo = ipc_ask(dump, plans, 0);
 	jobs_ask(process, plans);
 	inquiry->files = files_ask(process, plans);
+	inquiry->rings = rings_ask(process, plans);
 	return plans;
 }
 
@@ -165,6 +167,7 @@ static int answer(struct dump *dump, const struct placement *placement, const st
 	placement->process->mm.brk = (uint64_t)plans_slot(placement->plans, ctl, inquiry->brk);
 	jobs_answer(placement->process, placement->plans, ctl);
 	files_answer(placement->process, placement->plans, ctl, inquiry->files);
+	rings_answer(placement->process, placement->plans, ctl, inquiry->rings);
 	if (ipc_answer(dump, placement->process, placement->plans, ctl, inquiry->undo, err) < 0)
 		return -1;
 	return survey_answer(inquiry->survey, placement->plans, ctl, err);
@@ -253,7 +256,8 @@ int collect(struct dump *dump, struct fsnap_error *err)
 	if (rings_link(dump, err) < 0 || files_finish(dump, err) < 0 || ipc_collect(dump, err) < 0)
 		return -1;
 	for (size_t i = 0; i < tree->n_processes; i++)
-		if (userfaults_check(tree->processes[i], err) < 0)
+		if (userfaults_check(tree->processes[i], err) < 0 ||
+		    rings_check(dump, tree->processes[i], err) < 0)
 			return -1;
 	return mapped_settle(dump, err) < 0 ? -1 : ghost_settle(dump, err);
 }

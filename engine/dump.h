@@ -262,6 +262,11 @@ uint32_t files_ask(const struct process *process, struct plans *plans);
 void files_answer(struct process *process, const struct plans *plans, struct ctl *ctl, uint32_t first);
 /* Which file a mapping of io_uring is of; its number is that of the inode until then. */
 int rings_link(struct dump *dump, struct fsnap_error *err);
+/* Has a thread a ring that no descriptor leads to? rings_ask() returns the first of its slots; rings_check() when all files
+ * are saved. */
+uint32_t rings_ask(const struct process *process, struct plans *plans);
+void rings_answer(struct process *process, const struct plans *plans, struct ctl *ctl, uint32_t first);
+int rings_check(struct dump *dump, const struct process *process, struct fsnap_error *err);
 int files_finish(struct dump *dump, struct fsnap_error *err);
 int files_put(struct dump *dump, struct fsnap_error *err);
 int files_silence(struct dump *dump, struct fsnap_error *err); /* see struct file_kind */

@@ -94,6 +94,7 @@ struct process {
 	size_t n_advice;
 	struct userfaults userfaults;
 	uint64_t dirty;		  /* bytes of its own, its part of shared ones included, as seen last */
+	bool knows_rings;	  /* a thread of it has had to do with io_uring */
 	bool shares;		  /* it has dirty pages in common with others, as seen last */
 	image_span *swapped;	  /* pages that were in swap when they were found, by address */
 	u_int n_swapped;

@@ -260,6 +260,9 @@ void *dump_file_next(struct dump *dump, const struct file_kind *kind, uint64_t k
  * blanks or tabs, at the beginning of a line. */
 bool fdinfo_number(const char *info, const char *key, int base, uint64_t *value);
 
+/* Is the ring of io_uring with this identity (bpf/async.h) among the files that were saved? */
+bool uring_is_known(struct dump *dump, uint64_t identity);
+
 /* What tells of requests of asynchronous I/O (bpf/async.h), loaded at the first call. */
 struct async_reader *dump_async(struct dump *dump, struct fsnap_error *err);
 

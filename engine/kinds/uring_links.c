@@ -75,6 +75,15 @@ int uring_note(struct dump *dump, const image_file_io_uring *state, const struct
 	return 0;
 }
 
+bool uring_is_known(struct dump *dump, uint64_t identity)
+{
+	const struct uring_dump *own = *dump_scratch(dump, &kind_uring);
+	for (size_t i = 0; own && i < own->n; i++)
+		if (own->rings[i]->identity == identity)
+			return true;
+	return false;
+}
+
 void uring_dump_end(void *scratch)
 {
 	struct uring_dump *own = scratch;

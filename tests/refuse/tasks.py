@@ -20,6 +20,7 @@ KINDS = {
     "dispatched": (EXIT_REFUSED, "UNSUPPORTED", "dispatches system calls"),
     "segment_32": (EXIT_REFUSED, "UNSUPPORTED", "32-bit"),
     "traced_inside": (EXIT_TARGET, "TRACED", "is being traced by process"),
+    "hidden_ring": (EXIT_REFUSED, "UNSUPPORTED", "that no descriptor of the tree leads to"),
     "stuck_vfork": (EXIT_TARGET, "TARGET_BUSY", "vfork"),
 }
 

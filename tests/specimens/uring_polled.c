@@ -162,7 +162,7 @@ int main(void)
 		expect_int("the eventfd was told", sizeof(told), read(event, &told, sizeof(told)));
 		expect_between("how often", 1, 2, (long long)told);
 		use(&first, 1);
-		expect_between("it falls asleep after (ms)", IDLE_MS - 20, IDLE_MS + 1500, until_asleep_ms(&first));
+		expect_between("it falls asleep after (ms)", IDLE_MS / 3, IDLE_MS + 1500, until_asleep_ms(&first));
 		char buffer[17];
 		struct io_uring_sqe *sqe = io_uring_get_sqe(&first);
 		io_uring_prep_read(sqe, 0, buffer, sizeof(buffer), 0);

@@ -3,6 +3,7 @@
  * of its own tree traces. Otherwise as holder.c: "ready", and a byte in "answers" for every SIGUSR1.
  */
 #include <fcntl.h>
+#include <linux/io_uring.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -134,6 +135,17 @@ static void segment_32(void)
 	usleep(10000);
 }
 
+/* A ring of io_uring in its own memory that only its thread's registered descriptors lead to: IORING_SETUP_NO_MMAP,
+ * _REGISTERED_FD_ONLY, _NO_SQARRAY. */
+static void hidden_ring(void)
+{
+	char *memory = mmap(NULL, 65536, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct io_uring_params params = { .flags = 1u << 14 | 1u << 15 | 1u << 16 };
+	params.cq_off.resv2 = (uintptr_t)memory;
+	params.sq_off.resv2 = (uintptr_t)memory + 32768;
+	keep(memory == MAP_FAILED ? -1 : (int)syscall(__NR_io_uring_setup, 8, &params));
+}
+
 static const struct {
 	const char *name;
 	void (*become)(void);
@@ -142,6 +154,7 @@ static const struct {
 	{ "thread_files", thread_files },	 { "thread_directory", thread_directory },
 	{ "dispatched", dispatched },		 { "segment_32", segment_32 },
 	{ "traced_inside", traced_inside },	 { "stuck_vfork", stuck_vfork },
+	{ "hidden_ring", hidden_ring },
 };
 
 int main(int argc, char **argv)
