@@ -3,13 +3,16 @@
 every page as it must be; afterwards nothing is left of fsnap. If the pager dies or the image is damaged, the tree is
 killed, with a message; a dump waits until all is there."""
 
+import fcntl
 import os
 import signal
+import struct
 import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import children  # noqa: E402
+import recorded_disk  # noqa: E402
 import trial  # noqa: E402
 
 MIB = 1 << 20
@@ -162,7 +165,37 @@ def flip(t, image):
     return True
 
 
+def block_of(file, block):
+    """Where a block of a file lies on its disk: FIBMAP, which is 1."""
+    return struct.unpack("i", fcntl.ioctl(file, 1, struct.pack("i", block)))[0]
+
+
+def failing_disk(t):
+    """Some pages in the midst of the image cannot be read from its disk."""
+    why = recorded_disk.missing("ext4")
+    if why:
+        t.note(f"no disk that fails: {why}")
+        return
+    disk = recorded_disk.RecordedDisk(t, "ext4")
+    disk.mount()
+    kept, t.fsnap.store = t.fsnap.store, os.path.join(disk.directory, "store")
+    pid, image = start(t, 8)
+    with open(os.path.join(t.fsnap.store, "images", image + ".fsnap"), "rb") as file:
+        os.fsync(file.fileno())
+        size = os.fstatvfs(file.fileno()).f_frsize
+        middle = os.fstat(file.fileno()).st_size // size // 2
+        where = [block_of(file, block) * size for block in range(middle, middle + 1024)]
+    disk.spoil(min(x for x in where if x), max(where))
+    disk.again()
+    dies(t, pid, image, lambda: True, "disk error", "Input/output error")
+    disk.unmount()
+    disk.remove()
+    t.fsnap.store = kept
+
+
 def body(t):
+    if not t.control and not os.geteuid():
+        failing_disk(t)
     changing(t)
     recording(t)
 

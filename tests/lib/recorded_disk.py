@@ -8,6 +8,8 @@ each write is there or not.
     disk = RecordedDisk(t, "ext4"); disk.mount(); ...; at = disk.position(); ...; disk.unmount()
     for cut in disk.cuts([at, ...]):
         with cut as directory: ...          # what is found there after the file system's own recovery
+
+And a disk of which a part cannot be read any more: disk.spoil(start, end), then disk.again(), so that nothing is cached.
 """
 
 import contextlib
@@ -40,8 +42,8 @@ PUNCH_OR_ZERO = 0x2 | 0x10
 class Server:
     """The file system with one file in it, as linux/fuse.h says it is spoken."""
 
-    def __init__(self, fuse, disk, log):
-        self.fuse, self.log = fuse, log
+    def __init__(self, fuse, disk, log, spoilt=(0, 0)):
+        self.fuse, self.log, self.spoilt = fuse, log, spoilt
         self.bytes = mmap.mmap(disk, SIZE)
 
     def attributes(self, node):
@@ -68,6 +70,8 @@ class Server:
             return struct.pack("=QII", 0, 0, 0)
         if opcode == READ:
             _, offset, size = struct.unpack_from("=QQI", body)
+            if offset < self.spoilt[1] and offset + size > self.spoilt[0]:
+                return -errno.EIO
             return self.bytes[offset:offset + size]
         if opcode == WRITE_IN:
             _, offset, size = struct.unpack_from("=QQI", body)
@@ -129,7 +133,7 @@ class RecordedDisk:
         self.directory = os.path.join(self.place, "mounted")
         for name in ("fuse", "mounted", "cut"):
             os.makedirs(os.path.join(self.place, name))
-        self.base, self.log = self.path("base"), self.path("log")
+        self.base, self.log, self.spoilt = self.path("base"), self.path("log"), (0, 0)
         with open(self.base, "wb") as f:
             f.truncate(SIZE)
         run(*MAKE[kind], self.base)
@@ -145,7 +149,7 @@ class RecordedDisk:
             try:
                 disk = os.open(self.path("now"), os.O_RDWR)
                 log = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-                Server(fuse, disk, log).serve()
+                Server(fuse, disk, log, self.spoilt).serve()
             finally:
                 os._exit(0)
         sandbox.mount("disk", self.path("fuse"), "fuse", 0, f"fd={fuse},rootmode=40000,user_id=0,group_id=0")
@@ -157,6 +161,14 @@ class RecordedDisk:
     def unmount(self):
         run("umount", self.directory)
         run("umount", self.path("fuse"))
+
+    def spoil(self, start, end):
+        self.spoilt = start, end
+
+    def again(self):
+        self.unmount()
+        self.serve()
+        self.mount()
 
     def position(self):
         """So much was recorded until now. What a step does is between the positions before it and after it."""
