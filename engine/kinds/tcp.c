@@ -32,7 +32,7 @@ static bool tcp_matches(const struct fd_view *fd)
 /* --- dump --------------------------------------------------------------------- */
 
 /* What changes the protocol itself, and that no call reads or sets again as it is. */
-static int refuse_additions(const struct fd_view *fd, struct fsnap_error *err)
+static int refuse_additions(const struct fd_view *fd, int state, struct fsnap_error *err)
 {
 	char layer[FSNAP_TCP_ULP_NAME] = "";
 	socklen_t size = sizeof(layer) - 1;
@@ -46,7 +46,7 @@ static int refuse_additions(const struct fd_view *fd, struct fsnap_error *err)
 		return refuse_fd(fd, err, "Dump before the program sets it up.",
 				 "a TCP socket with authentication (TCP-AO): its keys cannot be read");
 	struct tcp_diag *diag = tcp_diag_of(fd->dump, err);
-	if (diag && tcp_has_md5(diag, fd->stat.st_ino))
+	if (diag && tcp_has_md5(diag, fd->dup, fd->stat.st_ino, state))
 		return refuse_fd(fd, err, "Dump before the program sets it up.",
 				 "a TCP socket with MD5 signatures (TCP_MD5SIG): its keys cannot be set "
 				 "on another connection");
@@ -127,7 +127,7 @@ static int tcp_save(const struct fd_view *fd, image_file *file, void *out, struc
 	state->uid = fd->stat.st_uid;
 	state->gid = fd->stat.st_gid;
 	getsockopt(fd->dup, IPPROTO_TCP, TCP_INFO, &info, &size);
-	if (refuse_additions(fd, err) < 0 || save_addresses(fd, state, err) < 0)
+	if (refuse_additions(fd, info.tcpi_state, err) < 0 || save_addresses(fd, state, err) < 0)
 		return -1;
 	if (info.tcpi_state == TCP_LISTEN && listener_state(fd, &info, file, state, err) < 0)
 		return -1;

@@ -17,6 +17,7 @@
 #include "store/scope.h"
 
 #define MD5SIG 18 /* INET_DIAG_MD5SIG: newer than some headers */
+#define SINGLY_MOST 50 /* connections that are asked for one by one, 4 us each */
 
 static bool has_keys(const struct nlmsghdr *message, const struct inet_diag_msg *socket)
 {
@@ -61,23 +62,77 @@ static bool take_answer(int diag, tcp_diag_fn each, void *arg)
 	return true;
 }
 
-void tcp_diag_ask(unsigned char family, unsigned states, unsigned wanted, tcp_diag_fn each, void *arg)
+struct question {
+	struct nlmsghdr header;
+	struct inet_diag_req_v2 request;
+};
+
+static struct question question_of(unsigned char family, unsigned states, unsigned wanted, unsigned flags)
 {
-	struct {
-		struct nlmsghdr header;
-		struct inet_diag_req_v2 request;
-	} question = {
-		.header = { .nlmsg_len = sizeof(question), .nlmsg_type = SOCK_DIAG_BY_FAMILY,
-			    .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP },
+	return (struct question){
+		.header = { .nlmsg_len = sizeof(struct question), .nlmsg_type = SOCK_DIAG_BY_FAMILY,
+			    .nlmsg_flags = (uint16_t)(NLM_F_REQUEST | flags) },
 		.request = { .sdiag_family = family, .sdiag_protocol = IPPROTO_TCP,
 			     .idiag_ext = (uint8_t)wanted, .idiag_states = states },
 	};
+}
+
+static int put_question(const struct question *question)
+{
 	cleanup_fd int diag = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
-	if (diag < 0 || send(diag, &question, sizeof(question), 0) != (ssize_t)sizeof(question))
-		return;
-	while (take_answer(diag, each, arg))
+	if (diag < 0 || send(diag, question, sizeof(*question), 0) != (ssize_t)sizeof(*question))
+		return -1;
+	return steal_fd(&diag);
+}
+
+void tcp_diag_ask(unsigned char family, unsigned states, unsigned wanted, tcp_diag_fn each, void *arg)
+{
+	struct question question = question_of(family, states, wanted, NLM_F_DUMP);
+	cleanup_fd int diag = put_question(&question);
+	while (diag >= 0 && take_answer(diag, each, arg))
 		;
 }
+
+/* Linux 6.18 adds the keys to the answer only where all of TCP_INFO is wanted. */
+#define ALL (1u << (INET_DIAG_INFO - 1))
+
+/* --- one that is connected ------------------------------------------------------------------ */
+
+static bool name_ends(int fd, struct inet_diag_req_v2 *request)
+{
+	union inet_address local = {0}, remote = {0};
+	socklen_t size = sizeof(local), other = sizeof(remote);
+	if (getsockname(fd, &local.any, &size) < 0 || getpeername(fd, &remote.any, &other) < 0)
+		return false;
+	request->id.idiag_cookie[0] = request->id.idiag_cookie[1] = INET_DIAG_NOCOOKIE;
+	request->id.idiag_sport = inet_port(&local);
+	request->id.idiag_dport = inet_port(&remote);
+	request->sdiag_family = (uint8_t)local.any.sa_family;
+	if (local.any.sa_family == AF_INET6) {
+		memcpy(request->id.idiag_src, &local.v6.sin6_addr, 16);
+		memcpy(request->id.idiag_dst, &remote.v6.sin6_addr, 16);
+	} else {
+		memcpy(request->id.idiag_src, &local.v4.sin_addr, 4);
+		memcpy(request->id.idiag_dst, &remote.v4.sin_addr, 4);
+	}
+	return true;
+}
+
+/* 1, 0: it has keys, or none; -1: it was not found (bound to a device, say). */
+static int ask_one(int fd, uint64_t inode)
+{
+	_Alignas(struct nlmsghdr) char answer[4096];
+	struct question question = question_of(AF_INET, ~0u, ALL, 0);
+	cleanup_fd int diag = name_ends(fd, &question.request) ? put_question(&question) : -1;
+	ssize_t size = diag < 0 ? -1 : recv(diag, answer, sizeof(answer), 0);
+	const struct nlmsghdr *message = (void *)answer;
+	if (size <= 0 || !NLMSG_OK(message, size) || message->nlmsg_type != SOCK_DIAG_BY_FAMILY)
+		return -1;
+	const struct inet_diag_msg *socket = NLMSG_DATA(message);
+	return socket->idiag_inode == inode ? has_keys(message, socket) : -1;
+}
+
+/* --- all of them ----------------------------------------------------------------------------- */
 
 static bool look_at(const struct nlmsghdr *message, const struct inet_diag_msg *socket, void *found)
 {
@@ -85,14 +140,16 @@ static bool look_at(const struct nlmsghdr *message, const struct inet_diag_msg *
 	return (!keys && socket->idiag_state != TCP_SYN_SENT) || add(found, socket, keys);
 }
 
-static const struct tcp_found *find(struct tcp_diag *found, uint64_t inode)
+#define BOUND (1u << TCP_CLOSE | 1u << 13) /* TCP_BOUND_INACTIVE, since Linux 6.8 */
+#define OTHERS ~(BOUND | 1u << TCP_LISTEN | 1u << TCP_TIME_WAIT | 1u << TCP_SYN_RECV)
+
+/* Who is connected, or tries to be, lies in a table that takes 0.2 ms to go through, however few there are. */
+static const struct tcp_found *find(struct tcp_diag *found, unsigned states, uint64_t inode)
 {
-	if (!found->asked) {
-		/* Linux 6.18 adds the keys to the answer only where all of TCP_INFO is wanted. */
-		const unsigned states = ~(1u << TCP_TIME_WAIT | 1u << TCP_SYN_RECV), all = 1u << (INET_DIAG_INFO - 1);
-		found->asked = true;
-		tcp_diag_ask(AF_INET, states, all, look_at, found);
-		tcp_diag_ask(AF_INET6, states, all, look_at, found);
+	if (states & ~found->asked) {
+		found->asked |= states;
+		tcp_diag_ask(AF_INET, states, ALL, look_at, found);
+		tcp_diag_ask(AF_INET6, states, ALL, look_at, found);
 	}
 	for (size_t i = 0; i < found->n; i++)
 		if (found->sockets[i].inode == inode)
@@ -100,14 +157,21 @@ static const struct tcp_found *find(struct tcp_diag *found, uint64_t inode)
 	return NULL;
 }
 
-bool tcp_has_md5(struct tcp_diag *found, uint64_t inode)
+bool tcp_has_md5(struct tcp_diag *found, int fd, uint64_t inode, int state)
 {
-	const struct tcp_found *one = find(found, inode);
+	unsigned states = state == TCP_LISTEN ? 1u << TCP_LISTEN : state == TCP_CLOSE ? BOUND : OTHERS;
+	if (states == OTHERS && !(found->asked & OTHERS) && found->singly < SINGLY_MOST) {
+		int has = ask_one(fd, inode);
+		found->singly++;
+		if (has >= 0)
+			return has;
+	}
+	const struct tcp_found *one = find(found, states, inode);
 	return one && one->keys;
 }
 
 const union inet_address *tcp_called(struct tcp_diag *found, uint64_t inode)
 {
-	const struct tcp_found *one = find(found, inode);
+	const struct tcp_found *one = find(found, OTHERS, inode);
 	return one ? &one->remote : NULL;
 }

@@ -59,7 +59,8 @@ struct tcp_found {
 
 /* Sockets of the network namespace of which sock_diag(7) has something to tell; begins with zeroes. */
 struct tcp_diag {
-	bool asked;
+	unsigned asked;	 /* states, of all sockets */
+	unsigned singly; /* sockets */
 	size_t n;
 	struct tcp_found *sockets; /* malloc'ed */
 };
@@ -70,7 +71,7 @@ struct inet_diag_msg;
 typedef bool (*tcp_diag_fn)(const struct nlmsghdr *message, const struct inet_diag_msg *socket, void *arg);
 void tcp_diag_ask(unsigned char family, unsigned states, unsigned wanted, tcp_diag_fn each, void *arg);
 
-bool tcp_has_md5(struct tcp_diag *found, uint64_t inode);
+bool tcp_has_md5(struct tcp_diag *found, int fd, uint64_t inode, int state);
 /* Whom it tries to connect to; NULL: it does not. */
 const union inet_address *tcp_called(struct tcp_diag *found, uint64_t inode);
 
