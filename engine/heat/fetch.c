@@ -111,7 +111,7 @@ static bool is_plausible(const image_heat *heat)
 	uint64_t end = 0, pages = (heat->identity.size + STORE_PAGE - 1) / STORE_PAGE;
 	for (u_int i = 0; i < heat->runs.runs_len; i++) {
 		const image_heat_run *run = &heat->runs.runs_val[i];
-		if (run->page < end || run->page > pages || run->pages > pages - run->page || run->heat > 3)
+		if (run->pages == 0 || run->page < end || run->page > pages || run->pages > pages - run->page || run->heat > 3)
 			return false;
 		end = run->page + run->pages;
 	}
