@@ -32,7 +32,7 @@ static bool wants_a_look(const struct process *process, int fd)
 	link[length < 0 ? 0 : length] = '\0';
 	if (!strcmp(link, "anon_inode:[eventpoll]"))
 		return has_edges(process, fd);
-	return !strcmp(link, "anon_inode:inotify") || !strcmp(link, "/dev/ptmx") || !strcmp(link, "/dev/pts/ptmx");
+	return !strcmp(link, "anon_inode:[io_uring]") || !strcmp(link, "anon_inode:inotify") || !strcmp(link, "/dev/ptmx") || !strcmp(link, "/dev/pts/ptmx");
 }
 
 void look_at_files(struct dump *dump, const struct process *process)
