@@ -117,6 +117,7 @@ static void look(struct process *process)
 	}
 	assert_int_equal(text_find(process->live, mm->vmas.vmas_val, mm->vmas.vmas_len, &process->text, &texts, &err), 0);
 	process->mem = openat(process->proc, "mem", O_RDWR | O_CLOEXEC);
+	process->prepared = true;
 }
 
 static int begin(void **state)
@@ -162,6 +163,7 @@ static int end(void **state)
 static void need_tracking(void)
 {
 	if (!possible) {
+		assert_int_equal(err.code, FSNAP_E_UNSUPPORTED);
 		print_message("skipped: %s\n", err.message);
 		skip();
 	}
