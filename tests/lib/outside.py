@@ -217,6 +217,11 @@ def settled(look, pids=(), timeout=1.0, patience=0.1):
         time.sleep(0.003)
 
 
+def are_unused(complaints):
+    """Nothing but an unused descriptor or mapping of the agent: window W2 of engine/place.h."""
+    return bool(complaints) and all(re.search(r"memfd:|mapping .*/dev/zero", c) for c in complaints)
+
+
 def lasting_differences(before, look, timeout=0.5):
     """differences() that do not go away by themselves."""
     deadline = time.monotonic() + timeout

@@ -1,7 +1,6 @@
 """Starts sweep/programs/victim.c, which notices whatever is done to it, and asks how it is."""
 
 import os
-import re
 import struct
 import time
 
@@ -83,10 +82,7 @@ class Victim:
         return found + self.harm()
 
     def left_behind(self, complaints):
-        """Are these nothing but an unused descriptor or mapping of the agent (window W2)?"""
-        return bool(complaints) and all(
-            re.search(r"memfd:|mapping .*/dev/zero", c)
-            for c in complaints)
+        return outside.are_unused(complaints)
 
     def stop(self):
         pids = children.tree(self.pid)

@@ -13,7 +13,7 @@ from fsnap import EXIT_REFUSED  # noqa: E402
 
 # What the message must name, in the words a user would search for.
 KINDS = {
-    "io_uring": "requests under way", "uring_polled": "SQPOLL",
+    "io_uring": "requests under way",
     "userfaultfd_forks": "follows forks", "userfaultfd_two": "several processes hold",
     "userfaultfd_outside": "another process", "netlink": "long answer", "packet": "ring",
     "vsock": "vsock", "alg": "cryptography", "perf": "perf",

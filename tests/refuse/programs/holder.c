@@ -45,12 +45,6 @@ static void hold_io_uring(void)
 	keep((int)syscall(SYS_io_uring_enter, ring, 1, 0, 0, NULL, 0) == 1 ? 0 : -1);
 }
 
-static void hold_uring_polled(void)
-{
-	struct io_uring_params params = { .flags = IORING_SETUP_SQPOLL, .sq_thread_idle = 1 };
-	keep((int)syscall(SYS_io_uring_setup, 8, &params));
-}
-
 static int watch_memory(uint64_t features)
 {
 	int fd = keep((int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK));
@@ -342,7 +336,6 @@ static void hold_nothing(void)
 
 static const struct holding kinds[] = {
 	{ "io_uring", hold_io_uring },
-	{ "uring_polled", hold_uring_polled },
 	{ "userfaultfd_forks", hold_userfaultfd_forks },
 	{ "userfaultfd_two", hold_userfaultfd_two },
 	{ "userfaultfd_outside", hold_userfaultfd_outside },
