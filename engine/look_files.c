@@ -24,24 +24,34 @@ static bool has_edges(const struct process *process, int fd)
 	return false;
 }
 
-static bool wants_a_look(const struct process *process, int fd)
+enum { WANTS_PEEK = 1, WANTS_RINGS = 2 };
+
+static unsigned wants(const struct process *process, int fd)
 {
 	char name[32], link[64];
 	snprintf(name, sizeof(name), "fd/%d", fd);
 	ssize_t length = readlinkat(process->proc, name, link, sizeof(link) - 1);
 	link[length < 0 ? 0 : length] = '\0';
-	if (!strcmp(link, "anon_inode:[eventpoll]"))
-		return has_edges(process, fd);
-	return !strcmp(link, "anon_inode:[io_uring]") || !strcmp(link, "anon_inode:inotify") || !strcmp(link, "/dev/ptmx") || !strcmp(link, "/dev/pts/ptmx");
+	if (strcmp(link, "anon_inode:[io_uring]") == 0)
+		return WANTS_PEEK | WANTS_RINGS;
+	if (strcmp(link, "anon_inode:[eventpoll]") == 0)
+		return has_edges(process, fd) ? WANTS_PEEK : 0;
+	bool looked_into = strcmp(link, "anon_inode:inotify") == 0 || strcmp(link, "/dev/ptmx") == 0 ||
+			   strcmp(link, "/dev/pts/ptmx") == 0;
+	return looked_into ? WANTS_PEEK : 0;
 }
 
 void look_at_files(struct dump *dump, const struct process *process)
 {
 	size_t n;
-	if (dump->peeked)
+	if (dump->peeked && dump->async)
 		return;
 	cleanup_free int *fds = procfs_numbers(process->proc, "fd", &n, NULL);
-	for (size_t i = 0; fds && i < n && !dump->peeked; i++)
-		if (wants_a_look(process, fds[i]))
-			dump_peek(dump);
+	unsigned wanted = 0;
+	for (size_t i = 0; fds && i < n && wanted != (WANTS_PEEK | WANTS_RINGS); i++)
+		wanted |= wants(process, fds[i]);
+	if (wanted & WANTS_PEEK && !dump->peeked)
+		dump_peek(dump);
+	if (wanted & WANTS_RINGS)
+		dump_async(dump, NULL);
 }
