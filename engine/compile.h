@@ -23,6 +23,11 @@ static inline uint32_t leader_task(const struct restore *restore, const image_pr
 	return restore->first_task[process - restore->model.processes];
 }
 
+/* compile_descriptors.c */
+void descriptors_build(struct restore *restore, const image_process *process);
+/* When everybody is born: who gets the signals of its descriptors. */
+void descriptors_own_signals(struct restore *restore, const image_process *process, uint32_t task);
+
 /* compile_family.c: who is made by whom, told to restore->family and to the first operations of every
  * plan; family_tasks() numbers the tasks that only help, family_helpers() writes their plans. */
 int family_prepare(struct restore *restore, struct fsnap_error *err);
