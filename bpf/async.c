@@ -10,34 +10,7 @@
 
 #define WHAT "the iterator of asynchronous I/O"
 
-struct async_reader {
-	struct async_bpf *skeleton;
-};
-
-struct async_reader *async_open(struct fsnap_error *err)
-{
-	struct async_reader *reader = calloc(1, sizeof(*reader));
-	if (!reader) {
-		fail(err, FSNAP_E_NOMEM, ENOMEM, WHAT);
-		return NULL;
-	}
-	bpf_quiet();
-	reader->skeleton = async_bpf__open();
-	int result = reader->skeleton ? async_bpf__load(reader->skeleton) : -errno;
-	if (result == 0)
-		return reader;
-	bpf_refused(err, -result, WHAT);
-	async_close(reader);
-	return NULL;
-}
-
-void async_close(struct async_reader *reader)
-{
-	if (!reader)
-		return;
-	async_bpf__destroy(reader->skeleton);
-	free(reader);
-}
+BPF_READER(async, WHAT)
 
 static int ask(struct async_reader *reader, struct bpf_program *program, pid_t pid, size_t *n,
 	       struct fsnap_error *err)

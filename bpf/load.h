@@ -18,4 +18,33 @@ int bpf_refused(struct fsnap_error *err, int sys, const char *what);
 int bpf_run(struct bpf_program *program, union bpf_iter_link_info info, const char *what,
 	    struct fsnap_error *err);
 
+/* struct NAME_reader, NAME_open() and NAME_close(), of a reader that has nothing but its skeleton. */
+#define BPF_READER(name, what)                                                                        \
+	struct name##_reader {                                                                        \
+		struct name##_bpf *skeleton;                                                          \
+	};                                                                                            \
+	struct name##_reader *name##_open(struct fsnap_error *err)                                    \
+	{                                                                                             \
+		struct name##_reader *reader = calloc(1, sizeof(*reader));                            \
+		if (!reader) {                                                                        \
+			fail(err, FSNAP_E_NOMEM, ENOMEM, what);                                       \
+			return NULL;                                                                  \
+		}                                                                                     \
+		bpf_quiet();                                                                          \
+		reader->skeleton = name##_bpf__open();                                                \
+		int result = reader->skeleton ? name##_bpf__load(reader->skeleton) : -errno;          \
+		if (result == 0)                                                                      \
+			return reader;                                                                \
+		bpf_refused(err, -result, what);                                                      \
+		name##_close(reader);                                                                 \
+		return NULL;                                                                          \
+	}                                                                                             \
+	void name##_close(struct name##_reader *reader)                                               \
+	{                                                                                             \
+		if (!reader)                                                                          \
+			return;                                                                       \
+		name##_bpf__destroy(reader->skeleton);                                                \
+		free(reader);                                                                         \
+	}
+
 #endif

@@ -8,34 +8,7 @@
 
 #define WHAT "the iterator of sleeping threads"
 
-struct sleep_reader {
-	struct sleep_bpf *skeleton;
-};
-
-struct sleep_reader *sleep_open(struct fsnap_error *err)
-{
-	struct sleep_reader *reader = calloc(1, sizeof(*reader));
-	if (!reader) {
-		fail(err, FSNAP_E_NOMEM, ENOMEM, WHAT);
-		return NULL;
-	}
-	bpf_quiet();
-	reader->skeleton = sleep_bpf__open();
-	int result = reader->skeleton ? sleep_bpf__load(reader->skeleton) : -errno;
-	if (result == 0)
-		return reader;
-	bpf_refused(err, -result, WHAT);
-	sleep_close(reader);
-	return NULL;
-}
-
-void sleep_close(struct sleep_reader *reader)
-{
-	if (!reader)
-		return;
-	sleep_bpf__destroy(reader->skeleton);
-	free(reader);
-}
+BPF_READER(sleep, WHAT)
 
 const struct sleep_block *sleep_blocks(struct sleep_reader *reader, pid_t pid, struct sleep_told *told,
 				       struct fsnap_error *err)
