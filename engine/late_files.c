@@ -62,15 +62,6 @@ static void make_late(void *arg)
 							   &making->restore->files[making->file_id - 1].state, making->err);
 }
 
-/* What a process has, it has made (settle_files.c). */
-static int take_from(struct restore *restore, const struct workshop_file *made, struct fsnap_error *err)
-{
-	cleanup_fd int pidfd = (int)syscall(SYS_pidfd_open, restore_number(restore, made->holder->pid), 0);
-	int fd = pidfd < 0 ? -1 : (int)syscall(SYS_pidfd_getfd, pidfd, made->number, 0);
-	return fd < 0 ? fail(err, FSNAP_E_RESTORE_STEP, errno, "process %d: descriptor %d, for a message",
-			     made->holder->pid, made->number) : fd;
-}
-
 int restore_arrived(struct restore *restore, unsigned file_id, unsigned carrier, struct fsnap_error *err)
 {
 	struct workshop_file *made = &restore->files[file_id - 1];
@@ -78,7 +69,7 @@ int restore_arrived(struct restore *restore, unsigned file_id, unsigned carrier,
 	if (!restore_is_late(restore, file_id) || made->arrived)
 		return restore_fd(restore, file_id);
 	if (made->holder)
-		making.fd = take_from(restore, made, err);
+		making.fd = restore_borrow(restore, made, err);
 	else if (run_as(restore, holder_of(restore, carrier), make_late, &making) < 0)
 		return fail(err, FSNAP_E_RESTORE_STEP, errno, "%s, for a message",
 			    restore->model.files[file_id - 1].label);

@@ -208,6 +208,8 @@ int arrive_files(struct restore *restore, const image_process *process, uint32_t
 		 struct fsnap_error *err);
 void settle_parked_files(struct restore *restore, const image_process *process, pid_t tid, uint32_t task);
 void arm_files(struct restore *restore, const image_process *process, uint32_t task);
+/* A descriptor of ours for a file that its holder has by now; the caller closes it. */
+int restore_borrow(struct restore *restore, const struct workshop_file *made, struct fsnap_error *err);
 /* What this process does to files when all stand still: see struct file_kind. */
 int equip_files(struct restore *restore, struct fsnap_error *err);
 int drive_files(struct restore *restore, struct fsnap_error *err);

@@ -221,7 +221,7 @@ typedef int (*step_fn)(struct restore *restore, const image_file *file, const vo
 		       struct fsnap_error *err);
 
 /* One of ours for a file that its holder has by now. */
-static int borrow(struct restore *restore, const struct workshop_file *made, struct fsnap_error *err)
+int restore_borrow(struct restore *restore, const struct workshop_file *made, struct fsnap_error *err)
 {
 	cleanup_fd int holder = (int)syscall(SYS_pidfd_open, restore_number(restore, made->holder->pid), 0);
 	int fd = holder < 0 ? -1 : (int)syscall(SYS_pidfd_getfd, holder, made->number, 0);
@@ -235,7 +235,7 @@ static int step(struct restore *restore, size_t index, step_fn step, struct fsna
 	const struct workshop_file *made = &restore->files[index];
 	if (!made->holder || made->handed)
 		return 0;
-	cleanup_fd int fd = borrow(restore, made, err);
+	cleanup_fd int fd = restore_borrow(restore, made, err);
 	if (fd >= 0 && step(restore, file, &made->state, fd, err) == 0)
 		return 0;
 	return restore_blame(restore, file, err);
