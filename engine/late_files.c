@@ -6,7 +6,6 @@
  * their stand-ins there, and kinds finish what had to wait for them.
  */
 #include <fcntl.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "engine/errand.h"
