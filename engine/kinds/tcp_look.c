@@ -317,11 +317,13 @@ void tcp_dump_end(void *of)
 {
 	struct tcp_looks *scratch = of;
 	forget_fds(scratch, true);
-	if (scratch->hold >= 0)
-		close(scratch->hold);
+	/* The hold last: of a tree that was killed, ours are the last that listen, and whoever gets through to
+	 * them is reset when they end.  Removing a table takes long (synchronize_rcu() in nft_rcv_nl_event()). */
 	for (size_t i = 0; i < scratch->n_listeners; i++)
 		if (scratch->listeners[i].fd >= 0)
 			close(scratch->listeners[i].fd);
+	if (scratch->hold >= 0)
+		close(scratch->hold);
 	for (size_t i = 0; i < scratch->n_waiting; i++) {
 		xdr_free((xdrproc_t)xdr_image_file_tcp, (char *)scratch->waiting[i].state);
 		free(scratch->waiting[i].state);

@@ -16,7 +16,8 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 
-enum { CALLERS = 16, PATIENCE_MS = 8000 };
+enum { CALLERS = 32, PATIENCE_MS = 8000 };
+enum { EAGER_MS = 20, LAZY_MS = 150 }; /* the lazy ones call at any moment of a dump, also at its last */
 
 static struct sockaddr_in address = { .sin_family = AF_INET };
 static int listener;
@@ -57,7 +58,7 @@ static void *calls(void *arg)
 	for (int n = 1;; n++) {
 		call(caller);
 		MUST(pwrite(counts, &n, sizeof(n), caller * (off_t)sizeof(n)));
-		sleep_ms(rand_r(&seed) % 20);
+		sleep_ms(rand_r(&seed) % (caller % 2 ? EAGER_MS : LAZY_MS));
 	}
 	return NULL;
 }
