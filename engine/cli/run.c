@@ -23,7 +23,7 @@
 struct start {
 	const struct cli *cli;
 	regex_t line;
-	int ready;    /* becomes readable, or ends, when the program is ready; -1: a port is awaited */
+	int ready;    /* becomes readable, or (--ready-fd) ends, when the program is ready; -1: a port is awaited */
 	int ready_fd; /* the program's end of it, or the relay's; -1: none */
 	int output;   /* what the program has as standard output, where a line of it is awaited; else -1 */
 	int input;    /* likewise as standard input, unless that is a terminal */
@@ -60,9 +60,13 @@ static bool is_ready(const struct start *start)
 	if (poll(&waits, 1, 20) != 1)
 		return false;
 	/* A line is said before the descriptor is closed: while it is open, it leads out of the tree. */
-	while (read(start->ready, byte, sizeof(byte)) > 0 && poll(&waits, 1, 1000) == 1)
-		;
-	return true;
+	ssize_t n, said = 0;
+	while ((n = read(start->ready, byte, sizeof(byte))) > 0 && poll(&waits, 1, 1000) == 1)
+		said += n;
+	if (!start->cli->ready_line || said > 0 || n > 0)
+		return true;
+	poll(NULL, 0, 20); /* the relay ended, as it does with the program's output; the line did not come */
+	return false;
 }
 
 static int await_ready(const struct start *start, int *status, struct fsnap_error *err)
@@ -84,6 +88,15 @@ static int await_ready(const struct start *start, int *status, struct fsnap_erro
 
 /* --- the relay: a process outside the tree that passes its output on, and looks for a line in it --- */
 
+/* Whatever is in it: a program may write NUL bytes. */
+static bool pass_on(const char *bytes, size_t size)
+{
+	for (ssize_t n; size; bytes += n, size -= (size_t)n)
+		if ((n = write(STDOUT_FILENO, bytes, size)) <= 0)
+			return false;
+	return true;
+}
+
 static void relay(const struct start *start, int from)
 {
 	cleanup_file FILE *in = fdopen(from, "r");
@@ -93,11 +106,14 @@ static void relay(const struct start *start, int from)
 
 	signal(SIGINT, SIG_IGN); /* it ends when the program does */
 	signal(SIGTERM, SIG_IGN);
-	while (in && getline(&line, &room, in) > 0) {
-		if (write(STDOUT_FILENO, line, strlen(line)) < 0)
+	for (ssize_t n; in && (n = getline(&line, &room, in)) > 0;) {
+		if (!pass_on(line, (size_t)n))
 			break;
 		line[strcspn(line, "\n")] = '\0';
 		if (ready >= 0 && regexec(&start->line, line, 0, NULL, 0) == 0) {
+			/* Said, not only closed: that happens at our end, too. */
+			if (write(ready, "\n", 1) < 0)
+				break;
 			close(ready);
 			ready = -1;
 		}

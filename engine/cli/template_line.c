@@ -13,6 +13,7 @@
 #include "store/scope.h"
 
 #define BACKLOG 64
+#define NAME_MOST 80 /* of a socket; with what address_of() puts before it, sun_path is full */
 
 int template_place(const char *store, bool make, struct fsnap_error *err)
 {
@@ -38,15 +39,18 @@ static struct sockaddr_un address_of(int place, const char *name)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 
-	snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/%.80s", place, name);
+	snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/%.*s", place, NAME_MOST, name);
 	return address;
 }
 
 int template_connect(int place, const char *name)
 {
 	struct sockaddr_un address = address_of(place, name);
+	if (strlen(name) > NAME_MOST) { /* a shorter one's socket would be reached */
+		errno = ENAMETOOLONG;
+		return -1;
+	}
 	cleanup_fd int line = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-
 	if (line < 0 || connect(line, (struct sockaddr *)&address, sizeof(address)) < 0)
 		return -1;
 	return steal_fd(&line);
@@ -55,9 +59,13 @@ int template_connect(int place, const char *name)
 int template_listen(int place, const char *name, struct fsnap_error *err)
 {
 	struct sockaddr_un address = address_of(place, name);
+
+	if (strlen(name) > NAME_MOST) {
+		fail(err, FSNAP_E_USAGE, 0, "template %s: its name is longer than %d characters", name, NAME_MOST);
+		return error_hint(err, "call it otherwise: --name");
+	}
 	cleanup_fd int line = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
 	cleanup_fd int other = template_connect(place, name);
-
 	if (other >= 0) {
 		fail(err, FSNAP_E_IMAGE_EXISTS, 0, "there is a template %s", name);
 		return error_hint(err, "stop it (fsnap template stop %s), or call this one otherwise: --name", name);

@@ -39,6 +39,7 @@ def holds(t, image):
     t.expect("its name and image", ("ready", image), (facts["name"], facts["image"]))
     t.expect("it is listed", [facts], template(t, "list")["templates"])
     t.expect_error(t.fsnap.run("template", "start", image, "--name", "ready", "--json"), 6, "IMAGE_EXISTS", "ready")
+    t.expect_error(t.fsnap.run("template", "start", image, "--name", "x" * 81, "--json"), 2, "USAGE", "x" * 81)
     one = template(t, "copy", "ready", "-d", "--listen", f"{PORT}=0")
     many = template(t, "copy", "ready", "--clones", 3, "--listen", f"{PORT}=0")["clones"]
     secrets = set()

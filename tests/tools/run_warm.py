@@ -72,6 +72,9 @@ def wrong(t):
         t.expect_error(t.fsnap.run("--json", *words), 2, "USAGE", hint=False)
     ended = t.fsnap.run("run", "--warm", "x", "--ready-fd", "3", "--", "/bin/sh", "-c", "exec 3>/dev/null; exit 9")
     t.expect_true(f"one that ends before it is ready: {ended}", ended.status in (9, 125))
+    silent = t.fsnap.run("run", "--warm", "silent", *READY["line"], "--", "/bin/sh", "-c", "exec >&-; sleep 0.3; exit 9")
+    t.expect("one that closes its output without the line", 9, silent.status)
+    t.expect_true("it is not saved", not os.path.exists(os.path.join(t.fsnap.store, "images", "silent.fsnap")))
 
 
 def example(t):
