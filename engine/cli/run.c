@@ -48,6 +48,11 @@ static bool listens_in(const char *path, unsigned port)
 	return false;
 }
 
+static bool is_listened_to(unsigned port)
+{
+	return listens_in("/proc/net/tcp", port) || listens_in("/proc/net/tcp6", port);
+}
+
 static bool is_ready(const struct start *start)
 {
 	struct pollfd waits = { .fd = start->ready, .events = POLLIN };
@@ -55,7 +60,7 @@ static bool is_ready(const struct start *start)
 
 	if (start->ready < 0) {
 		poll(NULL, 0, 5);
-		return listens_in("/proc/net/tcp", start->port) || listens_in("/proc/net/tcp6", start->port);
+		return is_listened_to(start->port);
 	}
 	if (poll(&waits, 1, 20) != 1)
 		return false;
@@ -195,8 +200,14 @@ static int understand(struct start *start, struct fsnap_error *err)
 		fail(err, FSNAP_E_USAGE, 0, "how does it say that it is ready?");
 		return error_hint(err, "say one of --ready-fd N, --ready-port PORT, --ready-line REGEX");
 	}
+	if (cli->ready_port && number_of(cli->ready_port, 65535, "--ready-port", &start->port, err) < 0)
+		return -1;
+	if (cli->ready_port && is_listened_to(start->port)) {
+		fail(err, FSNAP_E_USAGE, 0, "--ready-port %u: somebody listens there already", start->port);
+		return error_hint(err, "end who does, or choose another port: that it listens is how it says it is ready");
+	}
 	if (cli->ready_port)
-		return number_of(cli->ready_port, 65535, "--ready-port", &start->port, err);
+		return 0;
 	if (cli->ready_fd && number_of(cli->ready_fd, 1000, "--ready-fd", &start->number, err) < 0)
 		return -1;
 	if (cli->ready_line && regcomp(&start->line, cli->ready_line, REG_EXTENDED | REG_NOSUB))

@@ -4,6 +4,7 @@ and are what the command would be: output, input, exit status; an outdated image
 tools/ctest sets up once for all its tests."""
 
 import os
+import socket
 import subprocess
 import sys
 
@@ -70,6 +71,10 @@ def wrong(t):
                   ("run", "--warm", "x", "--ready-port", "http", "--", "true"),
                   ("run", "--warm", "x", "--ready-fd", "3", "--", "/nowhere/program")):
         t.expect_error(t.fsnap.run("--json", *words), 2, "USAGE", hint=False)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        taken = t.fsnap.run("--json", "run", "--warm", "x", "--ready-port", port, "--", "true")
+        t.expect_error(taken, 2, "USAGE", str(port), "already")
     ended = t.fsnap.run("run", "--warm", "x", "--ready-fd", "3", "--", "/bin/sh", "-c", "exec 3>/dev/null; exit 9")
     t.expect_true(f"one that ends before it is ready: {ended}", ended.status in (9, 125))
     silent = t.fsnap.run("run", "--warm", "silent", *READY["line"], "--", "/bin/sh", "-c", "exec >&-; sleep 0.3; exit 9")
