@@ -9,6 +9,7 @@
 #include "store/scope.h"
 
 #define RED_ZONE 128
+#define STACK_GROWTH (1ull << 30) /* in the time between a listing and a freeze */
 
 /* What a task's frame takes: the word below it, and alignment. */
 static size_t home_size(const struct task *task)
@@ -36,22 +37,34 @@ static void find_spare(const struct process *process, uint64_t *start, uint64_t 
 		if (strcmp(vma->name, "[stack]") != 0)
 			continue;
 		bool here = sp > vma->start && sp <= vma->end;
+		/* Grown since the mappings were listed, before the freeze: what was spare then is in use. */
+		if (sp <= vma->start && vma->start - sp < STACK_GROWTH && !find_vma(process, sp))
+			return;
 		*start = vma->start;
 		/* On a stack of its own making? Then how deep the main stack was is not known. */
 		*end = here ? sp - RED_ZONE : vma->start + (vma->end - vma->start) / 2;
 	}
 }
 
+/*
+ * Between having its registers changed and having its mask filled, and again on its way back, a thread stands at its
+ * frame with its own mask (registers and mask are two requests). Should we die just there, a signal that waits is
+ * delivered below the frame, as deep as its handler goes. So what lies below a thread's frame belongs to threads that have
+ * been brought back before it, or will be turned home after it: the leader's is the topmost, the others follow by number.
+ */
 static int choose_places(struct process *process, struct home *homes, size_t n, struct fsnap_error *err)
 {
-	uint64_t spare, end;
+	uint64_t spare, end, all = 0;
 	find_spare(process, &spare, &end);
+	for (size_t i = 0; i < n; i++)
+		all += home_size(process->tasks[i]);
+	uint64_t top = end > spare + all ? spare + all : end;
 	for (size_t i = 0; i < n; i++) {
-		const struct task *task = process->tasks[i];
-		size_t size = home_size(task);
-		uint64_t low = spare;
-		if (spare + size <= end) {
-			spare += size;
+		size_t number = i ? n - i : 0, size = home_size(process->tasks[number]);
+		const struct task *task = process->tasks[number];
+		uint64_t low = top - size;
+		if (top >= spare + size) {
+			top = low;
 		} else {
 			low = task->regs.rsp - RED_ZONE - size;
 			const image_vma *vma = find_vma(process, low);
@@ -59,7 +72,7 @@ static int choose_places(struct process *process, struct home *homes, size_t n, 
 				return fail(err, FSNAP_E_UNSUPPORTED, 0,
 					    "thread %d: no room for a signal frame on its stack", task->tid);
 		}
-		homes[i].frame = (low + sizeof(uint64_t) + 63) & ~63ull;
+		homes[number].frame = (low + sizeof(uint64_t) + 63) & ~63ull;
 	}
 	return 0;
 }

@@ -33,8 +33,8 @@ static int get_ready(struct placed *placed, struct fsnap_error *err)
 	if (process->text.syscall_ret && process->text.sigreturn)
 		placed->chain = placed->homes[0].frame - sizeof(uint64_t);
 	/* without a chain: window W1 */
-	for (size_t i = 0; i < placed->n; i++)
-		if (talk_turn_home(placed, i, err) < 0)
+	for (size_t i = 0; i < placed->n; i++) /* in this order: home.c, choose_places() */
+		if (talk_turn_home(placed, i ? placed->n - i : 0, err) < 0)
 			return -1;
 	return 0;
 }
@@ -91,12 +91,15 @@ static int await_stops(struct placed *placed, struct fsnap_error *err)
 	return 0;
 }
 
-/* While the agent's text is still there: one that died behind munmap() would take the target along. */
+/* While the agent's text is still there: one that died behind munmap() would take the target along. Before it
+ * gets its mask a thread leaves the agent's stack, which has no room for handlers of signals. */
 static int put_threads_back(struct placed *placed, struct fsnap_error *err)
 {
 	(void)err;
 	for (size_t i = 1; i < placed->n; i++) {
 		struct task *task = placed->process->tasks[i];
+		if (placed->chain && placed->sent && task->stopped && task->away)
+			talk_lead_home(placed, i, NULL);
 		trace_bring_back(task);
 		if (placed->base && !task->away && placed_ctl(placed)->inside > 0)
 			placed_ctl(placed)->inside--;
@@ -107,8 +110,8 @@ static int put_threads_back(struct placed *placed, struct fsnap_error *err)
 static int put_back(struct placed *placed, struct fsnap_error *err)
 {
 	(void)err;
-	for (size_t i = 0; i < placed->n; i++)
-		trace_bring_back(placed->process->tasks[i]);
+	for (size_t i = 1; i <= placed->n; i++) /* the leader last: home.c, choose_places() */
+		trace_bring_back(placed->process->tasks[i % placed->n]);
 	home_take(placed->process, placed->homes, placed->n);
 	return 0;
 }

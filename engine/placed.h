@@ -64,7 +64,9 @@ int talk_look_after(struct placed *placed, struct fsnap_error *err);
 int talk_lend(struct placed *placed, int fd, struct fsnap_error *err);
 void talk_go_on(struct placed *placed);
 int talk_await_answers(struct placed *placed, struct fsnap_error *err);
-/* Gives a thread registers that lead home, then a mask of all signals. */
+/* Gives a thread registers that lead home. */
+int talk_lead_home(struct placed *placed, size_t number, struct fsnap_error *err);
+/* The same, then a mask of all signals. */
 int talk_turn_home(struct placed *placed, size_t number, struct fsnap_error *err);
 /* The target has run into a limit of its own. Returns -1. */
 int placed_no_room(const struct placed *placed, int sys, struct fsnap_error *err);

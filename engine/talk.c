@@ -22,9 +22,7 @@
 #define LOOK_AROUND_MS 50 /* how often a wait checks that the target still lives */
 #define START_ROUNDS 60	  /* of looking around: what an agent may take to its first step (AGENT_PATIENCE_S is more) */
 
-/* Turns a thread to its way home: should we die from here on, it comes back by its frame, which also
- * gives the mask back. Only then the mask: signals must not interfere with what we borrow. */
-int talk_turn_home(struct placed *placed, size_t number, struct fsnap_error *err)
+int talk_lead_home(struct placed *placed, size_t number, struct fsnap_error *err)
 {
 	struct task *task = placed->process->tasks[number];
 	struct user_regs_struct regs = task->regs;
@@ -32,7 +30,15 @@ int talk_turn_home(struct placed *placed, size_t number, struct fsnap_error *err
 	regs.rsp = placed->homes[number].frame - sizeof(uint64_t);
 	regs.orig_rax = (uint64_t)-1;
 	task->away = placed->chain != 0;
-	if (task->away && trace_check(trace_set_regs(task, &regs, err), task, err) < 0)
+	return task->away ? trace_check(trace_set_regs(task, &regs, err), task, err) : 0;
+}
+
+/* Turns a thread to its way home: should we die from here on, it comes back by its frame, which also
+ * gives the mask back. Only then the mask: signals must not interfere with what we borrow. */
+int talk_turn_home(struct placed *placed, size_t number, struct fsnap_error *err)
+{
+	struct task *task = placed->process->tasks[number];
+	if (talk_lead_home(placed, number, err) < 0)
 		return -1;
 	task->masked = true;
 	return trace_check(trace_set_mask(task, ALL_SIGNALS, err), task, err);

@@ -8,6 +8,7 @@
  * Every entry into and every return from a system call counts, in all its threads; children are
  * left alone.  At the N-th the command stands still for MS milliseconds, as after SIGSTOP, and then
  * gets SIGKILL.  FILE tells where it was ended, or how many stops there were if it came to its end.
+ * With STOPAT_REQUEST=HEX in the environment that request of ptrace(2) counts, and nothing else.
  * N 0 counts only.  The exit status is the command's; 137 if it was killed.
  */
 #include <errno.h>
@@ -132,6 +133,9 @@ static int idle(pid_t tid)
 {
 	struct user_regs_struct regs = { 0 };
 	ptrace(PTRACE_GETREGS, tid, 0, &regs);
+	const char *request = getenv("STOPAT_REQUEST");
+	if (request)
+		return regs.orig_rax != SYS_ptrace || regs.rdi != strtoul(request, NULL, 16);
 	return regs.orig_rax == SYS_sched_yield || regs.orig_rax == SYS_clock_nanosleep ||
 	       (regs.orig_rax == SYS_waitid && (regs.r10 & WNOHANG));
 }
