@@ -11,10 +11,11 @@
  * the tasks run, and each goes home by its frame.  Where this cannot hold:
  *
  *  W1  the target's text has no `syscall; ret` or no signal-return sequence: death during
- *      the bootstrap calls leaves the leader with wrong registers;
- *  W2  death between the call that maps the agent and its first step leaves the mapping behind, unused (and, where
- *      there is one, the descriptor until the end of its plan, which closes it whether or not we live to see it); so
- *      does death in the midst of the last call;
+ *      the bootstrap calls leaves the leader with wrong registers, and all with their signals blocked;
+ *  W2  death between the call that maps the agent and its first step, or while threads are being led in, leaves the
+ *      mapping behind, unused (and, where there is one, the descriptor until the end of its plan, which closes it whether
+ *      or not we live to see it); so does death in the midst of the last call. Whoever is not root cannot dump a process
+ *      again that has such a memfd mapped;
  *  W3  a seccomp filter that forbids munmap or futex applies again when fsnap is gone:
  *      the agent's way home is then a filter violation.
  *  W4  a stop ends epoll_wait(2), sigtimedwait(2) and their like with EINTR (signal(7)); some
@@ -27,7 +28,8 @@
  *      these) a reset. The tree itself runs on.
  *  W7  while memory is copied from inside (copy_inside.c) the image's file is mapped there, 8 MiB by 8: whoever
  *      makes that file shorter then (it is the user's own, and nobody has a reason to) kills the target
- *      instead of fsnap. A page whose memory the hardware loses in this moment does so, too.
+ *      instead of fsnap. A page whose memory the hardware loses in this moment does so, too; and so does, if we die just
+ *      then, a thread of the program that unmaps the block that is being copied, before the copying thread has seen it.
  */
 #ifndef ENGINE_PLACE_H
 #define ENGINE_PLACE_H
