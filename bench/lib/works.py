@@ -271,7 +271,7 @@ class DumpTracked(Work):
     def set_up(self):
         super().set_up()
         self.n = 0
-        self.tool.reported("track", "-t", str(self.pid), "--heat", "never")
+        self.tool.time(self.tool.command, "track", "-t", str(self.pid), "--heat", "never", "--json")
         self.next()
 
     def next(self):
