@@ -87,6 +87,20 @@ static bool may_name_program(void)
 	       (data[CAP_CHECKPOINT_RESTORE / 32].effective >> CAP_CHECKPOINT_RESTORE % 32 & 1);
 }
 
+/* Where pages come from; its places are the caller's to say. */
+static struct memory_source source_of(const struct restore *restore)
+{
+	return (struct memory_source){
+		.image = restore->image,
+		.image_fds = restore->image_fds,
+		.mapped_fd = restore->mapped_fd,
+		.mapped_write_fd = restore->mapped_write_fd,
+		.ghost_fd = restore->ghost_fd,
+		.ring_fd = restore->ring_fd,
+		.ipc = &restore->model.ipc,
+	};
+}
+
 /* Where the keeper has it; what tasks may use is new for each copy. */
 static int take_keepers(struct restore *restore, struct fsnap_error *err)
 {
@@ -95,20 +109,12 @@ static int take_keepers(struct restore *restore, struct fsnap_error *err)
 	if (!specials || list_rings(restore, err) < 0)
 		return fail(err, FSNAP_E_NOMEM, ENOMEM, "plans");
 	memcpy(specials, from->specials, from->n_specials * sizeof(*specials));
-	restore->source = (struct memory_source){
-		.image = restore->image,
-		.image_fds = restore->image_fds,
-		.mapped_fd = restore->mapped_fd,
-		.mapped_write_fd = restore->mapped_write_fd,
-		.ghost_fd = restore->ghost_fd,
-		.ring_fd = restore->ring_fd,
-		.ipc = &restore->model.ipc,
-		.control = from->control,
-		.parked = from->parked,
-		.specials = specials,
-		.n_specials = from->n_specials,
-		.exe_stays = from->exe_stays,
-	};
+	restore->source = source_of(restore);
+	restore->source.control = from->control;
+	restore->source.parked = from->parked;
+	restore->source.specials = specials;
+	restore->source.n_specials = from->n_specials;
+	restore->source.exe_stays = from->exe_stays;
 	return 0;
 }
 
@@ -136,20 +142,13 @@ int control_reserve(struct restore *restore, struct fsnap_error *err)
 		return fail(err, FSNAP_E_RESTORE_STEP, 0, "the program's address space has no gap of 4 GiB");
 	size_t n_specials;
 	struct memory_special *specials = machine_specials(&n_specials, err);
-	restore->source = (struct memory_source){
-		.image = restore->image,
-		.image_fds = restore->image_fds,
-		.mapped_fd = restore->mapped_fd,
-		.mapped_write_fd = restore->mapped_write_fd,
-		.ghost_fd = restore->ghost_fd,
-		.ring_fd = restore->ring_fd,
-		.ipc = &restore->model.ipc,
-		.control = { hole, hole + CONTROL_SPACE },
-		.parked = { hole + CONTROL_SPACE, hole + CONTROL_SPACE + parking_space(&restore->model) },
-		.specials = specials,
-		.n_specials = n_specials,
-		.redirection = restore->foreign ? &restore->redirection : NULL,
-	};
+	restore->source = source_of(restore);
+	restore->source.control = (struct memory_range){ hole, hole + CONTROL_SPACE };
+	restore->source.parked = (struct memory_range){ hole + CONTROL_SPACE,
+							hole + CONTROL_SPACE + parking_space(&restore->model) };
+	restore->source.specials = specials;
+	restore->source.n_specials = n_specials;
+	restore->source.redirection = restore->foreign ? &restore->redirection : NULL;
 	restore->source.exe_stays = !may_name_program();
 	note_program(restore);
 	return specials ? 0 : -1;

@@ -113,17 +113,22 @@ def recording(t):
     t.expect("the record goes with the image", False, os.path.exists(record))
 
 
+def comes_whole(t, what):
+    """All of its memory, and the program finds it as it was."""
+    touch(t, "go")
+    t.until(what, lambda: os.path.exists(t.path("done")), 40)
+    t.until("all is there", lambda: not named("fsnap-pager"), 30)
+    touch(t, "again")
+    t.until("it is over", lambda: os.path.exists(t.path("over")), 30)
+    judge(t, 24)
+
+
 def runs_on(t, pid, image, disturb):
     """Whatever happened to helpers, its memory comes."""
     handle = t.fsnap.start("restore", image, "-d", "--memory", "stream", "--json")
     t.expect_true("something was disturbed in time", soon(disturb))
     t.expect("restore: exit status", 0, t.fsnap.finish(handle).status)
-    touch(t, "go")
-    t.until("it is through", lambda: os.path.exists(t.path("done")), 40)
-    t.until("all is there", lambda: not named("fsnap-pager"), 30)
-    touch(t, "again")
-    t.until("it is over", lambda: os.path.exists(t.path("over")), 30)
-    judge(t, 24)
+    comes_whole(t, "it is through")
     end(t, pid)
 
 
@@ -210,12 +215,7 @@ def body(t):
     os.kill(handle[0], signal.SIGKILL)
     t.fsnap.finish(handle, 10)
     if os.path.exists(f"/proc/{pid}"):  # else it was killed in time for the tree to go with it
-        touch(t, "go")
-        t.until("without its restorer it is through", lambda: os.path.exists(t.path("done")), 40)
-        t.until("all is there", lambda: not named("fsnap-pager"), 30)
-        touch(t, "again")
-        t.until("it is over", lambda: os.path.exists(t.path("over")), 30)
-        judge(t, 24)
+        comes_whole(t, "without its restorer it is through")
     end(t, pid)
 
     clear(t)

@@ -205,6 +205,17 @@ static inline unsigned files_in(const char *below)
 		failed_tests;                                                          \
 	})
 
+/* Where an image has a page of a space; UINT64_MAX: nowhere. */
+static inline uint64_t page_at(const struct image *image, uint32_t space, uint64_t page)
+{
+	size_t n;
+	const struct page_run *runs = image_runs(image, space, &n);
+	for (size_t i = 0; i < n; i++)
+		if (page >= runs[i].page && page < runs[i].page + runs[i].npages)
+			return runs[i].at + (page - runs[i].page);
+	return UINT64_MAX;
+}
+
 #define STORE_TEST(name) cmocka_unit_test_setup_teardown(name, world_set_up, world_tear_down)
 
 #endif

@@ -67,16 +67,6 @@ static int changed_in(int i, unsigned page)
 	return 0;
 }
 
-static uint64_t at_of(const struct image *image, uint64_t page)
-{
-	size_t n;
-	const struct page_run *runs = image_runs(image, SPACE, &n);
-	for (size_t i = 0; i < n; i++)
-		if (page >= runs[i].page && page < runs[i].page + runs[i].npages)
-			return runs[i].at + (page - runs[i].page);
-	return UINT64_MAX;
-}
-
 static void add_page(struct image_writer *writer, unsigned page, uint64_t at)
 {
 	struct page_run run = {.page = page, .at = at, .npages = 1, .space = SPACE};
@@ -99,7 +89,7 @@ static int write_link(struct store *store, int i, const struct image *parent, ui
 		if (changed < 0)
 			continue;
 		if (parent && changed != i) {
-			add_page(writer, page, STORE_REFERRED | at_of(parent, page));
+			add_page(writer, page, STORE_REFERRED | page_at(parent, SPACE, page));
 			continue;
 		}
 		uint64_t at = image_writer_take(writer, 1);
@@ -139,7 +129,7 @@ static void check_open(const struct image *image, int i)
 {
 	uint8_t want[STORE_PAGE];
 	for (unsigned page = 0; page < PAGES; page++) {
-		uint64_t at = at_of(image, page);
+		uint64_t at = page_at(image, SPACE, page);
 		int changed = changed_in(i, page);
 		if (changed < 0) {
 			assert_true(at == UINT64_MAX);
@@ -314,7 +304,7 @@ static void an_ancestor_that_is_missing(void **state)
 	assert_int_equal(rename(world_path("aside"), world_path(path)), 0);
 	check_link(store, 2);
 	struct image *image = open_link(store, name_of(2));
-	uint64_t at = at_of(image, 1);
+	uint64_t at = page_at(image, SPACE, 1);
 	struct image_place place = image_locate(image, at);
 	image_close(image);
 	assert_int_equal(place.file, 2);

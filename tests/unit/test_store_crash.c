@@ -45,16 +45,6 @@ static unsigned bit(int name)
 	return 1u << (name - 'a');
 }
 
-static uint64_t at_of(const struct image *image, uint64_t page)
-{
-	size_t n;
-	const struct page_run *runs = image_runs(image, SPACE, &n);
-	for (size_t i = 0; i < n; i++)
-		if (page >= runs[i].page && page < runs[i].page + runs[i].npages)
-			return runs[i].at + (page - runs[i].page);
-	return UINT64_MAX;
-}
-
 static int write_image(struct store *store, int name, int parent, struct fsnap_error *err)
 {
 	char called[2] = {(char)name}, under[2] = {(char)parent};
@@ -65,7 +55,7 @@ static int write_image(struct store *store, int name, int parent, struct fsnap_e
 	for (unsigned page = 0; page < PAGES; page++) {
 		struct page_run run = {.page = page, .npages = 1, .space = SPACE};
 		if (below && page % 2) {
-			run.at = STORE_REFERRED | at_of(below, page);
+			run.at = STORE_REFERRED | page_at(below, SPACE, page);
 		} else {
 			run.at = image_writer_take(writer, 1);
 			seed_page(image_writer_page(writer, run.at), (unsigned)name, page);
