@@ -238,6 +238,8 @@ struct fsnap_watch_report {
 	uint64_t bytes;		/* page content stored */
 	int ended;		/* the tree has */
 	char why[FSNAP_NOTES_MAX];
+	uint64_t spared;	/* moments left out because of max_share */
+	uint64_t cpu_us;	/* processor time of it all, ours */
 };
 
 struct fsnap_watch_options {
@@ -253,6 +255,9 @@ struct fsnap_watch_options {
 	void (*image)(void *arg, const struct fsnap_dump_report *report);
 	void *image_arg;
 	const char *encrypt, *cipher, *compress; /* as for a dump */
+	/* The tree stands still for at most so many thousandths of the time: where images take longer, there are fewer of
+	 * them. 0: 100; 1000: however long. */
+	unsigned max_share;
 };
 
 /* Saves a running tree over and over, each image building on the one before, until the tree ends or it is told to.

@@ -36,6 +36,8 @@ class Answers:
 class Redis:
     name, title, program = "redis", "Redis, a million keys", "redis-server"
 
+    seconds = SECONDS  # of a run of the load
+
     def __init__(self, work):
         self.work, self.port, self.requests = work, free_port(), 50_000
         self.server, self.load = shutil.which("redis-server"), shutil.which("redis-benchmark")
@@ -47,7 +49,7 @@ class Redis:
         probe.ask("DEBUG", "POPULATE", str(KEYS), "sample", "24")
         probe.close()
         # As many requests as make a run of the wanted length.
-        self.requests = int(self.end(self.begin()).rate * SECONDS)
+        self.requests = int(self.end(self.begin()).rate * self.seconds)
         return pid
 
     def begin(self):
@@ -258,10 +260,16 @@ class ServedPostgreSql(Served):
     server = PostgreSql
 
 
+class WatchedRedis(Redis):
+    seconds = 1.5  # undisturbed and watched in turns: many short runs rather than a few long ones
+
+
 class WatchRedis(Served):
-    """An image every ten milliseconds, into memory."""
-    server = Redis
-    every, keep = "10ms", "100"
+    """An image every ten milliseconds, into memory; undisturbed and watched in turns, so that what others do falls on
+    both. A watch has made its first image, which is whole, when it counts."""
+    server = WatchedRedis
+    warm = 1 << 29
+    every, keep, moments = "10ms", "100", 100  # a second
 
     def __init__(self, tool, place):
         super().__init__(tool, place)
@@ -274,32 +282,60 @@ class WatchRedis(Served):
         self.waits = {key: self.figure(key, "ms", self.alone[key], at_most(2) if key == "p99" else None)
                       for key in PERCENTILES}
         self.images = self.figure("images a second", "/s")
+        self.missed = {"late": self.figure("moments missed, an image took too long", "%"),
+                       "spared": self.figure("moments missed, so that it is not still too long", "%")}
         self.frozen = self.figure("frozen", "ms")
+        self.frozen_p99 = self.figure("frozen, p99", "ms")
+        self.still = self.figure("frozen, of the time", "%")
         self.took = self.figure("an image", "ms")
+        self.cpu = self.figure("an image, processor time", "ms")
 
     def measure(self, count):
         alone = self.undisturbed()
         out = os.path.join(self.place.work, "watch.out")
         watch = processes.spawn([self.tool.command, "watch", "-t", str(self.pid), "--every", self.every, "--keep",
                                  self.keep, "--name", "watch", "--store", self.tool.store, "--json"], out)
-        processes.wait_until(lambda: os.path.exists(out) and os.path.getsize(out), "the first image")
+        first = processes.wait_until(lambda: self.said(out), "the first image")
+        start, used = time.monotonic(), processes.used_ns(watch)
         answers = self.undisturbed()
+        seconds, used = time.monotonic() - start, processes.used_ns(watch) - used
+        images = self.said(out)[len(first):]
         os.kill(watch, signal.SIGINT)
-        processes.wait(watch)
-        with open(out, encoding="utf-8") as file:
-            *said, summary = map(json.loads, file)
+        if processes.wait(watch) or not images:
+            raise RuntimeError(f"the watch made {len(images)} images: {read(out + '.err')}")
+        if count:
+            self.note(alone, answers, images, self.said(out)[-1], seconds, used)
         self.tool.remove()
-        if not count:
-            return
+
+    @staticmethod
+    def said(out):
+        """Whole lines only: it may be writing one."""
+        return [json.loads(x) for x in read(out).splitlines(keepends=True) if x.endswith("\n")]
+
+    def note(self, alone, answers, images, summary, seconds, used):
         self.alone_rate.samples.values.append(alone.rate)
         self.rate.values.append(answers.rate)
         for key in PERCENTILES:
             self.alone[key].samples.values.append(getattr(alone, key))
             self.waits[key].values.append(getattr(answers, key))
-        self.images.values.append(1e6 * summary["images"] / summary["total_us"])
-        for image in said[1:]:
+        self.images.values.append(len(images) / seconds)
+        frozen = sorted(x["frozen_us"] / 1000 for x in images)
+        self.frozen_p99.values.append(frozen[len(frozen) * 99 // 100])
+        self.still.values.append(sum(frozen) / seconds / 10)
+        self.cpu.add_ns(used / len(images))
+        for key, samples in self.missed.items():
+            samples.values.append(100 * summary[key] / (summary["total_us"] / 1e6 * self.moments))
+        for image in images:
             self.frozen.add_ns(image["frozen_us"] * 1000)
             self.took.add_ns(image["total_us"] * 1000)
+
+
+def read(path):
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except FileNotFoundError:
+        return ""
 
 
 def all_works(fsnap, place):

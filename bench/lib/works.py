@@ -19,6 +19,7 @@ class Work:
     process it is repeated."""
     name = title = None
     share = 1
+    warm = 6 << 30  # bytes: specimen, image, restored memory and both sides of a memcpy, with room to spare
     arguments = ()
     peers_too = False
 

@@ -10,6 +10,7 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -23,6 +24,7 @@
 #define COLLECT_EVERY 32
 #define TIDY_PAGES 2048u   /* at most so many of old images are copied into each new one: 8 MiB */
 #define GIVE_UP_AFTER 1000 /* moments in a row at which the tree could not be saved */
+#define MAX_SHARE 100	   /* thousandths of the time that the tree may stand still, unless something else is said */
 
 struct watch {
 	const struct fsnap_watch_options *options;
@@ -35,6 +37,7 @@ struct watch {
 	uint64_t number; /* of the last image */
 	uint64_t oldest; /* of ours that is there */
 	unsigned skipped; /* in a row */
+	uint64_t still_ns; /* the tree stood still for the last one; at most so long, if that one came to nothing */
 };
 
 static void image_name_of(const struct watch *watch, uint64_t number, char *name, size_t size)
@@ -100,6 +103,8 @@ static int watch_open(struct watch *watch, struct fsnap_error *err)
 	watch->root = watch->claim = -1;
 	if (watch->options->every_us == 0)
 		return fail(err, FSNAP_E_USAGE, 0, "an image every 0 microseconds cannot be");
+	if (watch->options->max_share > 1000)
+		return fail(err, FSNAP_E_USAGE, 0, "standing still for more than all of the time cannot be");
 	if (choose_name(watch, err) < 0 || (!store && fsnap_default_store(dir, sizeof(dir), err) < 0))
 		return -1;
 	watch->root = (int)syscall(SYS_pidfd_open, watch->options->pid, 0);
@@ -172,7 +177,10 @@ static int make_image(struct watch *watch, struct fsnap_error *err)
 	};
 	struct fsnap_dump_report image = { .size = sizeof(image) };
 	struct fsnap_error why = { 0 };
-	if (dump_chained(&options, watch->chain, &image, &why) == 0) {
+	uint64_t begun = clock_ns(CLOCK_MONOTONIC);
+	int result = dump_chained(&options, watch->chain, &image, &why);
+	watch->still_ns = result < 0 ? clock_ns(CLOCK_MONOTONIC) - begun : image.frozen_us * 1000;
+	if (result == 0) {
 		watch->number++;
 		watch->skipped = 0;
 		account(watch, &image);
@@ -209,22 +217,39 @@ static int await(struct watch *watch, uint64_t until)
 	}
 }
 
+/* Moments stay where they are, those that have passed are left out: *next is not before `earliest`. */
+static uint64_t leave_out(uint64_t *next, uint64_t every, uint64_t earliest)
+{
+	uint64_t n = earliest > *next ? (earliest - *next + every - 1) / every : 0;
+	*next += n * every;
+	return n;
+}
+
+/* What one freeze took from the tree it gets back before the next: however long they are, and whoever else wants the
+ * processors, their share of any time is bounded. */
 static int go_on(struct watch *watch, struct fsnap_error *err)
 {
 	uint64_t every = watch->options->every_us * 1000, next = clock_ns(CLOCK_MONOTONIC);
+	uint64_t share = watch->options->max_share ? watch->options->max_share : MAX_SHARE;
 	for (;;) {
+		uint64_t begun = clock_ns(CLOCK_MONOTONIC);
 		int result = make_image(watch, err);
 		if (result)
 			return result;
-		uint64_t now = clock_ns(CLOCK_MONOTONIC);
 		next += every;
-		if (now > next) {
-			watch->report->late += (now - next + every - 1) / every;
-			next += (now - next + every - 1) / every * every;
-		}
+		watch->report->late += leave_out(&next, every, clock_ns(CLOCK_MONOTONIC));
+		watch->report->spared += leave_out(&next, every, begun + watch->still_ns / share * 1000);
 		if (await(watch, next))
 			return 1;
 	}
+}
+
+static uint64_t processor_us(void)
+{
+	struct rusage used = { 0 };
+	getrusage(RUSAGE_SELF, &used);
+	return (uint64_t)(used.ru_utime.tv_sec + used.ru_stime.tv_sec) * 1000000u +
+	       (uint64_t)(used.ru_utime.tv_usec + used.ru_stime.tv_usec);
 }
 
 int fsnap_watch(const struct fsnap_watch_options *options, struct fsnap_watch_report *report, struct fsnap_error *err)
@@ -234,7 +259,7 @@ int fsnap_watch(const struct fsnap_watch_options *options, struct fsnap_watch_re
 	struct fsnap_watch_report own = { 0 };
 	sized_take(&known, sizeof(known), options);
 	struct watch watch = { .options = &known, .report = &own };
-	uint64_t mark = clock_ns(CLOCK_MONOTONIC);
+	uint64_t mark = clock_ns(CLOCK_MONOTONIC), used = processor_us();
 	err = err ? err : &ignored;
 	int result = watch_open(&watch, err);
 	if (result == 0)
@@ -247,6 +272,7 @@ int fsnap_watch(const struct fsnap_watch_options *options, struct fsnap_watch_re
 	scope_close(&watch.claim);
 	own.kept = own.images ? watch.number - watch.oldest + 1 : 0;
 	own.total_us = lap(&mark);
+	own.cpu_us = processor_us() - used;
 	sized_tell(report, &own, sizeof(own));
 	return result < 0 ? -1 : 0;
 }

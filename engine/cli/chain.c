@@ -94,29 +94,47 @@ static int parse_keep(const char *text, uint64_t *keep, struct fsnap_error *err)
 	return fail(err, FSNAP_E_USAGE, 0, "--keep %s: that is no number", text);
 }
 
+/* 10%, or 10: to thousandths. */
+static int parse_share(const char *text, unsigned *thousandths, struct fsnap_error *err)
+{
+	char *end;
+	double percent = text ? strtod(text, &end) : 0;
+
+	*thousandths = (unsigned)(percent >= 0.1 && percent <= 100 ? percent * 10 + 0.5 : 0);
+	if (!text || (*thousandths && end != text && (!*end || !strcmp(end, "%"))))
+		return 0;
+	fail(err, FSNAP_E_USAGE, 0, "--max-share %s: that is no share of the time", text);
+	return error_hint(err, "say --max-share 10%%; 100%% sets no bound");
+}
+
 static void print_image(void *arg, const struct fsnap_dump_report *report)
 {
 	const struct cli *cli = arg;
 
 	if (cli->json)
 		printf("{\"image\":\"%s\",\"parent\":\"%s\",\"frozen_us\":%llu,\"total_us\":%llu,\"bytes\":%llu,"
-		       "\"referred_pages\":%llu,\"image_bytes\":%llu}\n",
+		       "\"referred_pages\":%llu,\"image_bytes\":%llu,\"prepare_us\":%llu,\"seize_us\":%llu,"
+		       "\"collect_us\":%llu,\"copy_us\":%llu,\"commit_us\":%llu}\n",
 		       report->image, report->parent, (unsigned long long)report->frozen_us,
 		       (unsigned long long)report->total_us, (unsigned long long)report->bytes,
-		       (unsigned long long)report->referred_pages, (unsigned long long)report->image_bytes);
+		       (unsigned long long)report->referred_pages, (unsigned long long)report->image_bytes,
+		       (unsigned long long)report->prepare_us, (unsigned long long)report->seize_us,
+		       (unsigned long long)report->collect_us, (unsigned long long)report->copy_us,
+		       (unsigned long long)report->commit_us);
 	else
 		puts(report->image);
 	fflush(stdout);
 }
 
-static void print_summary(const struct cli *cli, const struct fsnap_watch_report *report)
+static void print_summary(const struct cli *cli, const struct fsnap_watch_report *report, unsigned share)
 {
 	if (cli->json) {
-		printf("{\"images\":%llu,\"kept\":%llu,\"skipped\":%llu,\"late\":%llu,\"total_us\":%llu,"
-		       "\"frozen_us\":%llu,\"frozen_max_us\":%llu,\"bytes\":%llu,\"ended\":%s,\"last\":\"%s\"}\n",
+		printf("{\"images\":%llu,\"kept\":%llu,\"skipped\":%llu,\"late\":%llu,\"spared\":%llu,"
+		       "\"total_us\":%llu,\"cpu_us\":%llu,\"frozen_us\":%llu,\"frozen_max_us\":%llu,\"bytes\":%llu,\"ended\":%s,\"last\":\"%s\"}\n",
 		       (unsigned long long)report->images, (unsigned long long)report->kept,
 		       (unsigned long long)report->skipped, (unsigned long long)report->late,
-		       (unsigned long long)report->total_us, (unsigned long long)report->frozen_us,
+		       (unsigned long long)report->spared, (unsigned long long)report->total_us,
+		       (unsigned long long)report->cpu_us, (unsigned long long)report->frozen_us,
 		       (unsigned long long)report->frozen_max_us, (unsigned long long)report->bytes,
 		       report->ended ? "true" : "false", report->image);
 		return;
@@ -128,6 +146,12 @@ static void print_summary(const struct cli *cli, const struct fsnap_watch_report
 	       (unsigned long long)report->kept, text_micros(report->frozen_us / report->images).s,
 	       text_micros(report->frozen_max_us).s, text_bytes(report->bytes).s,
 	       report->ended ? "; the tree has ended" : "");
+	if (report->late)
+		fprintf(stderr, "  %s left out: making an image took longer than from one to the next\n",
+			text_count(report->late, "moment", "moments").s);
+	if (report->spared)
+		fprintf(stderr, "  %s left out: the tree would have stood still for more than %g %% of the time\n",
+			text_count(report->spared, "moment", "moments").s, (share ? share : 100) / 10.0);
 	if (report->skipped)
 		fprintf(stderr, "  %llu times it could not be saved, the last time because: %s\n",
 			(unsigned long long)report->skipped, report->why);
@@ -162,11 +186,12 @@ int cli_watch(const struct cli *cli, struct fsnap_error *err)
 		fail(err, FSNAP_E_USAGE, 0, "fsnap watch needs the tree: -t PID");
 		return error_hint(err, "fsnap watch -t $(pgrep -o NAME)");
 	}
-	if (parse_interval(cli->every, &options.every_us, err) || parse_keep(cli->keep, &options.keep, err))
+	if (parse_interval(cli->every, &options.every_us, err) || parse_keep(cli->keep, &options.keep, err) ||
+	    parse_share(cli->max_share, &options.max_share, err))
 		return -1;
 	options.stop_fd = stop_descriptor();
 	int result = fsnap_watch(&options, &report, err);
-	print_summary(cli, &report);
+	print_summary(cli, &report, options.max_share);
 	return result ? -1 : EXIT_SUCCESS;
 }
 

@@ -55,7 +55,7 @@ struct cli {
 	pid_t process; /* --pid; 0: not given */
 	bool json, quiet, kill, detach, explain, threads, stacks, all, trim, help, version;
 	bool wait_resident, watch, unwatch, sync_files, no_prefetch, with_overwrite;
-	const char *every, *keep;
+	const char *every, *keep, *max_share;
 	bool stop;
 	bool new_pids, pid_ns, net_ns, ipc_ns, user_ns;
 	const char *mailbox; /* not for people: checkpoint.c */

@@ -1,0 +1,132 @@
+#!/usr/bin/python3
+"""fsnap watch bounds the share of the time that the tree stands still, makes fewer images where that or their making
+does not allow more, and says so; SIGTERM ends it like ^C; a tree that forks, and one that executes another program, is
+watched on, and the last image is what it is then."""
+
+import glob
+import json
+import os
+import re
+import signal
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+import children  # noqa: E402
+import trial  # noqa: E402
+
+
+def lines(handle):
+    with open(handle[1] + ".out", encoding="utf-8") as f:
+        return [json.loads(x) for x in f if x.endswith("\n")]
+
+
+def forget(t, pattern):
+    for path in glob.glob(t.path(pattern)):
+        os.unlink(path)
+
+
+def check(t, what, processes):
+    """Each process of the tree compares its memory with what it should be."""
+    forget(t, "check.*")
+    os.kill(processes[0], signal.SIGUSR2)
+    for pid in processes[1:]:
+        os.kill(pid, signal.SIGUSR2)
+    for pid in processes:
+        path = t.until(f"{what}: process {pid} has checked", lambda: glob.glob(t.path(f"check.{pid}.*")))
+        if path:
+            with open(path[0], encoding="utf-8") as f:
+                t.expect(f"{what}: memory of {pid}", "ok", f.read())
+
+
+def end(pids):
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    children.wait_gone(pids, 10)
+
+
+def bounded(t):
+    pid = t.start(["/bin/sleep", "1000"])
+    handle = t.fsnap.start("watch", "-t", pid, "--every", "1ms", "--max-share", "2%", "--name", "b", "--json")
+    t.until("images of the bounded one", lambda: len(lines(handle)) > 4, timeout=60)
+    os.kill(handle[0], signal.SIGTERM)
+    result = t.fsnap.finish(handle)
+    t.expect("told to end by SIGTERM", 0, result.status)
+    *images, summary = lines(handle)
+    stopped = sum(x["frozen_us"] for x in images[:-1])
+    t.expect_true(f"stopped for {stopped} of {summary['total_us']} us", stopped <= 0.02 * summary["total_us"])
+    t.expect_true("moments were left out for that", summary["spared"] > 0)
+    t.expect_true("and counted", summary["images"] + summary["late"] + summary["spared"] + summary["skipped"] >=
+                  summary["total_us"] / 1000 - 2)
+    t.expect_true("processor time is told", summary["cpu_us"] > 0)
+
+    handle = t.fsnap.start("watch", "-t", pid, "--every", "1ms", "--max-share", "1", "--name", "said")
+    t.until("images of the talking one",
+            lambda: len(glob.glob(os.path.join(t.fsnap.store, "images", "said-*"))) > 2, timeout=60)
+    os.kill(handle[0], signal.SIGTERM)
+    result = t.fsnap.finish(handle)
+    t.expect("exit status", 0, result.status)
+    t.expect_true("it says what is missing, and why",
+                  re.search(r"left out: the tree would have stood still for more than 1 %", result.err))
+    for share in ("0", "101%", "much", "-3", "5x"):
+        t.expect_error(t.fsnap.run("watch", "-t", pid, "--max-share", share, "--json"), 2, "USAGE", "share")
+    end([pid])
+
+
+def forking(t, pid):
+    """Two children come into being while it is watched, the second executes the program anew."""
+    handle = t.fsnap.start("watch", "-t", pid, "--every", "20ms", "--keep", 4, "--name", "f", "--json")
+    t.until("images of the forking one", lambda: len(lines(handle)) > 2, timeout=60)
+    for step in (1, 2, 3):
+        os.kill(pid, signal.SIGUSR1)
+        t.until(f"step {step}", lambda n=step: os.path.exists(t.path(f"step.{pid}.{n}")))
+    t.until("all are there", lambda: len(children.tree(pid)) == 3)
+    t.until("they are ready", lambda: all(glob.glob(t.path(f"step.{p}.*")) for p in children.tree(pid)))
+    seen = len(lines(handle))
+    t.until("images of all of them", lambda: len(lines(handle)) > seen + 2, timeout=60)
+    pids = children.tree(pid)
+    os.kill(handle[0], signal.SIGTERM)
+    t.expect("exit status", 0, t.fsnap.finish(handle).status)
+    summary = lines(handle)[-1]
+    check(t, "it goes on", pids)
+    end(pids)
+    t.restore(summary["last"])
+    t.expect("processes of the last image", sorted(pids), sorted(children.tree(pid)))
+    check(t, "restored", pids)
+    end(pids)
+
+
+def executing(t):
+    pid = t.start(["/bin/sh", "-c", "read x < fifo; exec sleep 1000"])
+    handle = t.fsnap.start("watch", "-t", pid, "--every", "20ms", "--name", "e", "--json")
+    t.until("images of the shell", lambda: len(lines(handle)) > 2, timeout=60)
+    with open(t.path("fifo"), "w", encoding="utf-8") as f:
+        f.write("go\n")
+    comm = f"/proc/{pid}/comm"
+    t.until("it executes another program", lambda: open(comm, encoding="utf-8").read() == "sleep\n")
+    seen = len(lines(handle))
+    t.until("images of that", lambda: len(lines(handle)) > seen + 2, timeout=60)
+    end([pid])
+    result = t.fsnap.finish(handle)
+    t.expect("exit status", 0, result.status)
+    summary = lines(handle)[-1]
+    t.expect("it has ended", True, summary["ended"])
+    t.restore(summary["last"])
+    t.expect("restored", "sleep\n", open(comm, encoding="utf-8").read())
+    end([pid])
+
+
+def body(t):
+    t.fsnap.name_store = False
+    os.mkfifo(t.path("fifo"))
+    pid = t.start([os.path.join(t.helpers, "changing")])
+    t.until("it is ready", lambda: os.path.exists(t.path(f"step.{pid}.0")))
+    if t.control:
+        check(t, "alone", [pid])
+        return
+    bounded(t)
+    forking(t, pid)
+    executing(t)
+    t.expect("all images are whole", 0, t.fsnap.run("verify", "--all").status)
+
+
+trial.main(body)
