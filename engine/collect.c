@@ -182,22 +182,17 @@ static int ask_inside(struct dump *dump, struct placement *placements, struct in
 	return result;
 }
 
-/* While a process makes the first system call for us, its files in /proc are read: up to where the call can begin
- * its memory, up to where it must be gone on with what ptrace is asked for as well, then the rest. */
+/* Its memory is listed before anything of ours is in it. While it makes the first system call for us, the plans are made. */
 static int collect_outside(struct dump *dump, struct placement *placements, struct inquiry *inquiries, size_t n,
 			   struct fsnap_error *err)
 {
-	for (size_t i = 0; i < n; i++)
-		if (maps_collect(dump, placements[i].process, err) < 0 || aio_collect(dump, placements[i].process, err) < 0)
-			return -1;
-	for (size_t i = 0; i < n; i++)
-		if (place_reach(&placements[i], err) < 0 ||
-		    collect_state(placements[i].process, &inquiries[i], err) < 0 || place_enter(&placements[i], err) < 0)
-			return -1;
 	for (size_t i = 0; i < n; i++) {
-		if (files_collect(dump, placements[i].process, err) < 0)
+		struct process *process = placements[i].process;
+		if (maps_collect(dump, process, err) < 0 || aio_collect(dump, process, err) < 0 ||
+		    collect_state(process, &inquiries[i], err) < 0 || files_collect(dump, process, err) < 0 ||
+		    place_begin(&placements[i], err) < 0)
 			return -1;
-		placements[i].plans = ask(dump, placements[i].process, &inquiries[i]);
+		placements[i].plans = ask(dump, process, &inquiries[i]);
 		if (place_send(&placements[i], err) < 0)
 			return -1;
 	}
@@ -208,20 +203,18 @@ static int collect_batch(struct dump *dump, struct process **processes, size_t n
 {
 	struct inquiry inquiries[BATCH] = { 0 };
 	struct placement placements[BATCH] = { 0 };
-	size_t begun = 0;
 	int result = 0;
 	for (size_t i = 0; i < n && result == 0; i++) {
 		placements[i] = (struct placement){ .process = processes[i], .running = collect_directories,
 						    .leaving = collect_pages, .arg = dump };
-		result = collect_stopped(dump, processes[i], err) < 0 ? -1 : place_begin(&placements[i], err);
-		begun += result == 0;
+		result = collect_stopped(dump, processes[i], err);
 	}
 	if (result == 0)
 		result = collect_outside(dump, placements, inquiries, n, err);
 	if (result == 0)
 		result = ask_inside(dump, placements, inquiries, n, err);
 	else
-		place_give_up(placements, begun);
+		place_give_up(placements, n);
 	for (size_t i = 0; i < n; i++) {
 		survey_free(inquiries[i].survey);
 		plans_free(placements[i].plans);

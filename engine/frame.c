@@ -64,6 +64,21 @@ static void forget_block(struct user_regs_struct *regs)
 	regs->rax = (uint64_t)-ERESTARTNOHAND;
 }
 
+enum ctl_interrupted frame_interrupted(const struct task *task)
+{
+	if ((int64_t)task->regs.orig_rax < 0)
+		return CALL_BEGINS_ANEW;
+	switch (-(int64_t)task->regs.rax) {
+	case ERESTARTSYS:
+		return CALL_ENDS_UNLESS_SA_RESTART;
+	case ERESTARTNOHAND:
+	case ERESTART_RESTARTBLOCK:
+		return CALL_ENDS;
+	default:
+		return CALL_BEGINS_ANEW;
+	}
+}
+
 void frame_restart(struct user_regs_struct *regs)
 {
 	forget_block(regs);

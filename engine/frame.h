@@ -9,6 +9,7 @@
 #define ENGINE_FRAME_H
 
 #include "engine/tree.h"
+#include "parasite/plan.h"
 
 /* Bytes a frame for this task needs, to be placed at a 64-byte aligned address. */
 size_t frame_size(const struct task *task);
@@ -16,6 +17,9 @@ size_t frame_size(const struct task *task);
 /* Writes into buf (frame_size bytes) the frame that will lie at `address` in the task. Its
  * registers are such that an interrupted system call is started again, as the kernel would. */
 void frame_build(const struct task *task, uint64_t address, void *buf);
+
+/* What a signal handler that runs ahead of that makes of the call. */
+enum ctl_interrupted frame_interrupted(const struct task *task);
 
 /* What the kernel does to registers of a task that leaves an interrupted system call without a
  * handler to run (arch/x86/kernel/signal.c); `regs` as PTRACE_GETREGS shows them. */

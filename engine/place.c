@@ -22,6 +22,8 @@ static int for_all(struct placement *all, size_t n, int (*step)(struct placed *,
 	return 0;
 }
 
+/* The other threads follow as they are sent in: up to there they stand in the calls they were in, and whatever signal
+ * comes for them meets them there, even if we die. */
 static int get_ready(struct placed *placed, struct fsnap_error *err)
 {
 	struct process *process = placed->process;
@@ -33,10 +35,7 @@ static int get_ready(struct placed *placed, struct fsnap_error *err)
 	if (process->text.syscall_ret && process->text.sigreturn)
 		placed->chain = placed->homes[0].frame - sizeof(uint64_t);
 	/* without a chain: window W1 */
-	for (size_t i = 0; i < placed->n; i++) /* in this order: home.c, choose_places() */
-		if (talk_turn_home(placed, i ? placed->n - i : 0, err) < 0)
-			return -1;
-	return 0;
+	return talk_turn_home(placed, 0, err);
 }
 
 /* Whatever becomes of it: the plan goes on, and with it what it undoes. */
@@ -91,6 +90,13 @@ static int await_stops(struct placed *placed, struct fsnap_error *err)
 	return 0;
 }
 
+/* It runs no instruction of the agent any more, whatever becomes of us. */
+static void count_out(struct placed *placed)
+{
+	if (placed->base && placed_ctl(placed)->inside > 0)
+		placed_ctl(placed)->inside--;
+}
+
 /* While the agent's text is still there: one that died behind munmap() would take the target along. Before it
  * gets its mask a thread leaves the agent's stack, which has no room for handlers of signals. */
 static int put_threads_back(struct placed *placed, struct fsnap_error *err)
@@ -98,11 +104,14 @@ static int put_threads_back(struct placed *placed, struct fsnap_error *err)
 	(void)err;
 	for (size_t i = 1; i < placed->n; i++) {
 		struct task *task = placed->process->tasks[i];
-		if (placed->chain && placed->sent && task->stopped && task->away)
-			talk_lead_home(placed, i, NULL);
+		bool was_away = task->away;
+		bool led = placed->chain && placed->sent && task->stopped && was_away &&
+			   talk_lead_home(placed, i, NULL) == 0;
+		if (led)
+			count_out(placed);
 		trace_bring_back(task);
-		if (placed->base && !task->away && placed_ctl(placed)->inside > 0)
-			placed_ctl(placed)->inside--;
+		if (was_away && !led && !task->away)
+			count_out(placed);
 	}
 	return 0;
 }
@@ -153,7 +162,7 @@ static struct placed *placed_new(struct placement *placement, bool by_address, s
 	return placed;
 }
 
-/* Where it cannot be begun with what was known before the freeze, it is begun when all is known. */
+/* Where it cannot be begun now, it is begun when the plans are there. */
 int place_begin(struct placement *placement, struct fsnap_error *err)
 {
 	struct fsnap_error why = { 0 };
@@ -170,20 +179,10 @@ int place_begin(struct placement *placement, struct fsnap_error *err)
 	return 0;
 }
 
-int place_reach(struct placement *placement, struct fsnap_error *err)
-{
-	struct task *task = leader(placement->placed);
-	return trace_check(trace_call_reach(task, err), task, err);
-}
-
-int place_enter(struct placement *placement, struct fsnap_error *err)
-{
-	struct task *task = leader(placement->placed);
-	return trace_check(trace_call_enter(task, err), task, err);
-}
-
 void place_give_up(struct placement *all, size_t n)
 {
+	while (n && !all[n - 1].placed) /* it has not come to these */
+		n--;
 	for (size_t i = 0; i < n; i++)
 		stages_give_up(all[i].placed);
 	leave(all, n, false, NULL);

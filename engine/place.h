@@ -30,6 +30,9 @@
  *      makes that file shorter then (it is the user's own, and nobody has a reason to) kills the target
  *      instead of fsnap. A page whose memory the hardware loses in this moment does so, too; and so does, if we die just
  *      then, a thread of the program that unmaps the block that is being copied, before the copying thread has seen it.
+ *  W8  a signal that comes for a thread between its being led away and its being in the agent, or its way back, has its
+ *      handler run if we die just then, but does not end the call the thread was in: that begins anew. In a tree with
+ *      seccomp filters, which might mind the agent's asking, that goes for all the time in which it is inside.
  */
 #ifndef ENGINE_PLACE_H
 #define ENGINE_PLACE_H
@@ -77,17 +80,14 @@ int place_bulk(struct placement *placement, const struct place_bulk *bulk, struc
  * again and every thread is as it was when this returns. */
 int place_run(struct placement *placements, size_t n, struct fsnap_error *err);
 
-/* So that nobody waits for the first call of the way in: it is begun when registers, vector state and signal masks of
- * all threads have been read, and before anything else is asked about the process; plans are added later. Between
- * the two lies place_enter(): up to there the leader stands still before the call, /proc shows its memory as it was,
- * and ptrace may ask; behind it neither. Where it cannot be begun, place_run() begins. */
+/* So that nobody waits for the first call of the way in: it may be begun when all has been asked about the process that
+ * ptrace and /proc can tell, while the plans are made. Not earlier: up to there the leader stands in the call it was in
+ * (W8). Where it cannot be begun, place_run() begins. */
 int place_begin(struct placement *placement, struct fsnap_error *err);
-int place_reach(struct placement *placement, struct fsnap_error *err); /* ... and stands still from here on */
-int place_enter(struct placement *placement, struct fsnap_error *err);
 /* The plans are there: where the call has been made the leader goes into the agent, and runs its plan while others are
  * still being asked about. */
 int place_send(struct placement *placement, struct fsnap_error *err);
-void place_give_up(struct placement *all, size_t n); /* instead of place_run() */
+void place_give_up(struct placement *all, size_t n); /* instead of place_run(); the first of them were begun */
 
 struct ctl *placed_ctl(struct placed *placed); /* NULL: it did not come to that */
 void placed_free(struct placed *placed);

@@ -13,6 +13,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "engine/frame.h"
 #include "engine/placed.h"
 #include "engine/trace.h"
 #include "store/scope.h"
@@ -176,8 +177,11 @@ static int fill(struct placed *placed, struct fsnap_error *err)
 	ctl->chain = placed->chain;
 	ctl->gadget = process->text.syscall_ret;
 	*ctl_slot(ctl, placed->memfd_slot) = placed->remote_memfd;
-	for (uint32_t i = 0; i < placed->n; i++)
+	for (uint32_t i = 0; i < placed->n; i++) {
+		const struct task *task = process->tasks[i];
 		ctl_task(ctl, i)->home_frame = placed->homes[i].frame;
+		ctl_task(ctl, i)->interrupted = task->unconfined ? frame_interrupted(task) : CALL_BEGINS_ANEW;
+	}
 	return hold(placed, err);
 }
 

@@ -66,10 +66,6 @@ static int send_in(struct placed *placed, uint32_t number, uint32_t entry, struc
 	regs.orig_rax = (uint64_t)-1;
 	regs.eflags &= ~0x500ull; /* direction and trap flags: a compiler expects them clear */
 	task->away = true;
-	/* Counted before it is there: should we die between the two, the serving agent waits for it in vain and leaves the
-	 * mapping; the other way round it would unmap what the thread is going to run. */
-	if (number > 0)
-		__atomic_add_fetch(&placed_ctl(placed)->inside, 1, __ATOMIC_RELEASE);
 	if (trace_check(trace_set_regs(task, &regs, err), task, err) < 0)
 		return -1;
 	return trace_check(trace_continue(task, err), task, err);
@@ -203,14 +199,22 @@ int talk_send_leader(struct placed *placed, struct fsnap_error *err)
 	return send_in(placed, 0, entries->serve, err);
 }
 
+/* Counted before it is there: should we die between the two, the serving agent waits for it in vain and leaves the
+ * mapping; the other way round it would unmap what the thread is going to run. */
+static int send_thread(struct placed *placed, uint32_t number, uint32_t entry, struct fsnap_error *err)
+{
+	__atomic_add_fetch(&placed_ctl(placed)->inside, 1, __ATOMIC_RELEASE);
+	return talk_turn_home(placed, number, err) < 0 ? -1 : send_in(placed, number, entry, err);
+}
+
 /* They write to control memory from their first step on. */
 int talk_send_threads(struct placed *placed, struct fsnap_error *err)
 {
 	const struct agent_entries *entries = placed->map;
 	if (placed->n > 1 && await_start(placed, err) < 0)
 		return -1;
-	for (uint32_t i = 1; i < placed->n; i++)
-		if (send_in(placed, i, entries->start, err) < 0)
+	for (uint32_t i = (uint32_t)placed->n - 1; i > 0; i--) /* in this order: home.c, choose_places() */
+		if (send_thread(placed, i, entries->start, err) < 0)
 			return -1;
 	return 0;
 }

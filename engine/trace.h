@@ -90,7 +90,6 @@ enum trace_result trace_call_interrupted(struct task *task, uint64_t at, long nr
  * awaited where it stands still before the call, and be sent on into it, which else the end does. */
 enum trace_result trace_call_begin(struct task *task, uint64_t at, uint64_t stack, long nr,
 				   const uint64_t args[6], struct fsnap_error *err);
-enum trace_result trace_call_reach(struct task *task, struct fsnap_error *err);
 enum trace_result trace_call_enter(struct task *task, struct fsnap_error *err);
 bool trace_call_pending(const struct task *task);
 enum trace_result trace_call_end(struct task *task, int64_t *result, struct fsnap_error *err);

@@ -68,7 +68,7 @@ static enum trace_result await_call_stop(struct task *task, struct fsnap_error *
 	}
 }
 
-enum trace_result trace_call_reach(struct task *task, struct fsnap_error *err)
+static enum trace_result reach_call(struct task *task, struct fsnap_error *err)
 {
 	if (task->calling != BEFORE_CALL)
 		return TRACE_OK;
@@ -79,7 +79,7 @@ enum trace_result trace_call_reach(struct task *task, struct fsnap_error *err)
 
 enum trace_result trace_call_enter(struct task *task, struct fsnap_error *err)
 {
-	enum trace_result step = trace_call_reach(task, err);
+	enum trace_result step = reach_call(task, err);
 	if (step == TRACE_OK && task->calling != AT_CALL)
 		return TRACE_OK;
 	if (step == TRACE_OK)

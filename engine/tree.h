@@ -30,6 +30,7 @@ struct task { /* a thread */
 	bool away;	/* its registers were changed: regs holds the real ones */
 	enum { NO_CALL, BEFORE_CALL, AT_CALL, IN_CALL } calling; /* trace_call_begin() */
 	bool wants_block; /* sleeps.c */
+	bool unconfined;  /* seen: no seccomp filter will mind what it does on its way home */
 	uint64_t deadline; /* time_left.c: of the call it was in, ns of CLOCK_MONOTONIC; 0: none */
 	int owed;	/* a signal that was held back; delivered when the task is let go */
 	struct user_regs_struct regs;

@@ -16,10 +16,10 @@
 #define STRING(x) STRING_OF(x)
 
 /* A task other than the serving one leaves: ctl.home is set. */
-void leave(struct ctl *ctl, const struct ctl_task *task) __attribute__((noreturn));
+void leave(struct ctl *ctl, struct ctl_task *task) __attribute__((noreturn));
 
 /* The serving agent: the engine is gone. Undoes what was done to this process and lets it live on. */
-void go_home(struct ctl *ctl, const struct ctl_task *task) __attribute__((noreturn));
+void go_home(struct ctl *ctl, struct ctl_task *task) __attribute__((noreturn));
 
 void wake_everyone(struct ctl *ctl);
 

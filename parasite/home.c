@@ -3,8 +3,50 @@
  */
 #include "parasite/agent.h"
 
-#define STRAGGLERS_MS 1000 /* how long the serving agent waits for the others to leave */
-#define LEAVING_MS 10	   /* from being out of ctl.inside to being out of the agent's code */
+#include <asm/sigcontext.h>
+#include <asm/signal.h>
+#include <asm/ucontext.h>
+
+#define STRAGGLERS_MS 128 /* the longest nap while the others leave: the serving agent waits twice that, in all */
+#define LEAVING_MS 10	  /* from being out of ctl.inside to being out of the agent's code */
+
+static struct sigaction action_of(unsigned signo)
+{
+	struct sigaction action = {.sa_handler = SIG_DFL};
+	SYSCALL(__NR_rt_sigaction, signo, 0, &action, sizeof(action.sa_mask));
+	return action;
+}
+
+/* The first that has a handler decides, as in handle_signal() of arch/x86/kernel/signal.c. */
+static bool end_the_call(uint64_t signals, uint32_t interrupted)
+{
+	for (unsigned signo = 1; signals; signo++, signals >>= 1) {
+		if (!(signals & 1))
+			continue;
+		struct sigaction action = action_of(signo);
+		if (action.sa_handler != SIG_DFL && action.sa_handler != SIG_IGN)
+			return interrupted == CALL_ENDS || !(action.sa_flags & SA_RESTART);
+	}
+	return false;
+}
+
+/*
+ * Signals that came while this task was held here are delivered by the signal return, ahead of the call that its frame
+ * begins anew: who sleeps in pause(2) for just that signal would sleep on. So where the handler was to end the call it has ended.
+ * One that was sent to the process, and that another thread takes first, ends it too.
+ */
+static void heed_signals(struct ctl_task *task)
+{
+	struct ucontext *home = (struct ucontext *)task->home_frame;
+	uint64_t pending = 0;
+	if (!home || task->interrupted == CALL_BEGINS_ANEW ||
+	    is_error(SYSCALL(__NR_rt_sigpending, &pending, sizeof(pending))) ||
+	    !end_the_call(pending & ~home->uc_sigmask, task->interrupted))
+		return;
+	task->interrupted = CALL_BEGINS_ANEW;
+	home->uc_mcontext.rax = (uint64_t)-EINTR;
+	home->uc_mcontext.rip += 2; /* the length of `syscall` */
+}
 
 /* rt_sigreturn(2) with the ucontext at `frame`. The agent, its mapping and `frame` stay behind. */
 __attribute__((noreturn)) static void return_through(uint64_t frame)
@@ -27,11 +69,12 @@ __attribute__((noreturn)) static void return_through(uint64_t frame)
  * `syscall; ret`; ret goes on to the target's own sigreturn, whose address the
  * serving task's chain has and any signal frame keeps right below its ucontext.
  */
-void leave(struct ctl *ctl, const struct ctl_task *task)
+void leave(struct ctl *ctl, struct ctl_task *task)
 {
 	uint64_t frame = task->home_frame;
 	if (load(&task->alive)) /* a helper, which nobody has counted in: the kernel will say that it is gone */
 		SYSCALL(__NR_exit, 0);
+	heed_signals(task);
 	if (!ctl->chain || !frame) {
 		add_and_wake(&ctl->inside, -1u);
 		return_through(frame);
@@ -86,15 +129,19 @@ static bool others_are_here(struct ctl *ctl)
 }
 
 /* The engine is gone: undo what was done to this process and let it live on. */
-void go_home(struct ctl *ctl, const struct ctl_task *task)
+void go_home(struct ctl *ctl, struct ctl_task *task)
 {
+	heed_signals(task); /* before another thread takes what the kernel would have given to this one */
 	store_and_wake(&ctl->home, 1);
 	wake_everyone(ctl);
-	for (uint32_t ms = 0; others_are_here(ctl) && ms < STRAGGLERS_MS; ms++)
-		nap(1);
-	nap(LEAVING_MS);
+	/* On a busy machine every nap is late: few, and longer and longer. */
+	for (uint32_t ms = 1; others_are_here(ctl) && ms <= STRAGGLERS_MS; ms *= 2)
+		nap(ms);
+	if (ctl->n_tasks > 1)
+		nap(LEAVING_MS);
 	if (!others_are_here(ctl))
 		give_back(ctl);
+	heed_signals(task);
 	if (!ctl->chain)
 		return_through(task->home_frame);
 	if (others_are_here(ctl)) /* somebody still needs the mapping: rather leak it than kill */

@@ -122,6 +122,13 @@ enum task_state {
 	TASK_FAILED, /* op `pc` gave `result`; sleeps until it is killed or sent home */
 };
 
+/* What becomes of the system call a task was in, if a handler of a signal runs before it is back in it (signal(7)). */
+enum ctl_interrupted {
+	CALL_BEGINS_ANEW = 0, /* or there was none */
+	CALL_ENDS_UNLESS_SA_RESTART,
+	CALL_ENDS,
+};
+
 struct ctl_task {
 	uint32_t first_op;	/* engine: index into ops */
 	uint32_t n_ops;		/* engine */
@@ -138,6 +145,9 @@ struct ctl_task {
 	uint32_t done;		/* agents, of a plan that is shared: how many of its operations are done */
 	uint64_t window;	/* agent, of a thread in PLAN_BULK: what it has mapped, until that is given back */
 	uint64_t window_size;
+	uint32_t interrupted;	/* engine: enum ctl_interrupted of the call that the home frame begins anew. Where the
+				   task's own seccomp filters might mind being asked about signals: CALL_BEGINS_ANEW */
+	uint32_t reserved;
 };
 
 /*

@@ -92,6 +92,7 @@ int seccomp_collect_task(struct task_survey *survey, struct fsnap_error *err)
 	struct task *task = survey->task;
 	image_thread *image = &task->image;
 	image->seccomp = survey->status.seccomp;
+	task->unconfined = image->seccomp == SECCOMP_MODE_DISABLED;
 	if (image->seccomp != SECCOMP_MODE_FILTER)
 		return 0;
 	for (unsigned n = 0;; n++) {

@@ -8,6 +8,7 @@
  * Every entry into and every return from a system call counts, in all its threads; children are
  * left alone.  At the N-th the command stands still for MS milliseconds, as after SIGSTOP, and then
  * gets SIGKILL.  FILE tells where it was ended, or how many stops there were if it came to its end.
+ * With STOPAT_SIGNAL="PID TID..." in the environment each of these threads is sent SIGUSR1 as it stands still.
  * With STOPAT_REQUEST=HEX in the environment that request of ptrace(2) counts, and nothing else.
  * N 0 counts only.  The exit status is the command's; 137 if it was killed.
  */
@@ -188,6 +189,14 @@ static pid_t start(char **argv)
 	return pid;
 }
 
+static void call_others(void)
+{
+	char *words = getenv("STOPAT_SIGNAL"), *end;
+	long pid = words ? strtol(words, &words, 10) : 0;
+	for (long tid; words && (tid = strtol(words, &end, 10)) > 0; words = end)
+		syscall(SYS_tgkill, pid, tid, SIGUSR1);
+}
+
 int main(int argc, char **argv)
 {
 	if (argc < 5)
@@ -217,6 +226,7 @@ int main(int argc, char **argv)
 		else if (number == (SIGTRAP | 0x80) && begun && mode != KILL)
 			stops++, let_fail(last, argv[3], tid);
 		else if (number == (SIGTRAP | 0x80) && begun && ++stops == last) {
+			call_others();
 			usleep((useconds_t)ms * 1000);
 			tell(argv[3], "killed", tid);
 			killed = 1;
