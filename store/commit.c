@@ -106,6 +106,7 @@ static int write_tables(struct image_writer *writer, struct layout_slot *slot,
 	uint64_t start = slot->metadata.offset;
 	if (writer_back(writer, start, end - start, err) < 0)
 		return -1;
+	memset(medium_at(writer->medium, start), 0, end - start); /* between them, too, nothing of a former image stays */
 	for (int i = 0; i < TABLES; i++)
 		medium_copy(writer->medium, table[i].section->offset, table[i].bytes,
 			    table[i].length);
@@ -116,6 +117,30 @@ static int write_tables(struct image_writer *writer, struct layout_slot *slot,
 	slot->records = writer->records.count;
 	slot->hint_records = writer->hints.count;
 	return 0;
+}
+
+static int clear(struct image_writer *writer, uint64_t from, uint64_t to, struct fsnap_error *err)
+{
+	if (to > writer->claim.length)
+		to = writer->claim.length; /* what is behind was never anybody's */
+	if (from >= to)
+		return 0;
+	memset(medium_at(writer->medium, from), 0, to - from);
+	return medium_persist(writer->medium, from, to - from, err);
+}
+
+/* The file may have been that of an image that was not encrypted. Whoever gives this one away gives the whole file. */
+static int clear_rest(struct image_writer *writer, const struct layout_slot *slot, struct fsnap_error *err)
+{
+	uint64_t tables = slot->metadata.offset, tables_end = slot->lineage.offset + slot->lineage.length;
+	uint64_t area_end = LAYOUT_PAGES + layout_area(slot);
+	bool in_front = tables < LAYOUT_PAGES;
+	if (!writer->cipher || !writer->claim.recycled)
+		return 0;
+	if (clear(writer, in_front ? tables_end : LAYOUT_TABLES, LAYOUT_PAGES, err) < 0 ||
+	    clear(writer, area_end, in_front ? UINT64_MAX : tables, err) < 0)
+		return -1;
+	return in_front ? 0 : clear(writer, tables_end, UINT64_MAX, err);
 }
 
 /* A file many times the image's size keeps space from others; a little slack is for recycling. */
@@ -143,7 +168,7 @@ static int seal(struct image_writer *writer, struct layout_slot *slot, struct fs
 	}
 	if (writer->scratch && encode_all(writer, slot, err) < 0)
 		return -1;
-	if (write_tables(writer, slot, err) < 0 || cut_file(writer, slot, err) < 0)
+	if (write_tables(writer, slot, err) < 0 || clear_rest(writer, slot, err) < 0 || cut_file(writer, slot, err) < 0)
 		return -1;
 	uint64_t tables = slot->metadata.offset;
 	uint64_t tables_end = slot->lineage.offset + slot->lineage.length;

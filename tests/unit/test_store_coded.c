@@ -248,6 +248,39 @@ static void nothing_can_be_read(void **state)
 	store_close(store);
 }
 
+/* So many entries that the tables lie behind the pages. */
+static void add_runs(struct image_writer *writer, uint64_t n)
+{
+	for (uint64_t i = 0; i < n; i++) {
+		struct page_run run = { .page = 2 * i, .at = 0, .npages = 1, .space = 2 };
+		assert_int_equal(image_writer_add_run(writer, &run, NULL), 0);
+	}
+}
+
+/* Space that was a plain image's, all of which an encrypted one does not need. */
+static void recycled(void **state)
+{
+	(void)state;
+	static const uint64_t runs[] = { 0, 100000 };
+	struct fsnap_error err = { 0 };
+	struct store *store = open_with(key_file("key"));
+	for (int i = 0; i < 2; i++) {
+		make(store, "plain", NULL, PAGES);
+		assert_int_equal(store_remove(store, "plain", &err), 0);
+		assert_true(mark_is_in_a_file());
+		struct image_writer *writer = image_writer_open_coded(store, "over", PAGES, &sealed, &err);
+		assert_true(image_writer_recycled(writer));
+		assert_int_equal(put_image(writer, PAGES, &err), 0);
+		add_runs(writer, runs[i]);
+		assert_int_equal(image_writer_commit(writer, NULL, &err), 0);
+		assert_false(mark_is_in_a_file());
+		expect(store, "over", PAGES);
+		assert_int_equal(store_remove(store, "over", &err), 0);
+		assert_int_equal(store_trim(store, &err) >= 0, true);
+	}
+	store_close(store);
+}
+
 /* --- keys ------------------------------------------------------------------------------------------ */
 
 static void put_line(const char *path, const char *line)
@@ -690,7 +723,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		STORE_TEST(as_it_was),	STORE_TEST(nothing_can_be_read), STORE_TEST(keys),	    STORE_TEST(altered),
 		STORE_TEST(exchanged),	STORE_TEST(frames_that_lie),	 STORE_TEST(chains),	    STORE_TEST(signed_too),
-		STORE_TEST(what_is_asked_for), STORE_TEST(passphrases),
+		STORE_TEST(what_is_asked_for), STORE_TEST(passphrases), STORE_TEST(recycled),
 	};
 	world_base = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp";
 	return cmocka_run_group_tests(tests, NULL, NULL);
