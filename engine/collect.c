@@ -17,8 +17,6 @@
 #include "engine/trace.h"
 #include "store/scope.h"
 
-#define BATCH 64 /* processes that are asked at once: each takes two descriptors meanwhile */
-
 static int collect_registers(struct dump *dump, struct process *process, struct fsnap_error *err)
 {
 	for (size_t i = 0; i < process->n_tasks; i++) {
@@ -201,8 +199,8 @@ static int collect_outside(struct dump *dump, struct placement *placements, stru
 
 static int collect_batch(struct dump *dump, struct process **processes, size_t n, struct fsnap_error *err)
 {
-	struct inquiry inquiries[BATCH] = { 0 };
-	struct placement placements[BATCH] = { 0 };
+	struct inquiry inquiries[PLACE_BATCH] = { 0 };
+	struct placement placements[PLACE_BATCH] = { 0 };
 	int result = 0;
 	for (size_t i = 0; i < n && result == 0; i++) {
 		placements[i] = (struct placement){ .process = processes[i], .running = collect_directories,
@@ -226,7 +224,7 @@ static int collect_batch(struct dump *dump, struct process **processes, size_t n
 int collect(struct dump *dump, struct fsnap_error *err)
 {
 	struct tree *tree = &dump->tree;
-	struct process *batch[BATCH];
+	struct process *batch[PLACE_BATCH];
 	size_t n = 0;
 	if (sharing_collect(dump, err) < 0 || kinship_collect(dump, err) < 0 || ipc_look(dump, err) < 0)
 		return -1;
@@ -242,9 +240,9 @@ int collect(struct dump *dump, struct fsnap_error *err)
 			return -1;
 		if (!process->image.zombie)
 			batch[n++] = process;
-		if ((n == BATCH || i + 1 == tree->n_processes) && collect_batch(dump, batch, n, err) < 0)
+		if ((n == PLACE_BATCH || i + 1 == tree->n_processes) && collect_batch(dump, batch, n, err) < 0)
 			return -1;
-		n %= BATCH;
+		n %= PLACE_BATCH;
 	}
 	if (rings_link(dump, err) < 0 || files_finish(dump, err) < 0 || ipc_collect(dump, err) < 0)
 		return -1;

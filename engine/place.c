@@ -1,5 +1,6 @@
 #include "engine/place.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 
@@ -215,6 +216,7 @@ int place_send(struct placement *placement, struct fsnap_error *err)
 
 int place_run(struct placement *all, size_t n, struct fsnap_error *err)
 {
+	assert(n <= PLACE_BATCH);
 	for (size_t i = 0; i < n; i++) {
 		if (!all[i].placed && !(all[i].placed = placed_new(&all[i], stages_by_address(), err)))
 			return -1;

@@ -74,7 +74,10 @@ struct place_bulk {
 };
 int place_bulk(struct placement *placement, const struct place_bulk *bulk, struct fsnap_error *err);
 
-/* Runs the plans of n processes. Stage by stage, each for all of them: while one process makes a
+/* So many processes at once: each takes two descriptors of ours meanwhile, and a robust mutex that we hold. */
+#define PLACE_BATCH 64
+
+/* Runs the plans of n processes, PLACE_BATCH at most. Stage by stage, each for all of them: while one process makes a
  * system call for us, the next is being told to; waiting for each would cost a round trip of the
  * scheduler per call (measured: 25-30 us here, against 8). Whatever happens, the agents are gone
  * again and every thread is as it was when this returns. */

@@ -20,7 +20,6 @@
 #define FORK_US 0.11	   /* a page of memory, its entry in the page tables */
 #define PLACE_US 600	   /* the agent, in and out */
 #define WORTH_PAGES 256	   /* of a process; less is copied sooner */
-#define BATCH 64	   /* processes at once, as in collect.c */
 #define END_PATIENCE_MS 5000
 
 struct snapshot {
@@ -187,8 +186,8 @@ static void meet(struct snapshot_child *child, pid_t pid)
 
 static int bear(struct dump *dump, struct snapshot_child *const *children, size_t n, struct fsnap_error *err)
 {
-	struct placement placements[BATCH] = { 0 };
-	struct birth births[BATCH];
+	struct placement placements[PLACE_BATCH] = { 0 };
+	struct birth births[PLACE_BATCH];
 	struct fsnap_error why = { 0 };
 	for (size_t i = 0; i < n; i++) {
 		births[i].child = children[i];
@@ -233,12 +232,12 @@ static int choose(struct dump *dump, struct snapshot *snapshot, struct fsnap_err
 
 static int bear_all(struct dump *dump, const struct snapshot *snapshot, struct fsnap_error *err)
 {
-	struct snapshot_child *batch[BATCH];
+	struct snapshot_child *batch[PLACE_BATCH];
 	size_t n = 0;
 	for (size_t i = 0; i < snapshot->n; i++) {
 		if (snapshot->children[i].process)
 			batch[n++] = &snapshot->children[i];
-		if (n && (n == BATCH || i + 1 == snapshot->n)) {
+		if (n && (n == PLACE_BATCH || i + 1 == snapshot->n)) {
 			if (bear(dump, batch, n, err) < 0)
 				return -1;
 			n = 0;

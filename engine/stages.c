@@ -4,6 +4,7 @@
  */
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <linux/futex.h>
 #include <pthread.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -142,7 +143,10 @@ bool stages_by_address(void)
 		have[CAP_CHECKPOINT_RESTORE / 32].effective & 1u << CAP_CHECKPOINT_RESTORE % 32);
 }
 
-/* The kernel marks it when we die, and wakes the agent (parasite/plan.h). */
+/* The kernel marks it when we die, and wakes the agent (parasite/plan.h): of so many that a thread holds, and no more
+ * (exit_robust_list() of kernel/futex/core.c). The agents behind them would not be woken. */
+_Static_assert(PLACE_BATCH < ROBUST_LIST_LIMIT, "all agents of a batch notice that we have died");
+
 static int hold(struct placed *placed, struct fsnap_error *err)
 {
 	pthread_mutex_t *mutex = (pthread_mutex_t *)placed_ctl(placed)->engine;

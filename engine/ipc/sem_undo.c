@@ -28,7 +28,6 @@
 #define PROBE 12       /* operations that one question takes at most */
 #define AT_ONCE 256    /* questions about one semaphore in one go */
 #define OPERATIONS 500 /* SEMOPM's default, semop(2) */
-#define BATCH 64
 
 /* --- one question --------------------------------------------------------------------- */
 
@@ -183,18 +182,18 @@ static void answer_search(struct sem_search *search, const struct plans *plans, 
 	search->high = high;
 }
 
-/* One round for up to BATCH processes, beginning with that of searches[from]; *next is behind them. */
+/* One round for up to PLACE_BATCH processes, beginning with that of searches[from]; *next is behind them. */
 static int round_of(struct dump *dump, size_t from, size_t *next, struct fsnap_error *err)
 {
 	struct ipc_dump *known = &dump->ipc_known;
-	struct placement placements[BATCH] = { 0 };
+	struct placement placements[PLACE_BATCH] = { 0 };
 	size_t n = 0, i;
 	for (i = from; i < known->n_searches; i++) {
 		struct sem_search *search = &known->searches[i];
 		if (search->low == search->high)
 			continue;
 		if (n == 0 || placements[n - 1].process != search->process) {
-			if (n == BATCH)
+			if (n == PLACE_BATCH)
 				break;
 			placements[n] = (struct placement){ .process = search->process, .plans = plans_new() };
 			plans_task(placements[n++].plans, search->process->pid,
