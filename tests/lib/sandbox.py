@@ -58,8 +58,9 @@ def skip(reason):
     os._exit(SKIP)
 
 
-def run(body, timeout=60):
-    """Runs body() as process 1 of new namespaces; returns the status to exit with."""
+def run(body, timeout=60, stoppable=False):
+    """Runs body() as process 1 of new namespaces; returns the status to exit with. Of one that is stoppable the first
+    SIGINT or SIGTERM reaches the body, which has a handler for it; the next ends it, as it does others."""
     if os.geteuid() != 0:
         skip("needs root: it makes namespaces and restores other users' processes")
     sys.stdout.flush()
@@ -69,9 +70,13 @@ def run(body, timeout=60):
     if pid == 0:
         first_process(body)
     pidfd = os.pidfd_open(pid)
-    stop = {"by": None}
+    stop = {"by": None, "asked": not stoppable}
 
     def end(number, _frame):
+        if not stop["asked"]:
+            stop["asked"] = True
+            os.kill(pid, number)
+            return
         stop["by"] = f"signal {number}"
         os.kill(pid, signal.SIGKILL)
 

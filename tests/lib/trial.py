@@ -106,10 +106,10 @@ class Trial:
         children.statuses.pop(pid, None)
         return result.json
 
-    def restore(self, image, timeout=60):
+    def restore(self, image, *more, timeout=60):
         if self.control:
             return {"pid": int(image), "total_us": 0}
-        result = self.fsnap.run("restore", image, "-d", "--json", timeout=timeout)
+        result = self.fsnap.run("restore", image, "-d", "--json", *more, timeout=timeout)
         if result.status != 0 or not isinstance(result.json, dict):
             raise Stop(f"restore failed\n{result}")
         return result.json
@@ -156,7 +156,7 @@ class Trial:
 TESTS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
-def main(body, timeout=280):
+def main(body, timeout=280, stoppable=False):
     parser = argparse.ArgumentParser()
     parser.add_argument("--build", default=os.environ.get("FSNAP_BUILD", "build"))
     parser.add_argument("--fsnap", help="the command (default: BUILD/fsnap)")
@@ -184,7 +184,7 @@ def main(body, timeout=280):
         print(f"{t.checks} checks, {t.failures} failed", flush=True)
         return 1 if t.failures or not t.checks else 0
 
-    status = sandbox.run(run, timeout)
+    status = sandbox.run(run, timeout, stoppable)
     if status in (0, sandbox.SKIP) and not options.keep:
         shutil.rmtree(work, ignore_errors=True)
     else:

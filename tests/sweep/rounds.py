@@ -1,9 +1,11 @@
 #!/usr/bin/python3
-"""One target, dumped over and over, every eighth time killed and restored: it is unharmed, and nothing grows - not
-its memory, its mappings and descriptors, not the store, not the processes and files of the machine.
-FSNAP_SWEEP=full: ten thousand rounds; FSNAP_SWEEP_HOURS=24: as long as that."""
+"""One target, dumped over and over, in one way after the other, every eighth time killed and restored: it is unharmed, and
+nothing grows - not its memory, its mappings and descriptors, not the store, not the processes and files of the machine.
+FSNAP_SWEEP=full: ten thousand rounds; FSNAP_SWEEP_HOURS=24: as long as that (tools/soak). SIGINT: no more rounds; what was
+seen until then is judged."""
 
 import os
+import signal
 import sys
 import time
 
@@ -15,9 +17,14 @@ import victim  # noqa: E402
 
 ROUNDS = 10_000 if sweep.FULL else 48
 HOURS = float(os.environ.get("FSNAP_SWEEP_HOURS", "0"))
-KILLED, ASKED = 8, 50 if sweep.FULL or HOURS else 8  # every so many rounds
+LONG = sweep.FULL or HOURS
+KILLED, ASKED = 8, 50 if LONG else 8  # every so many rounds
+TOLD = 60  # seconds from one line of progress to the next
 SLACK = 512 << 10  # of the target's memory: its own doing
-LIMIT = 280 if not (sweep.FULL or HOURS) else 7200 + 3600 * HOURS
+LIMIT = 280 if not LONG else 4 * 3600 + 3600 * HOURS
+# Neither of these nor KILLED has a divisor in common with another: each way of dumping meets each of restoring.
+DUMPS = ((), ("--live",), ("--compress", "lz4"), ("--encrypt", "key"), ("--no-live",))
+RESTORES = ((), ("--memory", "stream", "--wait-resident"), ("--memory", "eager"))
 
 
 def resident(pid):
@@ -48,32 +55,91 @@ def sizes(t, one):
     return seen
 
 
+def most(one, other):
+    return {what: max(other[what], one.get(what, other[what])) for what in other}
+
+
+def forget_output(t):
+    """What each fsnap said is kept in a file; of a day's rounds that would be millions."""
+    for name in os.listdir(t.fsnap.work):
+        if name.endswith((".out", ".err")):
+            os.unlink(os.path.join(t.fsnap.work, name))
+
+
 def round_of(t, one, number):
     kill = number % KILLED == KILLED - 1
-    t.dump(one.pid, "--name", "round", *(["--kill"] if kill else []))
+    how = [t.path(word) if word == "key" else word for word in DUMPS[number % len(DUMPS)]]
+    t.dump(one.pid, "--name", "round", *how, *(["--kill"] if kill else []))
     if kill:
         one.forget_harm()
-        t.restore("round")
+        t.restore("round", *RESTORES[number // KILLED % len(RESTORES)])
     t.fsnap.run("rm", "round")
+    forget_output(t)
+
+
+def grown(t, one, before, number):
+    """Says what has; True if anything has."""
+    good = True
+    for what, (value, slack) in sizes(t, one).items():
+        good &= t.expect_true(f"{what}: {before[what][0]}, and {value} after {number} rounds",
+                              value <= before[what][0] + slack)
+    return not good
+
+
+def progress(t, one, number, began):
+    seen = ", ".join(f"{what} {value}" for what, (value, _) in sizes(t, one).items())
+    t.note(f"{number} rounds in {time.monotonic() - began:.0f} s: {seen}")
+
+
+class Rounds:
+    """Whether there is to be another one."""
+
+    def __init__(self):
+        self.began, self.asked_to_end, self.told = time.monotonic(), False, time.monotonic()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self.end)
+
+    def end(self, *_):
+        self.asked_to_end = True
+
+    def go_on(self, number):
+        took = time.monotonic() - self.began
+        if self.asked_to_end or (not LONG and took > 30):
+            return False
+        return took < 3600 * HOURS if HOURS else number < ROUNDS
+
+    def to_tell(self):
+        if not LONG or time.monotonic() - self.told < TOLD:
+            return False
+        self.told = time.monotonic()
+        return True
 
 
 def body(t):
+    t.fsnap.name_store = False  # keygen has none
+    t.expect("keygen", 0, t.fsnap.run("keygen", "--secret", t.path("key")).status)
+    t.fsnap.name_store = True
+    os.environ["FSNAP_KEY"] = t.path("key")
     one = victim.Victim(t)
     one.start()
-    for number in range(2 * KILLED):  # until everything has its size
+    before = {}
+    for number in range(len(DUMPS) * KILLED):  # until everything has its size; some of it comes and goes
         round_of(t, one, number)
+        if number >= len(DUMPS) * KILLED / 2:
+            before = most(before, sizes(t, one))
     one.settle()
-    before, began, number = sizes(t, one), time.monotonic(), 0
-    while time.monotonic() - began < 3600 * HOURS if HOURS else number < ROUNDS:
+    rounds, number = Rounds(), 0
+    while rounds.go_on(number):
         round_of(t, one, number)
-        if number % ASKED == ASKED - 1 and not t.expect(f"after round {number}", [], one.complaints()):
-            break
         number += 1
-        if not (sweep.FULL or HOURS) and time.monotonic() - began > 30:
+        if number % ASKED == 0 and not t.expect(f"after round {number}", [], one.complaints()):
             break
-    for what, (value, slack) in sizes(t, one).items():
-        t.expect_true(f"{what}: {before[what][0]}, and {value} after {number} rounds", value <= before[what][0] + slack)
-    t.note(f"{number} rounds in {time.monotonic() - began:.0f} s")
+        if rounds.to_tell():
+            progress(t, one, number, rounds.began)
+            if grown(t, one, before, number):
+                break
+    grown(t, one, before, number)
+    progress(t, one, number, rounds.began)
 
 
-trial.main(body, LIMIT)
+trial.main(body, LIMIT, stoppable=True)
