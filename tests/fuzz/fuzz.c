@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "coded.h"
 #include "engine/inspect/thread_view.h"
 #include "engine/inspect/view.h"
 #include "engine/model.h"
@@ -75,31 +76,48 @@ static uint64_t put(struct fuzz_piece *piece, struct layout_section *section, co
 	return align_up(at + length, 8);
 }
 
-#define PIECES 6
+#define PIECES 7
+
+/* Blocks and pages: as they are, or coded. */
+static uint64_t put_pages(const struct fuzz_image *image, struct layout_slot *slot, uint64_t *sum,
+			  struct fuzz_piece pieces[PIECES], uint64_t at)
+{
+	static const uint8_t page[FUZZ_PAGES * STORE_PAGE];
+	const struct fuzz_coded *coded = image->coded;
+	slot->pages = coded ? FUZZ_CODED_PAGES : FUZZ_PAGES;
+	pieces[6] = (struct fuzz_piece){ 0 };
+	if (coded) {
+		slot->coding = coded->coding;
+		pieces[6] = (struct fuzz_piece){ coded->bytes, coded->coding.stored, 0 };
+		return put(&pieces[4], &slot->blocks, coded->frames, FUZZ_BLOCKS * sizeof(*coded->frames), at);
+	}
+	*sum = layout_checksum(page, sizeof(page));
+	return put(&pieces[4], &slot->blocks, sum, sizeof(*sum), at);
+}
 
 static void lay_out(const struct fuzz_image *image, struct layout_head *head, uint64_t *sum,
 		    struct fuzz_piece pieces[PIECES])
 {
-	static const uint8_t page[FUZZ_PAGES * STORE_PAGE];
 	*head = (struct layout_head){ .super = { .magic = LAYOUT_MAGIC, .format = IMAGE_FORMAT,
 						 .machine = LAYOUT_MACHINE, .page_size = STORE_PAGE,
 						 .block_pages = STORE_BLOCK_PAGES } };
 	struct layout_slot *slot = &head->slot[0];
-	*slot = (struct layout_slot){ .generation = 1, .pages = FUZZ_PAGES, .records = image->records,
+	*slot = (struct layout_slot){ .generation = 1, .records = image->records,
 				      .hint_records = image->hint_records };
 	memcpy(head->super.uuid, image->uuid, sizeof(head->super.uuid));
 	memcpy(slot->uuid, image->uuid, sizeof(slot->uuid));
-	head->super.required = image->lineage.length ? LAYOUT_LINEAGE : 0;
-	*sum = layout_checksum(page, sizeof(page));
+	head->super.required = (image->lineage.length ? LAYOUT_LINEAGE : 0) | (image->coded ? LAYOUT_CODED : 0);
 	uint64_t at = LAYOUT_TABLES;
 	at = put(&pieces[1], &slot->metadata, image->metadata.bytes, image->metadata.length, at);
 	at = put(&pieces[2], &slot->hints, image->hints.bytes, image->hints.length, at);
 	at = put(&pieces[3], &slot->index, image->index.bytes, image->index.length, at);
-	at = put(&pieces[4], &slot->blocks, sum, sizeof(*sum), at);
+	at = put_pages(image, slot, sum, pieces, at);
 	at = put(&pieces[5], &slot->lineage, image->lineage.bytes, image->lineage.length, at);
-	slot->pages_offset = align_up(at, LAYOUT_HUGE);
-	slot->length = slot->pages_offset + sizeof(page);
+	slot->pages_offset = pieces[6].offset = align_up(at, LAYOUT_HUGE);
+	slot->length = slot->pages_offset + layout_area(slot);
 	layout_seal_super(&head->super);
+	if (image->coded && image->coded->cipher)
+		fuzz_seal_head(image->coded, head);
 	layout_seal_slot(slot);
 	pieces[0] = (struct fuzz_piece){ head, sizeof(*head), 0 };
 }
@@ -132,6 +150,8 @@ int fuzz_refused(int result, const struct fsnap_error *err)
 {
 	if (result < 0 && (err->code == 0 || !err->message[0]))
 		abort();
+	if (result < 0 && getenv("FUZZ_TELL"))
+		fprintf(stderr, "refused: %s\n", err->message);
 	return result < 0;
 }
 

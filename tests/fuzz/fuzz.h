@@ -31,10 +31,12 @@ struct fuzz_table {
 	const uint8_t *bytes;
 	size_t length;
 };
+struct fuzz_coded;
 struct fuzz_image {
 	struct fuzz_table metadata, hints, index, lineage;
 	uint32_t records, hint_records;
 	uint8_t uuid[16];
+	const struct fuzz_coded *coded; /* coded.h; NULL: its pages are as they are */
 };
 const char *fuzz_image_file(const struct fuzz_image *image);
 

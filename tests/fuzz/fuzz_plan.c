@@ -3,12 +3,14 @@
  *
  * Shown: what the records say of each other is checked before it is used: an image that does not fit together is
  * refused, and no plan reaches beyond itself. Nothing is carried out: the plans are printed, as
- * `fsnap restore --explain` does. The image is said to be of this machine, for one of another ends before.
+ * `fsnap restore --explain` does. The image is said to be of this machine, for one of another ends before; and the
+ * files that seeds name (make-seeds) are made here, and may have changed.
  * The input is that of fuzz_records.c.
  */
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "engine/machine.h"
@@ -23,6 +25,33 @@ static image_machine *here(void)
 	if (!machine.kernel && machine_describe(&machine, &err) < 0)
 		abort();
 	return &machine;
+}
+
+#define PROGRAM "/dev/shm/fsnap-fuzz.exe"
+#define DIRECTORY "/dev/shm/fsnap-fuzz.dir"
+
+static const char *const directories[] = { DIRECTORY, DIRECTORY "/work", DIRECTORY "/work/dir" };
+#define DIRECTORIES (sizeof(directories) / sizeof(directories[0]))
+
+static void forget(void)
+{
+	unlink(PROGRAM);
+	for (size_t i = DIRECTORIES; i-- > 0;)
+		rmdir(directories[i]);
+}
+
+static void make_files(void)
+{
+	static bool made;
+	if (made)
+		return;
+	made = true;
+	for (size_t i = 0; i < DIRECTORIES; i++)
+		mkdir(directories[i], 0700);
+	cleanup_fd int fd = open(PROGRAM, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0700);
+	if (fd < 0 || ftruncate(fd, 1 << 20) < 0)
+		abort();
+	atexit(forget);
 }
 
 static FILE *nowhere(void)
@@ -46,9 +75,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
 {
 	struct fuzz_image given;
 	struct fsnap_error err = { 0 };
+	make_files();
 	if (fuzz_image_of_recipe(&given, bytes, length) < 0)
 		return 0;
-	struct fsnap_restore_options options = { .image = fuzz_image_file(&given), .store = "/dev/shm" };
+	struct fsnap_restore_options options = { .image = fuzz_image_file(&given), .store = "/dev/shm",
+						 .changed = FSNAP_CHANGED_ACCEPT };
 	struct fsnap_restore_report report = { 0 };
 	struct restore restore;
 	restore_begin(&restore, &options, &report);
