@@ -11,6 +11,7 @@
 #include <libgen.h>
 #include <signal.h>
 #include <spawn.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -88,6 +89,27 @@ static void tell(const char *what, double *us, size_t n, double used)
 	       us[n * 95 / 100] / 1e3, used / 1e3 / (double)n);
 }
 
+/* Where the time went, stage by stage: medians of each, so that they need not add up. */
+static void tell_stages(const struct fsnap_restore_report *reports, size_t n)
+{
+	static const struct {
+		const char *name;
+		size_t at;
+	} stages[] = { { "open", offsetof(struct fsnap_restore_report, open_us) },
+		       { "prepare", offsetof(struct fsnap_restore_report, prepare_us) },
+		       { "build", offsetof(struct fsnap_restore_report, build_us) },
+		       { "release", offsetof(struct fsnap_restore_report, release_us) } };
+	static double us[MOST];
+	printf("   ");
+	for (size_t stage = 0; stage < sizeof(stages) / sizeof(stages[0]); stage++) {
+		for (size_t i = 0; i < n; i++)
+			us[i] = (double)*(const uint64_t *)((const char *)&reports[i] + stages[stage].at);
+		qsort(us, n, sizeof(*us), by_value);
+		printf(" %s %.2f", stages[stage].name, us[n / 2] / 1e3);
+	}
+	puts(" ms");
+}
+
 static void end_copy(int pidfd, pid_t pid, int signo)
 {
 	siginfo_t info = { 0 };
@@ -112,14 +134,16 @@ static int spawn(const char *store, const struct fsnap_template *from, struct fs
 static void one_by_one(const char *what, const char *store, const struct fsnap_template *from, size_t n)
 {
 	static double us[MOST];
+	static struct fsnap_restore_report reports[MOST];
 	double before = used_us();
 	for (size_t i = 0; i < n; i++) {
-		struct fsnap_restore_report report = { .size = sizeof(report) };
-		int pidfd = spawn(store, from, &report);
-		us[i] = (double)report.first_instruction_us;
-		end_copy(pidfd, report.pid, i % 50 ? SIGKILL : SIGTERM);
+		reports[i].size = sizeof(reports[i]);
+		int pidfd = spawn(store, from, &reports[i]);
+		us[i] = (double)reports[i].first_instruction_us;
+		end_copy(pidfd, reports[i].pid, i % 50 ? SIGKILL : SIGTERM);
 	}
 	tell(what, us, n, used_us() - before);
+	tell_stages(reports, n);
 }
 
 /* Two makers, each with a template of its own, as a test runner with two workers has. */

@@ -98,6 +98,8 @@ static struct memory_source source_of(const struct restore *restore)
 		.ghost_fd = restore->ghost_fd,
 		.ring_fd = restore->ring_fd,
 		.ipc = &restore->model.ipc,
+		.specials = restore->source.specials, /* found when the machine was looked at */
+		.n_specials = restore->source.n_specials,
 	};
 }
 
@@ -140,18 +142,14 @@ int control_reserve(struct restore *restore, struct fsnap_error *err)
 					 CONTROL_SPACE + parking_space(&restore->model));
 	if (!hole)
 		return fail(err, FSNAP_E_RESTORE_STEP, 0, "the program's address space has no gap of 4 GiB");
-	size_t n_specials;
-	struct memory_special *specials = machine_specials(&n_specials, err);
 	restore->source = source_of(restore);
 	restore->source.control = (struct memory_range){ hole, hole + CONTROL_SPACE };
 	restore->source.parked = (struct memory_range){ hole + CONTROL_SPACE,
 							hole + CONTROL_SPACE + parking_space(&restore->model) };
-	restore->source.specials = specials;
-	restore->source.n_specials = n_specials;
 	restore->source.redirection = restore->foreign ? &restore->redirection : NULL;
 	restore->source.exe_stays = !may_name_program();
 	note_program(restore);
-	return specials ? 0 : -1;
+	return 0;
 }
 
 /* Nobody of an earlier copy has it any more. */

@@ -62,24 +62,21 @@ static bool same_layout(const image_machine *there, const struct memory_special 
 	return true;
 }
 
-int machine_redirect(const struct model *model, struct vdso_redirection *redirection, bool *foreign,
-		     struct fsnap_error *err)
+int machine_redirect(const struct model *model, const struct memory_special *here, size_t n,
+		     struct vdso_redirection *redirection, bool *foreign, struct fsnap_error *err)
 {
 	const image_machine *there = &model->machine;
-	size_t n, size = 0;
-	cleanup_free struct memory_special *specials = machine_specials(&n, err);
-	const void *here = NULL;
-	if (!specials)
-		return -1;
+	size_t size = 0;
+	const void *vdso = NULL;
 	for (size_t i = 0; i < n; i++)
-		if (strcmp(specials[i].name, "[vdso]") == 0) {
-			here = (const void *)specials[i].start;
-			size = specials[i].end - specials[i].start;
+		if (strcmp(here[i].name, "[vdso]") == 0) {
+			vdso = (const void *)here[i].start;
+			size = here[i].end - here[i].start;
 		}
-	*foreign = (here ? hash_bytes(here, size) : 0) != there->vdso_hash || !same_layout(there, specials, n);
+	*foreign = (vdso ? hash_bytes(vdso, size) : 0) != there->vdso_hash || !same_layout(there, here, n);
 	if (!*foreign || !any_vdso(model))
 		return 0;
 	if (refuse_inside(model, err) < 0)
 		return -1;
-	return vdso_redirect(redirection, there->vdso.vdso_val, there->vdso.vdso_len, here, size, err);
+	return vdso_redirect(redirection, there->vdso.vdso_val, there->vdso.vdso_len, vdso, size, err);
 }

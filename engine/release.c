@@ -106,6 +106,8 @@ int release(struct restore *restore, struct fsnap_error *err)
 	for (size_t i = 0; i < tree->n_processes; i++)
 		if (become_program(restore, tree->processes[i], err) < 0)
 			return -1;
+	if (streaming_begin(restore, err) < 0)
+		return -1;
 	workshop_release(restore);
 	takeback_keep(restore);
 	let_live(tree);

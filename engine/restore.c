@@ -96,12 +96,20 @@ int restore_open_image(struct restore *restore, struct fsnap_error *err)
 	return 0;
 }
 
+/* Once: /proc/self/maps takes longer than most of what is done here. */
+static int find_specials(struct restore *restore, struct fsnap_error *err)
+{
+	struct memory_source *source = &restore->source;
+	source->specials = machine_specials(&source->n_specials, err);
+	return source->specials ? machine_redirect(&restore->model, source->specials, source->n_specials,
+						   &restore->redirection, &restore->foreign, err) : -1;
+}
+
 int restore_fit(struct restore *restore, struct fsnap_error *err)
 {
 	/* A machine that was good for the keeper is so still. */
 	bool known = restore->options->from && restore->options->from->keeper;
-	if (!known && (machine_check(&restore->model.machine, err) < 0 ||
-		       machine_redirect(&restore->model, &restore->redirection, &restore->foreign, err) < 0))
+	if (!known && (machine_check(&restore->model.machine, err) < 0 || find_specials(restore, err) < 0))
 		return -1;
 	if (renumber_decide(restore, err) < 0 || streaming_decide(restore, err) < 0)
 		return -1;

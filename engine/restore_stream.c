@@ -74,6 +74,8 @@ void streaming_free(struct restore *restore)
 	free(streaming->of);
 	if (streaming->seat > 0)
 		close(streaming->seat);
+	if (streaming->ready > 0)
+		close(streaming->ready);
 	if (streaming->progress)
 		munmap(streaming->progress, sizeof(*streaming->progress));
 }
@@ -289,7 +291,6 @@ static int where_to_tell(const struct restore *restore)
 static int start_pager(struct restore *restore, struct pager_order *order, struct fsnap_error *err)
 {
 	int ready[2];
-	char byte;
 	cleanup_free int *fds = malloc((2 * order->n + image_files(restore->image) + 2) * sizeof(*fds));
 	if (!fds || pipe2(ready, O_CLOEXEC) < 0)
 		return fail(err, FSNAP_E_SYSTEM, errno, "streaming memory");
@@ -306,9 +307,7 @@ static int start_pager(struct restore *restore, struct pager_order *order, struc
 		fds[n++] = order->tell;
 	int result = apart_run(pager_run, order, fds, n, NULL, "brings memory", err);
 	close(ready[1]);
-	if (result == 0 && read(ready[0], &byte, 1) != 1)
-		result = fail(err, FSNAP_E_SYSTEM, 0, "the process that is to bring memory did not start");
-	close(ready[0]);
+	restore->streaming.ready = ready[0];
 	return result;
 }
 
@@ -356,6 +355,21 @@ int streaming_hand_over(struct restore *restore, struct fsnap_error *err)
 		scope_close(&spaces[i].pidfd);
 	}
 	return result;
+}
+
+int streaming_begin(struct restore *restore, struct fsnap_error *err)
+{
+	struct streaming *streaming = &restore->streaming;
+	char byte;
+	ssize_t got;
+	if (!streaming->progress)
+		return 0;
+	while ((got = read(streaming->ready, &byte, 1)) < 0 && errno == EINTR)
+		;
+	if (got != 1)
+		return fail(err, FSNAP_E_SYSTEM, 0, "the process that is to bring memory did not start");
+	__atomic_store_n(&streaming->progress->released, 1, __ATOMIC_RELEASE);
+	return 0;
 }
 
 void streaming_report(struct restore *restore)

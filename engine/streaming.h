@@ -7,6 +7,7 @@
  *	hand over   when all tasks stand at the end of their plans: each has a userfaultfd in the *seat*, a number
  *	            that nobody else uses; the pager gets them
  *	leave       they close theirs
+ *	begin       the last thing before the tree is let go
  */
 #ifndef ENGINE_STREAMING_H
 #define ENGINE_STREAMING_H
@@ -19,6 +20,7 @@ struct restore;
 struct streaming {
 	bool on;
 	int seat;
+	int ready; /* where the pager says that it is there, while it starts and tasks run the rest of their plans */
 	struct stream *of; /* by process */
 	struct pager_progress *progress;
 };
@@ -40,6 +42,8 @@ int streaming_verify(const struct restore *restore, struct fsnap_error *err);
 int streaming_decode(const struct restore *restore, struct fsnap_error *err);
 /* When tasks are traced, and before any of them goes on. */
 int streaming_hand_over(struct restore *restore, struct fsnap_error *err);
+/* All that can fail has not: waits for the pager, which brings from now on what nobody waits for, too. */
+int streaming_begin(struct restore *restore, struct fsnap_error *err);
 /* The caller may wait for the rest. */
 void streaming_report(struct restore *restore);
 

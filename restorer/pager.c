@@ -29,6 +29,7 @@
 		  UFFD_FEATURE_EVENT_UNMAP | UFFD_FEATURE_THREAD_ID)
 
 #define PATIENCE_MS 50
+#define RELEASE_MS 1 /* it is looked for that often */
 
 /* In epoll, besides numbers of spaces: */
 #define NEWS_RING (1ull << 32)
@@ -149,11 +150,18 @@ static void end_recording(struct pager *pager)
 		pager->progress->recorded = pager->n_recorded;
 }
 
+/* Until the tree runs, bringing what nobody waits for takes a processor, and the lock of the address space, from those
+ * who are finishing it. An image on a disk is worth waiting for: reading takes neither. */
+static bool held_back(const struct pager *pager)
+{
+	return pager->plain && !__atomic_load_n(&pager->progress->released, __ATOMIC_ACQUIRE);
+}
+
 static int work(struct pager *pager)
 {
 	if (pager->recording && pager_now() - pager->order->began_ns > pager->order->record_ns)
 		end_recording(pager);
-	if (pager->recording)
+	if (pager->recording || held_back(pager))
 		return 0;
 	struct slot *slot = ready_slot(pager);
 	if (!slot && blocks_ahead(pager) < 0)
@@ -196,7 +204,8 @@ static int listen_for(struct pager *pager)
 {
 	struct epoll_event events[PAGER_EVENTS];
 	bool idle = pager->recording || (!ready_slot(pager) && !pager->hungry_ns && blocks_reading(pager));
-	int n = epoll_wait(pager->epoll, events, PAGER_EVENTS, idle ? PATIENCE_MS : 0);
+	bool held = held_back(pager);
+	int n = epoll_wait(pager->epoll, events, PAGER_EVENTS, held ? RELEASE_MS : idle ? PATIENCE_MS : 0);
 	for (int i = 0; i < n; i++)
 		if (hear(pager, events[i].data.u64) < 0)
 			return -1;

@@ -54,7 +54,7 @@ struct pager_order {
 	const char *record_path; /* where to */
 };
 
-/* In memory shared with the pager, which alone writes it. */
+/* In memory shared with the pager, which alone writes all of it but `released`. */
 struct pager_progress {
 	uint64_t pages;	      /* to come, in all */
 	uint64_t streamed;    /* came */
@@ -67,6 +67,7 @@ struct pager_progress {
 	uint32_t safe;	      /* all is there: nothing depends on the pager any more */
 	uint32_t done;	      /* a futex */
 	int32_t pager;	      /* its PID */
+	uint32_t released;    /* the restore is done, or as good as: until then, only what is waited for is brought */
 	char message[1024];
 };
 
