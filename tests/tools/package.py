@@ -18,6 +18,7 @@ PACKAGES = ("fsnap", "libfsnap0", "libfsnap-dev")
 # dpkg's own memory, and what the loader's cache and the manual's index are made anew from.
 REMEMBERED = ("var/lib/dpkg/", "var/log/", "var/cache/", "etc/ld.so.cache", "tmp/", "root/", "var/lib/fsnap")
 
+LINTIAN = "/usr/bin/lintian"
 MANDB = "/usr/bin/mandb"
 
 PROGRAM = """
@@ -140,7 +141,7 @@ def used(t, root, version):
 
 
 def looks_proper(t, files):
-    """What lintian would say first: owners, modes, fields, no trace of where it was built."""
+    """What lintian says, and the first of it without it: owners, modes, fields, no trace of where it was built."""
     for file in files:
         entries = subprocess.run(["dpkg-deb", "-c", file], check=True, text=True, capture_output=True).stdout
         t.expect(f"{file}: owners", [], [x for x in entries.splitlines() if " root/root " not in x])
@@ -148,6 +149,10 @@ def looks_proper(t, files):
                                                      (x[5] == "w" or x[8] == "w")])
         fields = subprocess.run(["dpkg-deb", "-f", file], check=True, text=True, capture_output=True).stdout
         t.expect(f"{file}: no field is left open", False, "${" in fields)
+    if os.path.exists(LINTIAN):
+        done = subprocess.run([LINTIAN, "--allow-root", "--profile", "debian", "--fail-on", "error,warning", *files],
+                              check=False, text=True, capture_output=True)
+        t.expect(f"lintian: {done.stdout[-800:]}{done.stderr[-300:]}", 0, done.returncode)
     library = next(x for x in files if "libfsnap0" in x)
     depends = subprocess.run(["dpkg-deb", "-f", library, "Depends"], check=True, text=True, capture_output=True).stdout
     t.expect_true("the library needs the C library", "libc6" in depends)
