@@ -72,6 +72,7 @@ struct file {
 
 struct super_block {
 	__u32 s_dev;
+	unsigned long s_magic;
 };
 
 struct hlist_node {

@@ -1,8 +1,19 @@
 /*
  * vmas.bpf.c - a sum over the mappings of a process: where they are, and their flags. /proc/PID/smaps, which is where the
- * flags are told, walks all page tables for the numbers that stand beside them.
+ * flags are told, walks all page tables for the numbers that stand beside them. And which mappings of files have no
+ * page of the process' own: those that never had an anon_vma, without which none can be (mm/memory.c,
+ * vmf_anon_prepare()).
  */
 #include "bpf/kernel.h"
+#include "bpf/vmas_shape.h"
+
+/* include/linux/mm.h: a userfaultfd, or guard regions, may have left entries that are no page's. */
+#define VM_UFFD_MISSING 0x200ul
+#define VM_MAYBE_GUARD 0x800ul
+#define VM_UFFD_WP 0x1000ul
+/* linux/magic.h: of these a userfaultfd may be gone and its entries there. */
+#define TMPFS_MAGIC 0x01021994ul
+#define HUGETLBFS_MAGIC 0x958458f6ul
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
@@ -10,6 +21,8 @@ struct vm_area_struct {
 	unsigned long vm_start;
 	unsigned long vm_end;
 	unsigned long vm_flags;
+	struct anon_vma *anon_vma;
+	struct file *vm_file;
 };
 
 struct bpf_iter__task_vma {
@@ -20,11 +33,36 @@ struct bpf_iter__task_vma {
 #pragma clang attribute pop
 
 __u64 sum, n;
+__u32 n_bare;
+struct vmas_range bare[VMAS_BARE];
 
 static __u64 mix(__u64 before, __u64 value)
 {
 	before = (before ^ value) * 0x9e3779b97f4a7c15ull;
 	return before ^ before >> 29;
+}
+
+static bool is_bare(struct vm_area_struct *vma)
+{
+	struct file *file = vma->vm_file;
+	if (!file || vma->anon_vma ||
+	    (vma->vm_flags & (VM_UFFD_MISSING | VM_UFFD_WP | VM_MAYBE_GUARD)))
+		return false;
+	unsigned long magic = file->f_mapping->host->i_sb->s_magic;
+	return magic != TMPFS_MAGIC && magic != HUGETLBFS_MAGIC;
+}
+
+static void tell_bare(struct vm_area_struct *vma)
+{
+	__u64 start = vma->vm_start;
+	__u32 at = n_bare;
+	if (at && at <= VMAS_BARE && bare[at - 1].end == start) {
+		bare[at - 1].end = vma->vm_end;
+	} else if (at < VMAS_BARE) {
+		bare[at].start = start;
+		bare[at].end = vma->vm_end;
+		n_bare = at + 1;
+	}
 }
 
 SEC("iter/task_vma")
@@ -33,8 +71,10 @@ int sum_vmas(struct bpf_iter__task_vma *context)
 	struct vm_area_struct *vma = context->vma;
 	if (!vma)
 		return 0;
-	sum = mix(mix(mix(sum, BPF_CORE_READ(vma, vm_start)), BPF_CORE_READ(vma, vm_end)), BPF_CORE_READ(vma, vm_flags));
+	sum = mix(mix(mix(sum, vma->vm_start), vma->vm_end), vma->vm_flags);
 	n++;
+	if (is_bare(vma))
+		tell_bare(vma);
 	return 0;
 }
 

@@ -14,6 +14,12 @@ uint64_t vmas_sum(struct vmas_reader *reader, pid_t tid)
 {
 	struct vmas_bpf__bss *shared = reader->skeleton->bss;
 	union bpf_iter_link_info info = { .task.tid = (unsigned)tid };
-	shared->sum = shared->n = 0;
+	shared->sum = shared->n = shared->n_bare = 0;
 	return bpf_run(reader->skeleton->progs.sum_vmas, info, WHAT, NULL) < 0 || !shared->n ? 0 : shared->sum;
+}
+
+const struct vmas_range *vmas_bare(struct vmas_reader *reader, pid_t tid, size_t *n)
+{
+	*n = vmas_sum(reader, tid) ? reader->skeleton->bss->n_bare : 0;
+	return reader->skeleton->bss->bare;
 }

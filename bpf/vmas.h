@@ -1,5 +1,6 @@
 /*
- * vmas.h - have the mappings of a process changed, or what was said about them (madvise(2), mlock(2))?
+ * vmas.h - have the mappings of a process changed, or what was said about them (madvise(2), mlock(2))? Which have no pages of
+ * its own?
  */
 #ifndef BPF_VMAS_H
 #define BPF_VMAS_H
@@ -7,6 +8,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "bpf/vmas_shape.h"
 #include "store/error.h"
 
 struct vmas_reader;
@@ -17,5 +19,9 @@ void vmas_close(struct vmas_reader *reader);
 
 /* A sum over places and flags of all mappings, 0.1 ms: the same as long as none of these changes. 0: not to be had. */
 uint64_t vmas_sum(struct vmas_reader *reader, pid_t tid);
+
+/* Ranges of mappings of files, by address, in which no page is the process' own, none is in swap, and there is no other
+ * entry either; as long as it stands still. Valid until the next question. */
+const struct vmas_range *vmas_bare(struct vmas_reader *reader, pid_t tid, size_t *n);
 
 #endif

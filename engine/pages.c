@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "bpf/vmas_shape.h"
 #include "engine/chain/chain.h"
 #include "engine/live.h"
 #include "engine/pagemap.h"
@@ -152,6 +153,29 @@ int pages_scan_written(struct dump *dump, struct process *process, int pagemap, 
 	return scan_range(dump, process, pagemap, start, end, SCAN_WRITTEN, err);
 }
 
+/* What lies between mappings with a rule of their own: mostly text of libraries, which need not be looked through where it
+ * is known to hold no page of the process' own. */
+struct gaps {
+	const struct vmas_range *bare;
+	size_t n, at;
+};
+
+static int scan_gap(struct dump *dump, struct process *process, int pagemap, struct gaps *gaps, uint64_t start,
+		    uint64_t end, struct fsnap_error *err)
+{
+	while (start < end) {
+		while (gaps->at < gaps->n && gaps->bare[gaps->at].end <= start)
+			gaps->at++;
+		const struct vmas_range *bare = gaps->at < gaps->n ? &gaps->bare[gaps->at] : NULL;
+		uint64_t to = bare && bare->start < end ? bare->start : end;
+		int result = start < to ? scan_range(dump, process, pagemap, start, to, SCAN_FILES, err) : 0;
+		if (result)
+			return result;
+		start = bare && bare->start < end ? bare->end : end;
+	}
+	return 0;
+}
+
 static bool is_watched(const struct process *process, const image_vma *vma, u_int *next)
 {
 	const struct userfaults *faults = &process->userfaults;
@@ -167,6 +191,8 @@ static int scan(struct dump *dump, struct process *process, int pagemap, struct 
 	uint64_t from = 0;
 	u_int next = 0;
 	int result = 0;
+	struct gaps gaps = { 0 };
+	gaps.bare = readers_bare(dump, process, &gaps.n);
 	for (u_int i = 0; i < process->mm.vmas.vmas_len && result == 0; i++) {
 		const image_vma *vma = &process->mm.vmas.vmas_val[i];
 		enum scan_what what = (vma->flags & MAP_HUGETLB ? SCAN_HUGETLB : 0) |
@@ -178,7 +204,7 @@ static int scan(struct dump *dump, struct process *process, int pagemap, struct 
 			continue;
 		what |= vma->kind != VMA_ANON ? SCAN_FILES : 0;
 		dump->repeats.likely = true;
-		result = scan_range(dump, process, pagemap, from, vma->start, SCAN_FILES, err);
+		result = scan_gap(dump, process, pagemap, &gaps, from, vma->start, err);
 		dump->repeats.likely = !tracked;
 		dump->withholds = secret;
 		int chained = result == 0 && tracked ? chain_pages(dump, process, pagemap, vma, err) : 1;
@@ -196,7 +222,7 @@ static int scan(struct dump *dump, struct process *process, int pagemap, struct 
 	}
 	dump->repeats.likely = true;
 	if (result == 0)
-		result = scan_range(dump, process, pagemap, from, ADDRESS_END, SCAN_FILES, err);
+		result = scan_gap(dump, process, pagemap, &gaps, from, ADDRESS_END, err);
 	dump->repeats.likely = false;
 	return result;
 }

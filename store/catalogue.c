@@ -129,7 +129,7 @@ static void prepare_for_pool(const struct store *store, int fd, uint64_t length)
 		return; /* whoever claims the file wipes it in any case */
 	if (medium_prepare(medium, 0, LAYOUT_HEAD, NULL) == 0)
 		memset(medium_at(medium, STORE_PAGE), 0, LAYOUT_HEAD - STORE_PAGE);
-	if (length > STORE_FILE_MIN) /* of a small one little is used, and what is stays as it is */
+	if (length > STORE_FILE_SMALL) /* of a small one little is used, and what is stays as it is */
 		medium_make_huge(medium, 0, length);
 	medium_close(medium);
 }

@@ -20,8 +20,9 @@
 #define STORE_RECORD ".record" /* restorer/record.h */
 
 #define STORE_POOL_FILES 8	   /* most files the pool keeps; the smallest go first */
-#define STORE_POOL_SMALL 40	   /* and of those of the least length, which images of a chain are made of (fsnap watch) */
+#define STORE_POOL_SMALL 40	   /* and of small ones, which images of a chain are made of (fsnap watch) */
 #define STORE_FILE_MIN (4ull << 20) /* a file's length when claimed: sparse, so it costs nothing */
+#define STORE_FILE_SMALL (8ull << 20) /* that long at most */
 
 /* A path below the store's directory: "images/NAME.fsnap", "pool/SIZE-ID", "tmp/ID". */
 struct store_at {

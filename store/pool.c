@@ -146,7 +146,7 @@ static void keep_bounds(const struct store *store)
 	store_each(store, STORE_POOL, note_file, &pool, NULL);
 	unsigned small = 0, large;
 	for (unsigned i = 0; i < pool.count; i++) {
-		if (pool.file[i].size > STORE_FILE_MIN)
+		if (pool.file[i].size > STORE_FILE_SMALL)
 			continue;
 		if (++small > STORE_POOL_SMALL)
 			forget(store, &pool.file[i]);

@@ -10,6 +10,7 @@
 
 #include "store/scope.h"
 
+#define HUGE_FROM (4ull << 20) /* a folio that a host must give first takes 5 ms; small pages are there from before */
 #define ROOM_CHECK (64ull << 20) /* asking the kernel about less is not worth the question */
 
 void writer_advance(struct image_writer *writer, enum writer_state to)
@@ -74,7 +75,7 @@ static int back_once(struct image_writer *writer, uint64_t offset, uint64_t leng
 		return -1;
 	if (medium_grow(writer->medium, end, err) < 0)
 		return -1;
-	if (end > fresh)
+	if (end > fresh && end - fresh >= HUGE_FROM)
 		medium_make_huge(writer->medium, fresh, end - fresh);
 	return medium_prepare(writer->medium, offset, length, err);
 }

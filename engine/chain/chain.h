@@ -121,6 +121,9 @@ void readers_leave_sleep(struct dump *dump, struct sleep_reader *reader);
 void readers_free(struct readers *readers);
 /* As maps_survey(); of a member of such a chain, what was said last, if no mapping has changed. */
 int readers_survey(struct dump *dump, struct process *process, struct fsnap_error *err);
+/* Of one that stands still, and whose reader is there: see vmas_bare(). */
+struct vmas_range;
+const struct vmas_range *readers_bare(struct dump *dump, const struct process *process, size_t *n);
 
 /* --- parcel.c: over a socket -------------------------------------------------------------------------- */
 

@@ -111,3 +111,10 @@ int readers_survey(struct dump *dump, struct process *process, struct fsnap_erro
 		note(&member->surveyed, process, sum);
 	return 0;
 }
+
+const struct vmas_range *readers_bare(struct dump *dump, const struct process *process, size_t *n)
+{
+	struct readers *readers = kept(dump);
+	*n = 0;
+	return readers && readers->vmas ? vmas_bare(readers->vmas, process->live, n) : NULL;
+}

@@ -83,7 +83,7 @@ static int connection_state(const struct fd_view *fd, const struct tcp_info *inf
 	return tcp_look_add(fd, file, state, err);
 }
 
-/* getpeername(2) does not tell while a connection is only attempted. */
+/* getpeername(2) does not tell while a connection is only attempted (inet_getname(), net/ipv4/af_inet.c). */
 static socklen_t called(const struct fd_view *fd, union inet_address *remote, struct fsnap_error *err)
 {
 	struct tcp_diag *diag = tcp_diag_of(fd->dump, err);
@@ -94,14 +94,15 @@ static socklen_t called(const struct fd_view *fd, union inet_address *remote, st
 	return (socklen_t)inet_address_size(remote->any.sa_family);
 }
 
-static int save_addresses(const struct fd_view *fd, image_file_tcp *state, struct fsnap_error *err)
+static int save_addresses(const struct fd_view *fd, const struct tcp_info *info, image_file_tcp *state,
+			  struct fsnap_error *err)
 {
 	union inet_address local = {0}, remote = {0};
 	socklen_t local_size = sizeof(local), remote_size = sizeof(remote);
 	if (getsockname(fd->dup, &local.any, &local_size) < 0)
 		return fail(err, FSNAP_E_SYSTEM, errno, "descriptor %d (%s)", fd->fd, fd->link);
 	if (getpeername(fd->dup, &remote.any, &remote_size) < 0)
-		remote_size = called(fd, &remote, err);
+		remote_size = info->tcpi_state == TCP_SYN_SENT ? called(fd, &remote, err) : 0;
 	if (set_bytes(&state->local.local_len, &state->local.local_val, local.bytes, local_size,
 		      err) < 0)
 		return -1;
@@ -115,7 +116,7 @@ int tcp_fill(const struct fd_view *fd, image_file *file, image_file_tcp *state, 
 	socklen_t size = sizeof(info);
 	getsockopt(fd->dup, IPPROTO_TCP, TCP_INFO, &info, &size);
 	state->family = socket_int(fd->dup, SO_DOMAIN);
-	return save_addresses(fd, state, err) < 0 ? -1 : connection_state(fd, &info, file, state, err);
+	return save_addresses(fd, &info, state, err) < 0 ? -1 : connection_state(fd, &info, file, state, err);
 }
 
 static int tcp_save(const struct fd_view *fd, image_file *file, void *out, struct fsnap_error *err)
@@ -127,7 +128,7 @@ static int tcp_save(const struct fd_view *fd, image_file *file, void *out, struc
 	state->uid = fd->stat.st_uid;
 	state->gid = fd->stat.st_gid;
 	getsockopt(fd->dup, IPPROTO_TCP, TCP_INFO, &info, &size);
-	if (refuse_additions(fd, info.tcpi_state, err) < 0 || save_addresses(fd, state, err) < 0)
+	if (refuse_additions(fd, info.tcpi_state, err) < 0 || save_addresses(fd, &info, state, err) < 0)
 		return -1;
 	if (info.tcpi_state == TCP_LISTEN && listener_state(fd, &info, file, state, err) < 0)
 		return -1;

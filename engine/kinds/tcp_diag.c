@@ -11,13 +11,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "engine/kinds/tcp_parts.h"
 #include "engine/kinds/values.h"
 #include "store/scope.h"
 
 #define MD5SIG 18 /* INET_DIAG_MD5SIG: newer than some headers */
-#define SINGLY_MOST 50 /* connections that are asked for one by one, 4 us each */
+#define SINGLY_MOST 50 /* sockets that are asked for one by one, 3 us each */
 
 static bool has_keys(const struct nlmsghdr *message, const struct inet_diag_msg *socket)
 {
@@ -77,32 +78,36 @@ static struct question question_of(unsigned char family, unsigned states, unsign
 	};
 }
 
-static int put_question(const struct question *question)
+static int open_diag(void)
 {
-	cleanup_fd int diag = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
-	if (diag < 0 || send(diag, question, sizeof(*question), 0) != (ssize_t)sizeof(*question))
-		return -1;
-	return steal_fd(&diag);
+	return socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
+}
+
+static bool put_question(int diag, const struct question *question)
+{
+	return diag >= 0 && send(diag, question, sizeof(*question), 0) == (ssize_t)sizeof(*question);
 }
 
 void tcp_diag_ask(unsigned char family, unsigned states, unsigned wanted, tcp_diag_fn each, void *arg)
 {
 	struct question question = question_of(family, states, wanted, NLM_F_DUMP);
-	cleanup_fd int diag = put_question(&question);
-	while (diag >= 0 && take_answer(diag, each, arg))
-		;
+	cleanup_fd int diag = open_diag();
+	if (put_question(diag, &question))
+		while (take_answer(diag, each, arg))
+			;
 }
 
 /* Linux 6.18 adds the keys to the answer only where all of TCP_INFO is wanted. */
 #define ALL (1u << (INET_DIAG_INFO - 1))
 
-/* --- one that is connected ------------------------------------------------------------------ */
+/* --- one that is connected, or listens -------------------------------------------------------- */
 
-static bool name_ends(int fd, struct inet_diag_req_v2 *request)
+/* A listener is found as by a call from nowhere; where several share a port it may be another one. */
+static bool name_ends(int fd, bool listens, struct inet_diag_req_v2 *request)
 {
 	union inet_address local = {0}, remote = {0};
 	socklen_t size = sizeof(local), other = sizeof(remote);
-	if (getsockname(fd, &local.any, &size) < 0 || getpeername(fd, &remote.any, &other) < 0)
+	if (getsockname(fd, &local.any, &size) < 0 || (!listens && getpeername(fd, &remote.any, &other) < 0))
 		return false;
 	request->id.idiag_cookie[0] = request->id.idiag_cookie[1] = INET_DIAG_NOCOOKIE;
 	request->id.idiag_sport = inet_port(&local);
@@ -119,12 +124,14 @@ static bool name_ends(int fd, struct inet_diag_req_v2 *request)
 }
 
 /* 1, 0: it has keys, or none; -1: it was not found (bound to a device, say). */
-static int ask_one(int fd, uint64_t inode)
+static int ask_one(struct tcp_diag *found, int fd, uint64_t inode, bool listens)
 {
 	_Alignas(struct nlmsghdr) char answer[4096];
 	struct question question = question_of(AF_INET, ~0u, ALL, 0);
-	cleanup_fd int diag = name_ends(fd, &question.request) ? put_question(&question) : -1;
-	ssize_t size = diag < 0 ? -1 : recv(diag, answer, sizeof(answer), 0);
+	if (!found->ask)
+		found->ask = open_diag() + 1;
+	bool asked = name_ends(fd, listens, &question.request) && put_question(found->ask - 1, &question);
+	ssize_t size = asked ? recv(found->ask - 1, answer, sizeof(answer), 0) : -1;
 	const struct nlmsghdr *message = (void *)answer;
 	if (size <= 0 || !NLMSG_OK(message, size) || message->nlmsg_type != SOCK_DIAG_BY_FAMILY)
 		return -1;
@@ -160,8 +167,8 @@ static const struct tcp_found *find(struct tcp_diag *found, unsigned states, uin
 bool tcp_has_md5(struct tcp_diag *found, int fd, uint64_t inode, int state)
 {
 	unsigned states = state == TCP_LISTEN ? 1u << TCP_LISTEN : state == TCP_CLOSE ? BOUND : OTHERS;
-	if (states == OTHERS && !(found->asked & OTHERS) && found->singly < SINGLY_MOST) {
-		int has = ask_one(fd, inode);
+	if (state != TCP_CLOSE && !(found->asked & states) && found->singly < SINGLY_MOST) {
+		int has = ask_one(found, fd, inode, state == TCP_LISTEN);
 		found->singly++;
 		if (has >= 0)
 			return has;
@@ -174,4 +181,11 @@ const union inet_address *tcp_called(struct tcp_diag *found, uint64_t inode)
 {
 	const struct tcp_found *one = find(found, OTHERS, inode);
 	return one ? &one->remote : NULL;
+}
+
+void tcp_diag_free(struct tcp_diag *found)
+{
+	if (found->ask)
+		close(found->ask - 1);
+	free(found->sockets);
 }

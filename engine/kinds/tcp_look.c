@@ -332,5 +332,5 @@ void tcp_dump_end(void *of)
 	free(scratch->deferred);
 	free(scratch->listeners);
 	free(scratch->looks);
-	free(scratch->diag.sockets);
+	tcp_diag_free(&scratch->diag);
 }

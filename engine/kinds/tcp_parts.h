@@ -61,6 +61,7 @@ struct tcp_found {
 struct tcp_diag {
 	unsigned asked;	 /* states, of all sockets */
 	unsigned singly; /* sockets */
+	int ask;	 /* a socket to ask about single ones, +1; 0: none yet */
 	size_t n;
 	struct tcp_found *sockets; /* malloc'ed */
 };
@@ -71,6 +72,7 @@ struct inet_diag_msg;
 typedef bool (*tcp_diag_fn)(const struct nlmsghdr *message, const struct inet_diag_msg *socket, void *arg);
 void tcp_diag_ask(unsigned char family, unsigned states, unsigned wanted, tcp_diag_fn each, void *arg);
 
+void tcp_diag_free(struct tcp_diag *found);
 bool tcp_has_md5(struct tcp_diag *found, int fd, uint64_t inode, int state);
 /* Whom it tries to connect to; NULL: it does not. */
 const union inet_address *tcp_called(struct tcp_diag *found, uint64_t inode);
