@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """fsnap watch bounds the share of the time that the tree stands still, makes fewer images where that or their making
 does not allow more, and says so; SIGTERM ends it like ^C; a tree that forks, and one that executes another program, is
-watched on, and the last image is what it is then."""
+watched on, and the last image is what it is then, also in a page of a program's file that was its own only later."""
 
 import glob
 import json
@@ -95,6 +95,23 @@ def forking(t, pid):
     end(pids)
 
 
+def first_mapping(pid):
+    """Read-only, of the program's file; and the first bytes there."""
+    with open(f"/proc/{pid}/maps", encoding="utf-8") as f:
+        words = f.readline().split()
+    at = int(words[0].split("-")[0], 16)
+    with open(f"/proc/{pid}/mem", "rb") as f:
+        f.seek(at)
+        return words[1], at, f.read(16)
+
+
+def poke(pid, at, data):
+    """As debuggers do, past the protection: from then on the page is the process' own."""
+    with open(f"/proc/{pid}/mem", "r+b", buffering=0) as f:
+        f.seek(at)
+        f.write(data)
+
+
 def executing(t):
     pid = t.start(["/bin/sh", "-c", "read x < fifo; exec sleep 1000"])
     handle = t.fsnap.start("watch", "-t", pid, "--every", "20ms", "--name", "e", "--json")
@@ -105,6 +122,11 @@ def executing(t):
     t.until("it executes another program", lambda: open(comm, encoding="utf-8").read() == "sleep\n")
     seen = len(lines(handle))
     t.until("images of that", lambda: len(lines(handle)) > seen + 2, timeout=60)
+    protection, at, before = first_mapping(pid)
+    t.expect("its first mapping", ("r--p", b"\x7fELF"), (protection, before[:4]))
+    poke(pid, at + 8, b"poked")
+    seen = len(lines(handle))
+    t.until("images with what was poked", lambda: len(lines(handle)) > seen + 2, timeout=60)
     end([pid])
     result = t.fsnap.finish(handle)
     t.expect("exit status", 0, result.status)
@@ -112,6 +134,7 @@ def executing(t):
     t.expect("it has ended", True, summary["ended"])
     t.restore(summary["last"])
     t.expect("restored", "sleep\n", open(comm, encoding="utf-8").read())
+    t.expect("what was poked", b"poked", first_mapping(pid)[2][8:13])
     end([pid])
 
 
