@@ -29,6 +29,11 @@ set_source_files_properties(${agent_general_sources} PROPERTIES
 set_target_properties(agent PROPERTIES
 	C_STANDARD 17 C_EXTENSIONS ON POSITION_INDEPENDENT_CODE OFF INTERPROCEDURAL_OPTIMIZATION OFF)
 
+# Coverage of a fuzzer has relocations and calls; libFuzzer's is off by -fno-sanitize=all.
+if(CMAKE_C_COMPILER MATCHES "afl-[a-z-]*$")
+	set_target_properties(agent PROPERTIES C_COMPILER_LAUNCHER "${CMAKE_COMMAND};-E;env;AFL_NOOPT=1")
+endif()
+
 # GNU binutils whatever the compiler: the script and the checks are written for them.
 foreach(tool IN ITEMS ld.bfd objcopy readelf nm)
 	find_program(BINUTILS_${tool} ${tool} REQUIRED)
