@@ -10,6 +10,7 @@
 
 #include "engine/dump.h"
 #include "engine/job_control.h"
+#include "engine/leftover.h"
 #include "engine/place.h"
 #include "engine/procfs.h"
 #include "engine/sleeps.h"
@@ -148,6 +149,7 @@ static struct plans *ask(struct dump *dump, struct process *process, struct inqu
 	for (size_t i = 0; i < process->n_tasks; i++)
 		inquiry->survey->task[i].plan = plans_task(plans, process->tasks[i]->tid, process->comm);
 	survey_ask(inquiry->survey, plans);
+	leftover_drop(process, plans);
 	plan_note(plans, "end of the heap");
 	plan_call(plans, 0, SYS_brk, IMM(0));
 	inquiry->brk = plan_result(plans);
@@ -186,8 +188,8 @@ static int collect_outside(struct dump *dump, struct placement *placements, stru
 {
 	for (size_t i = 0; i < n; i++) {
 		struct process *process = placements[i].process;
-		if (maps_collect(dump, process, err) < 0 || aio_collect(dump, process, err) < 0 ||
-		    collect_state(process, &inquiries[i], err) < 0 || files_collect(dump, process, err) < 0 ||
+		if (maps_collect(dump, process, err) < 0 || leftover_refuse_used(process, err) < 0 ||
+		    aio_collect(dump, process, err) < 0 || collect_state(process, &inquiries[i], err) < 0 || files_collect(dump, process, err) < 0 ||
 		    place_begin(&placements[i], err) < 0)
 			return -1;
 		placements[i].plans = ask(dump, process, &inquiries[i]);

@@ -1,5 +1,5 @@
 /*
- * copy.h - target memory -> image: copy_inside.c what threads inside the target can copy, copy.c the rest.
+ * copy.h - target memory -> image: copy_inside.c what helpers inside the target can copy, copy.c the rest.
  */
 #ifndef ENGINE_COPY_H
 #define ENGINE_COPY_H

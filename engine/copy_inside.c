@@ -1,23 +1,21 @@
 /*
- * copy_inside.c - large processes are copied from inside, by threads that the agent starts in them.
+ * copy_inside.c - large processes are copied from inside, by helpers that the agent starts in their memory.
  *
- * process_vm_readv(2) spends two fifths of its time on finding and pinning each page.  A thread of the process itself
+ * process_vm_readv(2) spends two fifths of its time on finding and pinning each page.  Who has the same memory
  * reads it as everybody does, and stores it into the image's huge pages, which it maps 8 MiB at a time: what it has
  * mapped counts as resident, and getrusage(2) tells the most there ever was.  It sums up what it copies on the way
- * (parasite/bulk.c).  As many threads as there are processors come close to what memory can do.
+ * (parasite/bulk.c).  As many helpers as there are processors come close to what memory can do.
  *
- * A fault in there would be the end of the process.  So only this is copied from inside: pages of private anonymous
- * mappings that may be read, are in memory, belong to no key, are watched by no userfaultfd and shared with nobody;
- * and only into an image in memory, all of which is there before.  And only in processes that cannot tell: the threads'
- * processor time is the process', so it must have no timer or limit of that; a seccomp filter would hold for them.
+ * Helpers are processes, children for a moment, so that a fault in there is the end of nobody else.  Copied from inside
+ * are pages of private anonymous mappings that may be read, are in memory, belong to no key, are watched by no userfaultfd
+ * and shared with nobody; and only into an image in memory, all of which is there before.  And not in processes with a
+ * seccomp filter, which would hold for the helpers.
  */
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/platform/x86.h>
-#include <sys/resource.h>
-#include <time.h>
 
 #include "engine/copy.h"
 #include "engine/place.h"
@@ -54,22 +52,9 @@ enum { COPIED_INSIDE = 1, COPIED_OUTSIDE }; /* plan_chunk.copied */
 
 /* --- who ----------------------------------------------------------------------------------------- */
 
-static bool counts_its_time(const image_process *process)
-{
-	bool counts = process->itimers[ITIMER_VIRTUAL].value_us || process->itimers[ITIMER_PROF].value_us ||
-		      process->limits.limits_len <= RLIMIT_CPU ||
-		      process->limits.limits_val[RLIMIT_CPU].current != RLIM_INFINITY;
-	for (u_int i = 0; i < process->timers.timers_len && !counts; i++) {
-		int clock = process->timers.timers_val[i].clock;
-		/* Negative: that of some process or thread (clock_getcpuclockid(3)). */
-		counts = clock < 0 || clock == CLOCK_PROCESS_CPUTIME_ID || clock == CLOCK_THREAD_CPUTIME_ID;
-	}
-	return counts;
-}
-
 static bool is_suited(const struct process *process)
 {
-	return !process->image.zombie && process->tasks[0]->image.seccomp == 0 && !counts_its_time(&process->image);
+	return !process->image.zombie && process->tasks[0]->image.seccomp == 0;
 }
 
 static unsigned find_vectors(void)
@@ -215,49 +200,26 @@ static void lay_bulk(struct load *load)
 	plans_pointer(plans, load->bulk + (uint32_t)offsetof(struct plan_bulk, sums), load->sums_at);
 }
 
-/* What a fault of a helper would change, for all threads: the kernel gives a signal that it must deliver although it is
- * blocked its default action (force_sig_info_to_task() in kernel/signal.c). The action as the kernel has it is 32 bytes. */
-#define ACTION 32
-static const int faults[] = { SIGSEGV, SIGBUS };
-#define FAULTS (sizeof(faults) / sizeof(faults[0]))
-
-static void keep_actions(struct plans *plans, uint32_t leader, uint32_t actions)
-{
-	for (uint32_t i = 0; i < FAULTS; i++)
-		plan_call(plans, leader, SYS_rt_sigaction, IMM(faults[i]), IMM(0), DATA(actions + i * ACTION),
-			  IMM(sizeof(uint64_t)));
-}
-
-static void put_actions_back(struct plans *plans, uint32_t leader, uint32_t actions)
-{
-	for (uint32_t i = 0; i < FAULTS; i++)
-		plan_call(plans, leader, SYS_rt_sigaction, IMM(faults[i]), DATA(actions + i * ACTION), IMM(0),
-			  IMM(sizeof(uint64_t)));
-}
-
 static void build(struct load *load)
 {
 	struct plans *plans = load->plans = plans_new();
 	uint32_t leader = plans_task(plans, load->process->tasks[0]->tid, load->process->comm);
-	uint32_t actions = plans_data(plans, NULL, FAULTS * ACTION, 8);
 	lay_bulk(load);
 	load->n_helpers = copy_crew_size();
 	plan_note(plans, "copy from inside");
 	plan_borrow(plans, leader, PLACE_READY, PLACE_LENT);
-	keep_actions(plans, leader, actions);
 	for (uint32_t i = 0; i < load->n_helpers; i++) {
-		uint32_t helper = plans_task(plans, 0, "thread that helps to copy");
+		uint32_t helper = plans_task(plans, 0, "process that helps to copy");
 		load->helpers = i ? load->helpers : helper;
 		plan_bulk(plans, helper, load->bulk);
-		plan_call(plans, helper, SYS_exit, IMM(0));
-		plan_helper(plans, leader, helper);
+		plan_call(plans, helper, SYS_exit_group, IMM(0));
+		plan_helper_apart(plans, leader, helper);
 	}
 	plan_post(plans, leader, PLACE_STARTED, 1);
 	plan_wait(plans, leader, PLACE_DONE, 1);
 	plan_accept_any(plans); /* should we be dead, what follows is wanted all the more */
 	for (uint32_t i = 0; i < load->n_helpers; i++)
-		plan_join(plans, leader, load->helpers + i);
-	put_actions_back(plans, leader, actions);
+		plan_join_apart(plans, leader, load->helpers + i);
 	plan_give_back(plans, leader);
 }
 

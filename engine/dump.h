@@ -12,7 +12,7 @@
  *	page_store.c  their places in the image, each physical frame once
  *	userfaults.c  what userfaultfds watch
  *	copy.c        target memory -> image, by as many workers as there are cores
- *	copy_inside.c the same, by threads inside large processes: more than twice as fast
+ *	copy_inside.c the same, by helpers inside large processes: more than twice as fast
  *	youth.c       which pages were written lately, for the restore to bring first
  *	live.c        copying while the tree runs; live_pages.c: what of it still holds
  *	snapshot.c    what is too much for the freeze, kept by children that share it copy-on-write

@@ -156,7 +156,7 @@ struct fsnap_dump_report {
 	uint64_t referred_pages;  /* of it, and of those it builds on in turn: not stored again */
 	uint64_t snapshot_pages;  /* copied when the tree ran again, from children that shared them copy-on-write */
 	uint64_t snapshot_us;	  /* part of the freeze: making those */
-	uint64_t inside_pages;	  /* of frozen_pages: copied by threads inside the processes */
+	uint64_t inside_pages;	  /* of frozen_pages: copied by helpers inside the processes */
 	uint64_t young_pages;	  /* written lately: they come first in a streamed restore without a record */
 };
 

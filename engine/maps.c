@@ -5,6 +5,7 @@
 #include <sys/sysmacros.h>
 
 #include "engine/dump.h"
+#include "engine/leftover.h"
 #include "engine/live.h"
 #include "engine/procfs.h"
 #include "store/scope.h"
@@ -256,10 +257,12 @@ int maps_collect(struct dump *dump, struct process *process, struct fsnap_error 
 		return -1;
 	forget_vmas(mm);
 	userfaults_forget(process);
+	leftover_forget(process);
 	struct procfs_map map;
 	bool asked = false;
 	for (char *cursor = text; procfs_next_map(&cursor, &map);)
-		if (strcmp(map.path, "[vsyscall]") != 0 && add_vma(dump, process, &map, &asked, err) < 0)
+		if (strcmp(map.path, "[vsyscall]") != 0 && !leftover_note(process, &map, err) &&
+		    add_vma(dump, process, &map, &asked, err) < 0)
 			return -1;
 	if (same)
 		return 0;

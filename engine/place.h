@@ -14,8 +14,8 @@
  *      the bootstrap calls leaves the leader with wrong registers, and all with their signals blocked;
  *  W2  death between the call that maps the agent and its first step, or while threads are being led in, leaves the
  *      mapping behind, unused (and, where there is one, the descriptor until the end of its plan, which closes it whether
- *      or not we live to see it); so does death in the midst of the last call. Whoever is not root cannot dump a process
- *      again that has such a memfd mapped;
+ *      or not we live to see it); so does death in the midst of the last call. The next dump takes it out (leftover.c), but
+ *      for one that nothing was written to yet, which could be anybody's;
  *  W3  a seccomp filter that forbids munmap or futex applies again when fsnap is gone:
  *      the agent's way home is then a filter violation.
  *  W4  a stop ends epoll_wait(2), sigtimedwait(2) and their like with EINTR (signal(7)); some
@@ -26,10 +26,11 @@
  *  W6  dump --kill takes TCP connections out of the queues of listeners, because nothing reads them there:
  *      from then on our end, or a failure to write the image, costs the other ends of these (and only
  *      these) a reset. The tree itself runs on.
- *  W7  while memory is copied from inside (copy_inside.c) the image's file is mapped there, 8 MiB by 8: whoever
- *      makes that file shorter then (it is the user's own, and nobody has a reason to) kills the target
- *      instead of fsnap. A page whose memory the hardware loses in this moment does so, too; and so does, if we die just
- *      then, a thread of the program that unmaps the block that is being copied, before the copying thread has seen it.
+ *  W7  while memory is copied from inside (copy_inside.c) helpers are its children, which share its memory and descriptors.
+ *      Their faults are their own. If we die just then, and a thread of the program executes another one before
+ *      the serving agent has ended them, they die with that agent, and stay dead children, which no wait but
+ *      one with __WCLONE or __WALL sees; and locks of fcntl(2) are not kept across that execve, for another process had
+ *      the table of descriptors, too (fs/exec.c, begin_new_exec(): unshare_files()).
  *  W8  a signal that comes for a thread between its being led away and its being in the agent, or its way back, has its
  *      handler run if we die just then, but does not end the call the thread was in: that begins anew. In a tree with
  *      seccomp filters, which might mind the agent's asking, that goes for all the time in which it is inside.

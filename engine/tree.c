@@ -89,6 +89,7 @@ void process_free(struct process *process)
 	free(process->userfaults.protected);
 	free(process->userfaults.present);
 	free(process->swapped);
+	free(process->leftovers);
 	tdestroy(process->locks_known, free);
 	close_if_open(process->proc);
 	close_if_open(process->pidfd);

@@ -97,6 +97,10 @@ struct process {
 	uint64_t dirty;		  /* bytes of its own, its part of shared ones included, as seen last */
 	bool knows_rings;	  /* a thread of it has had to do with io_uring */
 	bool shares;		  /* it has dirty pages in common with others, as seen last */
+	struct leftover {	  /* leftover.c: a mapping, by address */
+		uint64_t start, end, inode;
+	} *leftovers;
+	size_t n_leftovers;
 	image_span *swapped;	  /* pages that were in swap when they were found, by address */
 	u_int n_swapped;
 	struct process *first_child, *next_sibling; /* once the tree stands still: kinship.c */

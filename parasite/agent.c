@@ -210,16 +210,24 @@ static int64_t clone_task(struct ctl *ctl, uint32_t number, uint64_t flags, uint
 /* Set before anybody can look, cleared when not one instruction more of the thread will run. */
 #define HELPER_FLAGS (THREAD_FLAGS | CLONE_PARENT_SETTID | CLONE_CHILD_CLEARTID)
 
-/* Where the engine is gone, helpers need not finish. */
-static int64_t join(const struct run *run, uint32_t *alive)
+/* A process that helps: what it does wrong is its own end. CLONE_FS is not needed, and would be in the way of setns(2). */
+#define APART_FLAGS (CLONE_VM | CLONE_FILES | CLONE_PARENT_SETTID | CLONE_CHILD_CLEARTID)
+
+/* Where the engine is gone, helpers need not finish. Nobody else waits for one that is a process: its number is
+ * its own until then. */
+static int64_t join(const struct run *run, struct ctl_task *helper, bool apart)
 {
-	for (uint32_t seen; (seen = load(alive)) != 0;) {
-		if (load(&run->ctl->failed))
+	uint32_t *failed = &run->ctl->failed;
+	for (uint32_t seen; (seen = load(&helper->alive)) != 0;) {
+		if (load(failed) && !apart)
 			return -ECANCELED;
-		if (!doze(run, alive, seen, &run->ctl->failed))
-			store_and_wake(&run->ctl->home, 1);
+		if (!load(failed) && doze(run, &helper->alive, seen, failed))
+			continue;
+		store_and_wake(&run->ctl->home, 1);
+		if (apart)
+			SYSCALL(__NR_kill, seen, SIGKILL);
 	}
-	return 0;
+	return apart && helper->tid > 0 ? SYSCALL(__NR_wait4, helper->tid, 0, __WALL) : 0;
 }
 
 static void copy(uint64_t to, uint64_t from, uint64_t bytes)
@@ -313,9 +321,9 @@ static int64_t perform(const struct run *run, const struct plan_op *op)
 	case PLAN_SYSCALL:
 		return syscall6(op->nr, arg[0], arg[1], arg[2], arg[3], arg[4], arg[5]);
 	case PLAN_HELPER:
-		return clone_task(ctl, (uint32_t)arg[0], HELPER_FLAGS, 0);
+		return clone_task(ctl, (uint32_t)arg[0], arg[1] ? APART_FLAGS : HELPER_FLAGS, 0);
 	case PLAN_JOIN:
-		return join(run, &ctl_task(ctl, (uint32_t)arg[0])->alive);
+		return join(run, ctl_task(ctl, (uint32_t)arg[0]), arg[1]);
 	case PLAN_SHARE:
 		return share(run, ctl_task(ctl, (uint32_t)arg[0]), (struct plan_stretches *)arg[1]);
 	case PLAN_SOCKETS:

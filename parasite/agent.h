@@ -28,7 +28,7 @@ int64_t make_sockets(struct ctl *ctl);
 int64_t borrow(struct ctl *ctl);
 int64_t give_back(struct ctl *ctl);
 
-/* What PLAN_BULK does, in the thread of `task`; ends early when ctl.home is set. 0, or -errno: this thread could copy
+/* What PLAN_BULK does, in the helper of `task`; ends early when ctl.home is set. 0, or -errno: it could copy
  * nothing (any more). */
 int64_t bulk_copy(struct ctl *ctl, struct ctl_task *task, struct plan_bulk *bulk);
 

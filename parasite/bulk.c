@@ -5,10 +5,13 @@
  * in the target's own address space just reads.  Each byte is loaded once: it goes into the sum while it is in a
  * register, and is stored past the cache (non-temporal), which spares reading the line that is overwritten.
  *
- * Vector registers are used here.  So this runs in helpers alone, threads that a plan has started: theirs hold
- * nothing of the program's.  The rules of agent.c hold otherwise.
+ * Vector registers are used here.  So this runs in helpers alone, which a plan has started: theirs hold
+ * nothing of the program's.  And what is read or written may go at any moment: a thread of the program unmaps it, when the
+ * engine has died; somebody makes the file shorter; the hardware loses a page.  So helpers are processes, with handlers of
+ * their own: a fault is the end of one of them, and of nobody else.  The rules of agent.c hold otherwise.
  */
 #include <linux/mman.h>
+#include <linux/prctl.h>
 #include <immintrin.h>
 
 #include "parasite/agent.h"
@@ -210,16 +213,50 @@ static int64_t copy_chunks(struct ctl *ctl, struct plan_bulk *bulk, uint8_t *win
 	return 0;
 }
 
-/* The window stays: who started this thread unmaps it when it is gone, however it went. */
+/* --- faults ----------------------------------------------------------------------------------------------------- */
+
+#define HANDLER_STACK (64u << 10) /* a signal frame has all of the vector registers: more than AGENT_STACK */
+
+/* struct sigaction and stack_t as the kernel has them. */
+struct action {
+	uint64_t handler, flags, restorer, mask;
+};
+struct signal_stack {
+	uint64_t base, flags, size;
+};
+
+__attribute__((noreturn)) static void on_fault(void)
+{
+	for (;;)
+		SYSCALL(__NR_exit_group, 1);
+}
+
+/* Whatever of this is refused: a fault ends the helper then as well, and perhaps leaves a core file. */
+static void expect_faults(uint64_t stack)
+{
+	const struct signal_stack alternate = {.base = stack, .size = HANDLER_STACK};
+	const struct action action = {.handler = (uint64_t)on_fault, .flags = SA_ONSTACK | SA_RESTORER,
+				      .restorer = (uint64_t)on_fault};
+	const uint64_t faults = 1ull << (SIGSEGV - 1) | 1ull << (SIGBUS - 1);
+	SYSCALL(__NR_mprotect, stack, HANDLER_STACK, PROT_READ | PROT_WRITE);
+	SYSCALL(__NR_sigaltstack, &alternate);
+	SYSCALL(__NR_rt_sigaction, SIGSEGV, &action, 0, sizeof(action.mask));
+	SYSCALL(__NR_rt_sigaction, SIGBUS, &action, 0, sizeof(action.mask));
+	SYSCALL(__NR_rt_sigprocmask, SIG_UNBLOCK, &faults, 0, sizeof(faults));
+}
+
+/* The window stays: who started this helper unmaps it when it is gone, however it went. */
 int64_t bulk_copy(struct ctl *ctl, struct ctl_task *task, struct plan_bulk *bulk)
 {
-	uint64_t size = bulk->window + HUGE;
+	uint64_t size = bulk->window + HUGE + HANDLER_STACK;
 	if (ctl->lent[2] < 0)
 		return -EBADF;
+	SYSCALL(__NR_prctl, PR_SET_PDEATHSIG, SIGKILL); /* it has no life without the serving agent */
 	int64_t room = SYSCALL(__NR_mmap, 0, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (is_error(room))
 		return room;
 	task->window_size = size;
 	task->window = (uint64_t)room;
+	expect_faults((uint64_t)room + bulk->window + HUGE);
 	return copy_chunks(ctl, bulk, (uint8_t *)(((uint64_t)room + HUGE - 1) & -HUGE));
 }

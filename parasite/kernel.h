@@ -15,6 +15,15 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/* Of signal(7) and wait(2), whose exported headers clash with the compiler's own or declare much else. */
+#define SIGBUS 7
+#define SIGKILL 9
+#define SIGSEGV 11
+#define SIG_UNBLOCK 1
+#define SA_RESTORER 0x04000000ul
+#define SA_ONSTACK 0x08000000ul
+#define __WALL 0x40000000
+
 /* Of socket(7), which the kernel's exported headers leave to libc. */
 #define AF_UNIX 1
 #define SOCK_DGRAM 2

@@ -35,8 +35,9 @@ enum plan_kind {
 	PLAN_THREAD,	  /* a sibling thread on task arg[0]'s plan */
 	PLAN_PARK,	  /* report TASK_PARKED; go on when ctl.release >= arg[0] */
 	PLAN_DECIMAL,	  /* write arg[1] in decimal, and a NUL, to arg[0] */
-	PLAN_HELPER,	  /* as PLAN_THREAD: one that PLAN_JOIN can wait for */
-	PLAN_JOIN,	  /* until the thread on task arg[0]'s plan is gone, if it ever was */
+	PLAN_HELPER,	  /* as PLAN_THREAD: one that PLAN_JOIN can wait for. arg[1]: it is a process that shares memory and
+			     descriptors, so that what kills it kills nobody else; a child, whose end is told to nobody */
+	PLAN_JOIN,	  /* until the helper on task arg[0]'s plan is gone, if it ever was; arg[1] as in PLAN_HELPER */
 	PLAN_SHARE,	  /* the system calls (and waits) of task arg[0]'s plan, which nobody runs as his own, stretch by stretch:
 			     of those in the struct plan_stretches at arg[1] the next that nobody took yet, until
 			     there is none. Whoever likes may do so at the same time */
@@ -44,7 +45,7 @@ enum plan_kind {
 	PLAN_BORROW,	  /* ctl.lent[2] = the descriptor that has come by it; closes both. Nothing has: that is -1 */
 	PLAN_GIVE_BACK,	  /* unmap the windows of PLAN_BULK and close ctl.lent; nobody may use them any more */
 	PLAN_BULK,	  /* of the chunks in the struct plan_bulk at arg[0] the next that nobody took yet, until
-			     there is none. Only in a thread of ours: vector registers are used */
+			     there is none. Only in a helper that is a process: vector registers are used, faults end it */
 	PLAN_KEEP,	  /* bears others on order, see struct keep at arg[0]; never ends */
 };
 
@@ -110,7 +111,7 @@ struct plan_chunk {
 };
 
 struct plan_piece {
-	uint64_t from, bytes; /* engine: whole pages, which can be read without a fault that kills */
+	uint64_t from, bytes; /* engine: whole pages */
 };
 
 /* --- tasks ------------------------------------------------------------ */
@@ -143,7 +144,7 @@ struct ctl_task {
 	int64_t result;		/* agent: what the last system call returned */
 	uint32_t alive;		/* kernel, of a PLAN_HELPER: its TID; 0: it is not there (any more). Futex word */
 	uint32_t done;		/* agents, of a plan that is shared: how many of its operations are done */
-	uint64_t window;	/* agent, of a thread in PLAN_BULK: what it has mapped, until that is given back */
+	uint64_t window;	/* agent, of a helper in PLAN_BULK: what it has mapped, until that is given back */
 	uint64_t window_size;
 	uint32_t interrupted;	/* engine: enum ctl_interrupted of the call that the home frame begins anew. Where the
 				   task's own seccomp filters might mind being asked about signals: CALL_BEGINS_ANEW */

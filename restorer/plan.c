@@ -267,6 +267,18 @@ void plan_join(struct plans *plans, uint32_t task, uint32_t helper_task)
 	APPEND(plans, task, PLAN_JOIN, IMM(helper_task));
 }
 
+void plan_helper_apart(struct plans *plans, uint32_t task, uint32_t helper_task)
+{
+	APPEND(plans, task, PLAN_HELPER, IMM(helper_task), IMM(1));
+	plan_accept_any(plans);
+}
+
+void plan_join_apart(struct plans *plans, uint32_t task, uint32_t helper_task)
+{
+	APPEND(plans, task, PLAN_JOIN, IMM(helper_task), IMM(1));
+	plan_accept_any(plans);
+}
+
 uint32_t plans_operations(const struct plans *plans, uint32_t task)
 {
 	return plans && !plans->exhausted ? (uint32_t)plan_task_at(plans, task)->ops.used : 0;

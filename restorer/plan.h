@@ -83,6 +83,9 @@ void plan_thread(struct plans *plans, uint32_t task, uint32_t thread_task);
  * until it is gone. */
 void plan_helper(struct plans *plans, uint32_t task, uint32_t helper_task);
 void plan_join(struct plans *plans, uint32_t task, uint32_t helper_task);
+/* The same of one that is a process, so that its faults are its own. */
+void plan_helper_apart(struct plans *plans, uint32_t task, uint32_t helper_task);
+void plan_join_apart(struct plans *plans, uint32_t task, uint32_t helper_task);
 
 /* Takes part in the plan of `shared`, which is nobody's own and consists of system calls: in stretches that
  * begin at first[0..n), its operations counted from 0 (plans_operations()); the last ends with the plan.

@@ -1,6 +1,7 @@
 #!/usr/bin/python3
-"""While threads inside a large process copy it: fsnap is killed, or the process gets SIGSTOP, at any moment. It goes on,
-and finds nothing of them: no thread, mapping, descriptor."""
+"""While helpers inside a large process copy it: fsnap is killed, or the process gets SIGSTOP, at any moment. It goes on,
+and finds nothing of them: no child, thread, mapping, descriptor. Nor does it harm one that unmaps what is being copied, as
+soon as it runs again."""
 
 import os
 import random
@@ -24,10 +25,10 @@ def dump(t, pid):
 
 
 def begun(pid, handle):
-    """Waits until there is a thread more: copying has begun."""
+    """Waits until it has a child: copying has begun."""
     end = time.monotonic() + 5
     while time.monotonic() < end and handle[0] not in children.statuses:
-        if len(os.listdir(f"/proc/{pid}/task")) > 2:
+        if open(f"/proc/{pid}/task/{pid}/children", encoding="utf-8").read():
             return True
         children.reap()
     return False
@@ -68,10 +69,32 @@ def stopped(t, c, before):
     return inside
 
 
+UNMAPS = 12
+
+
+def unmapped(t, c):
+    """fsnap is killed, and a thread unmaps at once what is being copied."""
+    pid, inside = c.start(SIZE // 2, "unmap"), 0
+    for _ in range(UNMAPS * (20 if sweep.FULL else 1)):
+        handle = dump(t, pid)
+        inside += begun(pid, handle)
+        time.sleep(random.uniform(0, 0.01))
+        try:
+            os.kill(handle[0], signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        children.wait(handle[0], 10)
+        if not t.expect("fsnap killed: a program that unmaps", "ok", c.answer()):
+            break
+    t.expect_true("it was killed in time", inside > 0)
+    c.end()
+
+
 def body(t):
     t.note(f"seed {sweep.seed()}")
     c = Copied(t)
     try:
+        unmapped(t, c)
         pid = c.start(SIZE)
         t.dump(pid, "--no-live", "--name", "first")
         t.fsnap.run("rm", "--all")

@@ -49,14 +49,14 @@ static void lay(unsigned vectors)
 		pieces[i] = (struct plan_piece){ (uintptr_t)memory + laid[i].page * PAGE, laid[i].n * PAGE };
 	ctl->lent[2] = image;
 	for (uint32_t helper = 1; helper <= N_HELPERS; helper++)
-		OP(PLAN_HELPER, IMM(helper));
+		OP(PLAN_HELPER, IMM(helper), IMM(1));
 	for (uint32_t helper = 1; helper <= N_HELPERS; helper++)
-		OP(PLAN_JOIN, IMM(helper));
+		OP(PLAN_JOIN, IMM(helper), IMM(1))->accept = ACCEPT_ANY;
 	OP(PLAN_GIVE_BACK);
 	for (uint32_t helper = 1; helper <= N_HELPERS; helper++) {
 		plan_of(helper);
 		OP(PLAN_BULK, DATA(BULK_AT))->accept = ACCEPT_ANY;
-		CALL(SYS_exit, IMM(0));
+		CALL(SYS_exit_group, IMM(0));
 	}
 }
 
@@ -94,6 +94,15 @@ static bool is_left(pid_t pid)
 	return !maps || found || access(path, F_OK) == 0;
 }
 
+/* Helpers that nobody has waited for are some. */
+static bool has_children(pid_t pid)
+{
+	char path[64];
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", pid, pid);
+	cleanup_file FILE *children = fopen(path, "re");
+	return !children || fgetc(children) != EOF;
+}
+
 static void assert_chunk_is_there(uint32_t i)
 {
 	static char seen[WINDOW], wanted[WINDOW];
@@ -122,6 +131,7 @@ static void assert_copied(unsigned vectors)
 		assert_chunk_is_there(i);
 	}
 	assert_false(is_left(pid));
+	assert_false(has_children(pid));
 	drop_memory();
 }
 
@@ -158,6 +168,23 @@ static void place_that_is_not_there_kills_nobody(void **state)
 	drop_memory();
 }
 
+/* As if a thread of the program had unmapped it meanwhile: one helper ends of it, and that is all. */
+static void pages_that_are_gone_kill_nobody_else(void **state)
+{
+	(void)state;
+	if (!CPU_FEATURE_ACTIVE(AVX2))
+		skip();
+	make_memory();
+	lay(VECTORS_AVX2);
+	munmap(memory + 100 * PAGE, PAGE); /* of the first two chunks */
+	pid_t pid = spawn(0);
+	assert_state(0, TASK_PARKED);
+	assert_int_equal(chunk(0)->copied, 0);
+	assert_false(is_left(pid));
+	assert_false(has_children(pid));
+	drop_memory();
+}
+
 static void nothing_is_lent_nothing_is_copied(void **state)
 {
 	(void)state;
@@ -177,6 +204,7 @@ int main(void)
 		TEST(pages_and_their_sums_avx2),
 		TEST(pages_and_their_sums_avx512),
 		TEST(place_that_is_not_there_kills_nobody),
+		TEST(pages_that_are_gone_kill_nobody_else),
 		TEST(nothing_is_lent_nothing_is_copied),
 	};
 	prctl(PR_SET_CHILD_SUBREAPER, 1);

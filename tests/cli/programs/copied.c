@@ -1,9 +1,11 @@
 /*
- * copied WORK MIB [filter|timer|limit|threads] - has much memory, among it what nobody may read, and notices if anything
+ * copied WORK MIB [filter|timer|limit|threads|unmap] - has much memory, among it what nobody may read, and notices if anything
  * about it changes: content, handlers of faults, vector registers, threads, descriptors.
  *
  * When the file WORK/ask is there it checks itself, writes what it found to WORK/answer ("ok", or what is
  * wrong) and removes WORK/ask.
+ *
+ * With `unmap` a thread of it notices that it stood still, and then unmaps as much memory again at once.
  */
 #include <dirent.h>
 #include <fcntl.h>
@@ -20,6 +22,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/time.h>
+#include <time.h>
 #include <unistd.h>
 
 #define PAGE 4096ul
@@ -30,6 +33,7 @@ static uint64_t *memory, *hidden, *written;
 static volatile double seed = 0.7;
 static atomic_int miscalculated;
 static atomic_long rounds;
+static int tasks = 4; /* entries of /proc/self/task: two threads, and two names of directories */
 
 static void fill(uint64_t *words, size_t bytes, uint64_t x)
 {
@@ -70,6 +74,29 @@ static void *keep_calculating(void *unused)
 		if (calculate() != first)
 			miscalculated = 1;
 	return unused;
+}
+
+#define STOOD_STILL_NS 3000000
+
+static uint64_t now_ns(void)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+static void *unmap_when_stopped(void *unused)
+{
+	(void)unused;
+	for (;;) {
+		char *area = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		if (area == MAP_FAILED)
+			exit(3);
+		memset(area, 1, size);
+		for (uint64_t last = now_ns(), now; (now = now_ns()) - last < STOOD_STILL_NS; last = now)
+			;
+		munmap(area, size);
+	}
 }
 
 static void on_fault(int signo)
@@ -114,7 +141,7 @@ static const char *look(int descriptors)
 	if (sigaction(SIGSEGV, NULL, &action) < 0 || action.sa_handler != on_fault ||
 	    sigaction(SIGBUS, NULL, &action) < 0 || action.sa_handler != SIG_DFL)
 		return "a handler has changed";
-	if (count("/proc/self/task") != 4)
+	if (count("/proc/self/task") != tasks)
 		return "there is a thread more";
 	if (count("/proc/self/fd") != descriptors)
 		return "there is a descriptor more";
@@ -174,8 +201,13 @@ int main(int argc, char **argv)
 	signal(SIGSEGV, on_fault);
 	if (pthread_create(&thread, NULL, keep_calculating, NULL))
 		return 3;
-	if (argc > 3)
+	if (argc > 3 && !strcmp(argv[3], "unmap")) {
+		tasks++;
+		if (pthread_create(&thread, NULL, unmap_when_stopped, NULL))
+			return 3;
+	} else if (argc > 3) {
 		put_on(argv[3]);
+	}
 	int descriptors = count("/proc/self/fd");
 	snprintf(path, sizeof(path), "%s/ready", work);
 	close(open(path, O_WRONLY | O_CREAT, 0644));
