@@ -189,8 +189,8 @@ static int collect_outside(struct dump *dump, struct placement *placements, stru
 	for (size_t i = 0; i < n; i++) {
 		struct process *process = placements[i].process;
 		if (maps_collect(dump, process, err) < 0 || leftover_refuse_used(process, err) < 0 ||
-		    aio_collect(dump, process, err) < 0 || collect_state(process, &inquiries[i], err) < 0 || files_collect(dump, process, err) < 0 ||
-		    place_begin(&placements[i], err) < 0)
+		    aio_collect(dump, process, err) < 0 || collect_state(process, &inquiries[i], err) < 0 ||
+		    files_collect(dump, process, err) < 0 || place_begin(&placements[i], err) < 0)
 			return -1;
 		placements[i].plans = ask(dump, process, &inquiries[i]);
 		if (place_send(&placements[i], err) < 0)

@@ -30,6 +30,7 @@ struct software_bytes {
 	uint32_t padding[7];
 };
 
+#define USER_CS 0x33 /* of 64-bit programs */
 #define SOFTWARE_OFFSET 464
 #define MAGIC1 0x46505853u
 #define MAGIC2 0x46505845u
@@ -130,4 +131,23 @@ void frame_build(const struct task *task, uint64_t address, void *buf)
 	memcpy(xstate + SOFTWARE_OFFSET, &software, sizeof(software));
 	uint32_t magic2 = MAGIC2;
 	memcpy(xstate + xstate_size, &magic2, sizeof(magic2));
+}
+
+static bool is_on(const struct kernel_ucontext *uc, uint64_t address)
+{
+	const uint64_t known = UC_FP_XSTATE | UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS;
+	return !(uc->flags & ~known) && uc->link == 0 && uc->stack_sp <= address &&
+	       address - uc->stack_sp < uc->stack_size && uc->cs == USER_CS;
+}
+
+/* The alternate stack that a frame tells of is the one it lies on. */
+uint64_t frame_beneath(const void *words, size_t size, uint64_t address)
+{
+	struct kernel_ucontext uc;
+	for (size_t at = 0; at + sizeof(uc) <= size; at += sizeof(uint64_t)) {
+		memcpy(&uc, (const char *)words + at, sizeof(uc));
+		if (is_on(&uc, address))
+			return uc.rsp;
+	}
+	return 0;
 }

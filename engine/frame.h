@@ -25,4 +25,8 @@ enum ctl_interrupted frame_interrupted(const struct task *task);
  * handler to run (arch/x86/kernel/signal.c); `regs` as PTRACE_GETREGS shows them. */
 void frame_restart(struct user_regs_struct *regs);
 
+/* The stack pointer of what a handler has interrupted that runs on an alternate stack: `words` is what lies on it from `address`,
+ * the handler's stack pointer, on. 0: it is no handler, or none on an alternate stack. */
+uint64_t frame_beneath(const void *words, size_t size, uint64_t address);
+
 #endif

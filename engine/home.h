@@ -3,9 +3,9 @@
  * their way home when fsnap dies (parasite/README.md draws it).
  *
  * They lie where nothing lives: the spare part of the main stack first, then
- * below the red zone of each thread's own stack.  Stacks that a runtime carves
- * out of its heap may be too small for that, which is why they come second.  What
- * lay there is put back before the process runs.
+ * below the red zone of each thread's own stack, if the C library has made it.  Stacks that a runtime carves
+ * out of its heap may be too small for that, and so may alternate ones: for who stands on such a one there is room on the
+ * main stack, which grows if need be.  What lay there is put back before the process runs.
  */
 #ifndef ENGINE_HOME_H
 #define ENGINE_HOME_H
