@@ -2,12 +2,14 @@
 #define _GNU_SOURCE
 #include "engine/policy.h"
 
+#include <errno.h>
 #include <limits.h>
 #include <linux/capability.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "engine/kinds/kinds.h"
@@ -147,21 +149,58 @@ bool policy_names_paths(const struct policy *policy)
 	return false;
 }
 
-/* The root directory itself says nothing about what is in it: every process has it as its root. */
-int policy_check_path(const struct policy *policy, const char *path, struct fsnap_error *err)
+static bool leads_up(const char *path)
 {
-	char real[PATH_MAX];
-	if (policy->n == 0 || path[0] != '/' || path[1] == '\0')
-		return 0;
-	const char *denied = path_denied(policy, path) ? path : NULL;
-	if (!denied && realpath(path, real) && path_denied(policy, real))
-		denied = real;
-	if (!denied)
-		return 0;
+	size_t length = strlen(path);
+	return strstr(path, "/../") || (length >= 3 && strcmp(path + length - 3, "/..") == 0);
+}
+
+/* Where a path leads; what is not there yet is in the nearest directory above it that is. False: nobody can say. */
+static bool resolve(const char *path, char real[PATH_MAX])
+{
+	cleanup_free char *here = path[0] == '/' ? strdup("") : getcwd(NULL, 0), *whole = NULL, *above = NULL;
+	if (!here || asprintf(&whole, "%s%s%s", here, *here ? "/" : "", path) < 0 || !(above = strdup(whole)))
+		return false;
+	size_t kept = strlen(whole);
+	while (kept > 0 && !realpath(above, real)) {
+		while (kept > 0 && whole[--kept] != '/')
+			;
+		above[kept] = '\0';
+	}
+	size_t length = kept > 0 && strcmp(real, "/") != 0 ? strlen(real) : 0, room = PATH_MAX - length;
+	return !leads_up(whole + kept) && (size_t)snprintf(real + length, room, "%s", whole + kept) < room;
+}
+
+static int refuse_path(const char *path, const char *denied, struct fsnap_error *err)
+{
 	fail(err, FSNAP_E_FORBIDDEN, 0, "%s%s%s", path, denied == path ? "" : ", which leads to ",
 	     denied == path ? "" : denied);
 	return error_hint(err, "a policy denies it (" FILE_OF_RULES ", --deny, or --allow of other paths); --allow %s "
 			       "lifts that, if it is meant", denied);
+}
+
+/* The root directory itself says nothing about what is in it: every process has it as its root. */
+int policy_check_path(const struct policy *policy, const char *path, struct fsnap_error *err)
+{
+	char real[PATH_MAX];
+	if (!policy_names_paths(policy) || !path[0] || strcmp(path, "/") == 0)
+		return 0;
+	if (path[0] == '/' && path_denied(policy, path))
+		return refuse_path(path, path, err);
+	if (!resolve(path, real))
+		return refuse_path(path, "nobody knows where", err);
+	return strcmp(real, "/") != 0 && path_denied(policy, real) ? refuse_path(path, real, err) : 0;
+}
+
+int policy_check_open(const struct policy *policy, int fd, struct fsnap_error *err)
+{
+	char name[32], real[PATH_MAX];
+	snprintf(name, sizeof(name), "/proc/self/fd/%d", fd);
+	ssize_t n = policy_names_paths(policy) ? readlink(name, real, sizeof(real) - 1) : 0;
+	if (n < 0)
+		return fail(err, FSNAP_E_SYSTEM, errno, "where an open file is");
+	real[n] = '\0';
+	return n > 1 && real[0] == '/' && path_denied(policy, real) ? refuse_path(real, real, err) : 0;
 }
 
 /* --- the image -------------------------------------------------------------------------- */
@@ -236,18 +275,32 @@ static const char *class_of(const char *kind)
 	return NULL;
 }
 
-static bool is_harmless_device(const image_file *file, const struct file_kind *kind)
+static bool is_harmless(dev_t rdev)
 {
 	static const unsigned minors[] = { 3, 5, 7, 8, 9 }; /* null, zero, full, random, urandom; all of major 1 */
+	bool harmless = false;
+	for (size_t i = 0; i < sizeof(minors) / sizeof(minors[0]); i++)
+		harmless |= rdev == makedev(1, minors[i]);
+	return harmless;
+}
+
+int policy_check_device(const struct policy *policy, const char *path, dev_t rdev, struct fsnap_error *err)
+{
+	if (!denies(policy, "devices") || is_harmless(rdev))
+		return 0;
+	fail(err, FSNAP_E_FORBIDDEN, 0, "%s is a device", path);
+	return forbidden(err, "devices");
+}
+
+static bool is_harmless_device(const image_file *file, const struct file_kind *kind)
+{
 	image_file_device state = { 0 };
 	XDR xdr;
 	bool harmless = false;
 	if (strcmp(file->kind, "device") != 0)
 		return false;
 	xdrmem_create(&xdr, file->state.state_val, file->state.state_len, XDR_DECODE);
-	if (kind->xdr(&xdr, &state))
-		for (size_t i = 0; i < sizeof(minors) / sizeof(minors[0]); i++)
-			harmless |= state.rdev == (1u << 8 | minors[i]);
+	harmless = kind->xdr(&xdr, &state) && is_harmless(state.rdev);
 	xdr_free(kind->xdr, (char *)&state);
 	return harmless;
 }

@@ -20,6 +20,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <sys/types.h>
 
 #include "store/error.h"
 
@@ -40,7 +41,11 @@ int policy_check(const struct policy *policy, const struct model *model, struct 
 /* Are some files denied, or only some allowed? */
 bool policy_names_paths(const struct policy *policy);
 
-/* One name of a file, and what it leads to now. */
+/* One name of a file, and what it leads to now, or would if it were made. */
 int policy_check_path(const struct policy *policy, const char *path, struct fsnap_error *err);
+/* What was opened, by whatever name or handle; a descriptor of ours. */
+int policy_check_open(const struct policy *policy, int fd, struct fsnap_error *err);
+/* A device, by whatever kind of file it is had. */
+int policy_check_device(const struct policy *policy, const char *path, dev_t rdev, struct fsnap_error *err);
 
 #endif

@@ -56,19 +56,33 @@ static int cannot_open(const image_identity *identity, struct fsnap_error *err)
 	return error_hint(err, "restore as a user who may open it, or hand it in: --fd");
 }
 
-/* Opens what the path leads to now, if that is a file of the same type. */
-static int open_path(const image_identity *identity, unsigned flags, struct stat *stat,
-		     struct fsnap_error *err)
+static int check_type(const struct restore *restore, const image_identity *identity, const struct stat *stat,
+		      struct fsnap_error *err)
 {
-	flags &= ~(unsigned)(O_CREAT | O_EXCL | O_TRUNC);
-	int how = (int)(flags | O_CLOEXEC | O_NOCTTY);
-	cleanup_fd int fd = identity->handle.handle_len ? open_handle(identity, how) : open(identity->path, how);
-	if (fd < 0 || fstat(fd, stat) < 0)
-		return cannot_open(identity, err);
 	if ((stat->st_mode & S_IFMT) != (identity->mode & S_IFMT)) {
 		fail(err, FSNAP_E_FILE_CHANGED, 0, "%s is another kind of file than it was", identity->path);
 		return error_hint(err, "put the original back, or say with --map where it is now");
 	}
+	return S_ISCHR(stat->st_mode) || S_ISBLK(stat->st_mode) ?
+		       policy_check_device(&restore->policy, identity->path, stat->st_rdev, err) : 0;
+}
+
+/* Opens what the path leads to now, if that is a file of the same type: some devices take being opened for an order, and
+ * FIFOs may make us wait for ever. What came by a handle, or by a name that has just been changed, is looked at once more. */
+static int open_path(const struct restore *restore, const image_identity *identity, unsigned flags, struct stat *stat,
+		     struct fsnap_error *err)
+{
+	flags &= ~(unsigned)(O_CREAT | O_EXCL | O_TRUNC);
+	int how = (int)(flags | O_CLOEXEC | O_NOCTTY);
+	bool by_handle = identity->handle.handle_len;
+	if (!by_handle && fstatat(AT_FDCWD, identity->path, stat, flags & O_NOFOLLOW ? AT_SYMLINK_NOFOLLOW : 0) == 0 &&
+	    check_type(restore, identity, stat, err) < 0)
+		return -1;
+	cleanup_fd int fd = by_handle ? open_handle(identity, how) : open(identity->path, how);
+	if (fd < 0 || fstat(fd, stat) < 0)
+		return cannot_open(identity, err);
+	if (check_type(restore, identity, stat, err) < 0 || policy_check_open(&restore->policy, fd, err) < 0)
+		return -1;
 	return steal_fd(&fd);
 }
 
@@ -78,7 +92,7 @@ int restore_open(struct restore *restore, const image_identity *identity, unsign
 	struct stat stat;
 	if (identity->ghost)
 		return restore_ghost(restore, identity->ghost, flags, err);
-	cleanup_fd int fd = open_path(identity, flags, &stat, err);
+	cleanup_fd int fd = open_path(restore, identity, flags, &stat, err);
 	if (fd < 0 || changed_opened(restore, identity, &stat, fd, err) < 0)
 		return -1;
 	return steal_fd(&fd);
@@ -96,13 +110,18 @@ int restore_remap(struct restore *restore, char **path, struct fsnap_error *err)
 	return policy_check_path(&restore->policy, *path, err);
 }
 
+int restore_may_use(struct restore *restore, const char *path, struct fsnap_error *err)
+{
+	return policy_check_path(&restore->policy, path, err);
+}
+
 /* --- mapped files ------------------------------------------------------------------------ */
 
 static int open_once(struct restore *restore, const image_mapped *mapped, unsigned flags, struct fsnap_error *err)
 {
 	struct stat stat;
 	int fd = mapped->identity.ghost ? restore_ghost(restore, mapped->identity.ghost, flags, err) :
-					  open_path(&mapped->identity, flags, &stat, err);
+					  open_path(restore, &mapped->identity, flags, &stat, err);
 	return fd < 0 ? -1 : workshop_keep(restore, fd, err);
 }
 

@@ -153,7 +153,8 @@ static int remap_records(struct restore *restore, struct fsnap_error *err)
 {
 	struct model *model = &restore->model;
 	for (size_t i = 0; i < model->n_ghosts; i++)
-		if (restore_remap(restore, &model->ghosts[i].name, err) < 0)
+		if (model->ghosts[i].name[0] == '/' && /* memfds have names, too */
+		    restore_remap(restore, &model->ghosts[i].name, err) < 0)
 			return -1;
 	for (size_t i = 0; i < model->n_mapped; i++)
 		if (restore_remap(restore, &model->mapped[i].identity.path, err) < 0)

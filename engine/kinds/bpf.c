@@ -292,6 +292,11 @@ static bool is_the_same(int fd, const image_file_bpf *state)
 	return get_info(fd, &program, sizeof(program)) == 0 && !memcmp(program.tag, state->tag, sizeof(state->tag));
 }
 
+static int bpf_remap(struct restore *restore, void *in, struct fsnap_error *err)
+{
+	return restore_may_use(restore, ((const image_file_bpf *)in)->pin, err);
+}
+
 static int make_pinned(const image_file *file, const image_file_bpf *state, struct fsnap_error *err)
 {
 	cleanup_fd int fd = get_pinned(state->pin, state->kind == BPF_KIND_MAP ? open_flags(file) : 0);
@@ -385,5 +390,6 @@ const struct file_kind kind_bpf = {
 	.key = bpf_key,
 	.matches = bpf_matches,
 	.save = bpf_save,
+	.remap = bpf_remap,
 	.make = bpf_make,
 };

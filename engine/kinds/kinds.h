@@ -342,6 +342,8 @@ int restore_blame(struct restore *restore, const image_file *file, struct fsnap_
 
 /* Replaces a path of a state, which is malloc'ed, by where --map says it is now. */
 int restore_remap(struct restore *restore, char **path, struct fsnap_error *err);
+/* A path that --map does not move: may it be used here? */
+int restore_may_use(struct restore *restore, const char *path, struct fsnap_error *err);
 
 /* Replaces the port of an address (IPv4 or IPv6) by the one that --listen says it is now. */
 void restore_move_port(struct restore *restore, char *address, unsigned length);

@@ -334,16 +334,17 @@ static int make_fifo(struct restore *restore, const image_file *file, const imag
 		     bool first, struct fsnap_error *err)
 {
 	/* Held open meanwhile: opening to write fails while nobody reads, and content needs a holder. */
-	cleanup_fd int both = open(state->path, O_RDWR | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
-	if (both < 0 && errno == ENOENT) {
+	struct stat now;
+	bool other = stat(state->path, &now) == 0 && !S_ISFIFO(now.st_mode); /* some devices take being opened for an order */
+	cleanup_fd int both = other ? -1 : open(state->path, O_RDWR | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
+	if (!other && both < 0 && errno == ENOENT) {
 		fail(err, FSNAP_E_FILE_MISSING, 0, "the FIFO %s is not there", state->path);
 		return error_hint(err, "Make it again with: mkfifo %s, or say with --map where it is now",
 				  state->path);
 	}
-	if (both < 0 && errno != EISDIR)
+	if (!other && both < 0)
 		return failed(file, err, "open");
-	struct stat now;
-	if (both < 0 || fstat(both, &now) < 0 || !S_ISFIFO(now.st_mode)) {
+	if (other || fstat(both, &now) < 0 || !S_ISFIFO(now.st_mode)) {
 		fail(err, FSNAP_E_FILE_CHANGED, 0, "%s is not a FIFO any more", state->path);
 		return error_hint(err, "Put the FIFO back, or say with --map where it is now.");
 	}

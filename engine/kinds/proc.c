@@ -16,6 +16,7 @@
 
 #include "engine/kinds/table.h"
 #include "engine/kinds/values.h"
+#include "store/scope.h"
 
 /* The number in "/.../NUMBER/...", 0: none. */
 static pid_t number_in(const char *path)
@@ -79,6 +80,42 @@ static int proc_save(const struct fd_view *fd, image_file *file, void *out, stru
 }
 
 /* --- restore -------------------------------------------------------------------- */
+
+static bool is_one_of(const char *name, const char *const *list, size_t n)
+{
+	bool found = false;
+	for (size_t i = 0; i < n; i++)
+		found |= strcmp(name, list[i]) == 0;
+	return found;
+}
+
+/* An image says which file about which process, and does not lead further by it: links of /proc/PID lead anywhere, so that
+ * none is followed. */
+static bool is_proper(const image_file_proc *state)
+{
+	static const char *const links[] = { "root", "cwd", "exe" }, *const folders[] = { "fd", "map_files", "ns" };
+	cleanup_free char *copy = strdup(state->path);
+	const char *folder = "";
+	bool link = false;
+	for (char *rest = copy, *name; (name = strsep(&rest, "/"));) {
+		if (!*name)
+			continue;
+		if (link || strcmp(name, "..") == 0)
+			return false;
+		link = is_one_of(name, links, sizeof(links) / sizeof(links[0])) ||
+		       is_one_of(folder, folders, sizeof(folders) / sizeof(folders[0]));
+		folder = name;
+	}
+	return copy && state->path[0] == '/' && (!link || S_ISLNK(state->mode));
+}
+
+static int proc_remap(struct restore *restore, void *in, struct fsnap_error *err)
+{
+	const image_file_proc *state = in;
+	if (!is_proper(state))
+		return fail(err, FSNAP_E_IMAGE_CORRUPT, 0, "%s is no file about a process", state->path);
+	return restore_may_use(restore, state->path, err);
+}
 
 static bool proc_is_late(const void *state)
 {
@@ -191,6 +228,7 @@ const struct file_kind kind_proc = {
 	.own_flags = true,
 	.matches = proc_matches,
 	.save = proc_save,
+	.remap = proc_remap,
 	.make = proc_make,
 	.is_late = proc_is_late,
 	.arrive = proc_arrive,

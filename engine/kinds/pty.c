@@ -213,7 +213,7 @@ static int open_master(struct restore *restore, const image_file *file, const im
 	unsigned index = 0;
 	unsigned flags = (file->flags & (O_ACCMODE | O_NONBLOCK)) | O_NOCTTY | O_CLOEXEC;
 	for (;;) {
-		fd = open(strncmp(state->path, "/dev/", 5) ? "/dev/ptmx" : state->path, (int)flags | O_NONBLOCK);
+		fd = open(strcmp(state->path, "/dev/pts/ptmx") ? "/dev/ptmx" : state->path, (int)flags | O_NONBLOCK);
 		if (fd < 0 || ioctl(fd, TIOCGPTN, &index) < 0 || index >= state->index)
 			break;
 		int *more = realloc(lower, (n + 1) * sizeof(*lower));

@@ -262,6 +262,11 @@ static int attach(struct restore *restore, int fd, const image_file_tun *state, 
 	return set_up(fd, state, err);
 }
 
+static int tun_remap(struct restore *restore, void *in, struct fsnap_error *err)
+{
+	return restore_may_use(restore, ((const image_file_tun *)in)->path, err);
+}
+
 static int tun_make(struct restore *restore, const image_file *file, const void *in, struct fsnap_error *err)
 {
 	const image_file_tun *state = in;
@@ -281,5 +286,6 @@ const struct file_kind kind_tun = {
 	.xdr = (xdrproc_t)xdr_image_file_tun,
 	.matches = tun_matches,
 	.save = tun_save,
+	.remap = tun_remap,
 	.make = tun_make,
 };

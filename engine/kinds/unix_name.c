@@ -135,12 +135,24 @@ static int remap_address(struct restore *restore, u_int *len, char **val, struct
 	return 0;
 }
 
+/* Whoever binds a relative path may have gone up in it. */
+static int check_relative(struct restore *restore, const image_file_unix *state, struct fsnap_error *err)
+{
+	char buffer[PATH_ROOM], whole[IMAGE_NAME + PATH_ROOM + 1];
+	const char *path = path_of(state, buffer);
+	if (!path || path[0] == '/')
+		return 0;
+	snprintf(whole, sizeof(whole), "%s/%s", state->directory, path);
+	return restore_may_use(restore, whole, err);
+}
+
 int unix_remap(struct restore *restore, image_file_unix *state, struct fsnap_error *err)
 {
 	if (remap_address(restore, &state->address.address_len, &state->address.address_val, err) < 0 ||
-	    remap_address(restore, &state->remote.remote_len, &state->remote.remote_val, err) < 0)
+	    remap_address(restore, &state->remote.remote_len, &state->remote.remote_val, err) < 0 ||
+	    restore_remap(restore, &state->directory, err) < 0)
 		return -1;
-	return restore_remap(restore, &state->directory, err);
+	return check_relative(restore, state, err);
 }
 
 /* --- restore: the shadow ------------------------------------------------------------ */

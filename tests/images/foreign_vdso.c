@@ -14,46 +14,7 @@
 
 #include "store/hash.h"
 #include "store/scope.h"
-#include "store/store.h"
-
-static struct fsnap_error err;
-static struct image *image;
-static struct image_writer *writer;
-
-_Noreturn static void give_up(const char *what)
-{
-	fprintf(stderr, "foreign_vdso: %s: %s\n", what, err.message);
-	exit(1);
-}
-
-#define MUST(call)                         \
-	do {                               \
-		if ((call) < 0)            \
-			give_up(#call);    \
-	} while (0)
-
-struct raw { /* the body of a record, whatever it means */
-	char *bytes;
-	u_int size;
-};
-
-static bool_t xdr_raw(XDR *xdr, struct raw *raw)
-{
-	if (xdr->x_op == XDR_FREE) {
-		free(raw->bytes);
-		return TRUE;
-	}
-	if (xdr->x_op == XDR_DECODE) {
-		raw->size = xdr->x_handy;
-		raw->bytes = malloc(raw->size + 1);
-	}
-	return raw->bytes && xdr_opaque(xdr, raw->bytes, raw->size);
-}
-
-static void put(uint32_t kind, xdrproc_t proc, void *object)
-{
-	MUST(image_writer_put(writer, kind, true, "copied", proc, object, &err));
-}
+#include "tests/images/copying.h"
 
 static uint64_t vvar_at, vdso_at;
 
@@ -155,32 +116,13 @@ static void change_mm(size_t index)
 	put(IMAGE_MM, (xdrproc_t)xdr_image_mm, &mm);
 }
 
-static void copy_records(uint32_t kind)
-{
-	for (size_t i = 0; i < image_count(image, kind); i++) {
-		struct raw raw = { 0 };
-		MUST(image_get(image, kind, i, (xdrproc_t)xdr_raw, &raw, &err));
-		put(kind, (xdrproc_t)xdr_raw, &raw);
-		free(raw.bytes);
-	}
-}
-
 int main(int argc, char **argv)
 {
 	if (argc != 6)
 		return 2;
 	vvar_at = strtoul(argv[4], NULL, 16);
 	vdso_at = strtoul(argv[5], NULL, 16);
-	struct store *store = store_open(argv[1], STORE_WRITE, &err);
-	image = store ? image_open(store, argv[2], &err) : NULL;
-	uint64_t pages = image ? image_page_space(image) : 0;
-	writer = image ? image_writer_open(store, argv[3], pages, &err) : NULL;
-	if (!writer)
-		give_up("opening the images");
-	MUST(image_writer_reserve(writer, pages, &err));
-	image_writer_take(writer, pages);
-	for (uint64_t at = 0; at < pages; at++)
-		memcpy(image_writer_page(writer, at), image_page(image, at), STORE_PAGE);
+	copy_begin(argv[1], argv[2], argv[3]);
 	for (uint32_t kind = 1; kind < 64; kind++) {
 		if (kind == IMAGE_MACHINE)
 			change_machine();
@@ -189,8 +131,6 @@ int main(int argc, char **argv)
 		for (size_t i = 0; kind == IMAGE_MM && i < image_count(image, IMAGE_MM); i++)
 			change_mm(i);
 	}
-	MUST(image_writer_commit(writer, NULL, &err));
-	image_close(image);
-	store_close(store);
+	copy_end();
 	return 0;
 }

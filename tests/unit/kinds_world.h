@@ -246,6 +246,14 @@ int restore_remap(struct restore *restore, char **path, struct fsnap_error *err)
 	return 0;
 }
 
+int restore_may_use(struct restore *restore, const char *path, struct fsnap_error *err)
+{
+	(void)restore;
+	(void)path;
+	(void)err;
+	return 0;
+}
+
 int restore_time_namespace(const struct restore *restore)
 {
 	(void)restore;
