@@ -8,7 +8,9 @@
 #include <stdarg.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/stat.h>
 #include <sys/vfs.h>
+#include <unistd.h>
 
 #include "store/internal.h"
 #include "store/scope.h"
@@ -104,13 +106,48 @@ static int make_directory(const char *path, struct fsnap_error *err)
 	return 0;
 }
 
+static const char *const parts[] = {STORE_IMAGES, STORE_POOL, STORE_TMP, STORE_ANCESTORS};
+#define PARTS (sizeof(parts) / sizeof(parts[0]))
+
 static int make_parts(const struct store *store, struct fsnap_error *err)
 {
-	static const char *const parts[] = {STORE_IMAGES, STORE_POOL, STORE_TMP, STORE_ANCESTORS};
-	for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++)
+	for (size_t i = 0; i < PARTS; i++)
 		if (mkdirat(store->dir, parts[i], 0700) < 0 && errno != EEXIST)
 			return store_fail(err, errno, "store %s: creating %s", store->path,
 					  parts[i]);
+	return 0;
+}
+
+static int refuse_directory(const struct store *store, const char *part, const char *why, struct fsnap_error *err)
+{
+	fail(err, FSNAP_E_IMAGE_OWNER, 0, "store %s%s%s: %s", store->path, *part ? "/" : "", part, why);
+	return error_hint(err, "images hold secrets, and restoring them runs them: keep them in a directory of your own, "
+			       "with mode 0700");
+}
+
+/* Who may change a directory decides what is in it. In one that is sticky, as /tmp is, everybody has his own. */
+static int check_directory(const struct store *store, const char *part, const struct stat *st, struct fsnap_error *err)
+{
+	if (!S_ISDIR(st->st_mode))
+		return refuse_directory(store, part, "not a directory", err);
+	if (st->st_uid != geteuid() && st->st_uid != 0)
+		return refuse_directory(store, part, "it belongs to another user", err);
+	if (st->st_mode & 022 && (*part || !(st->st_mode & S_ISVTX)))
+		return refuse_directory(store, part, "others than its owner may write to it", err);
+	return 0;
+}
+
+static int check_owners(const struct store *store, struct fsnap_error *err)
+{
+	struct stat st;
+	if (fstat(store->dir, &st) < 0)
+		return store_fail(err, errno, "store %s", store->path);
+	if (check_directory(store, "", &st, err) < 0)
+		return -1;
+	for (size_t i = 0; i < PARTS; i++)
+		if (fstatat(store->dir, parts[i], &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+		    check_directory(store, parts[i], &st, err) < 0)
+			return -1;
 	return 0;
 }
 
@@ -132,6 +169,8 @@ static int open_directory(struct store *store, struct fsnap_error *err)
 	store->in_memory = fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC;
 	if (store->mode == STORE_READ)
 		return 0;
+	if (check_owners(store, err) < 0)
+		return -1;
 	if (faccessat(store->dir, STORE_TMP, W_OK, AT_EACCESS) == 0)
 		return 0;
 	if (errno == ENOENT)

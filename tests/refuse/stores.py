@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Stores that do not serve: missing, read-only, full, no directory; names that are none or taken.
+"""Stores that do not serve: missing, read-only, full, no directory, somebody else's; names that are none or taken.
 Whatever happens, the target goes on and the images that were there stay good."""
 
 import os
@@ -59,6 +59,26 @@ def readonly(t, pid):
         t.expect("an image in a read-only store verifies", 0, t.fsnap.run("verify", image).status)
 
 
+def strangers(t, pid):
+    """Who may write to the directory could put anything in an image's place, or lead what is written elsewhere."""
+    others, open_to_all, led = t.path("others"), t.path("open"), t.path("led")
+    for path in (others, open_to_all, led):
+        os.mkdir(path, 0o700)
+    os.chown(others, 1000, 1000)
+    os.chmod(open_to_all, 0o777)
+    os.symlink(t.work, os.path.join(led, "images"))
+    for path, word in ((others, "another user"), (open_to_all, "may write"), (led, "images")):
+        with Elsewhere(t, path):
+            t.expect_error(t.fsnap.run("dump", "-t", pid, "--json"), EXIT_IMAGE, "IMAGE_OWNER", word)
+    t.expect("nothing is in them", [], os.listdir(others) + os.listdir(open_to_all))
+    holder.expect_well(t, pid, "dumps into directories of others")
+    os.chmod(open_to_all, 0o1777)
+    with Elsewhere(t, open_to_all):
+        t.dump(pid)
+        os.chown(os.path.join(open_to_all, "pool"), 1000, 1000)
+        t.expect_error(t.fsnap.run("dump", "-t", pid, "--json"), EXIT_IMAGE, "IMAGE_OWNER", "pool")
+
+
 def full(t, pid):
     path = tmpfs(t, "full", "size=1m")
     with Elsewhere(t, path):
@@ -115,6 +135,7 @@ def body(t):
     missing(t, pid)
     readonly(t, pid)
     full(t, pid)
+    strangers(t, pid)
     limited(t, pid)
     names(t, pid)
     t.expect_unharmed(pid, before, "all of this")
