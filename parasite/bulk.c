@@ -235,8 +235,9 @@ __attribute__((noreturn)) static void on_fault(void)
 static void expect_faults(uint64_t stack)
 {
 	const struct signal_stack alternate = {.base = stack, .size = HANDLER_STACK};
-	const struct action action = {.handler = (uint64_t)on_fault, .flags = SA_ONSTACK | SA_RESTORER,
-				      .restorer = (uint64_t)on_fault};
+	uint64_t handler = (uint64_t)on_fault;
+	__asm__("" : "+r"(handler)); /* found where it is now: a constant that holds it would have to be relocated */
+	const struct action action = {.handler = handler, .flags = SA_ONSTACK | SA_RESTORER, .restorer = handler};
 	const uint64_t faults = 1ull << (SIGSEGV - 1) | 1ull << (SIGBUS - 1);
 	SYSCALL(__NR_mprotect, stack, HANDLER_STACK, PROT_READ | PROT_WRITE);
 	SYSCALL(__NR_sigaltstack, &alternate);

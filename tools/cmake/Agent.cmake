@@ -21,11 +21,11 @@ set(agent_flags
 add_library(agent OBJECT ${agent_sources})
 target_include_directories(agent PRIVATE ${PROJECT_SOURCE_DIR})
 target_compile_options(agent PRIVATE ${agent_flags})
-# But for what runs in threads of its own alone. Unrolled by clang, the rest would not fit into AGENT_TEXT.
+# But for what runs in helpers of its own alone. As clang makes it for speed, the rest would not fit into AGENT_TEXT.
 set(agent_general_sources ${agent_sources})
 list(FILTER agent_general_sources EXCLUDE REGEX "/bulk\\.c$")
 set_source_files_properties(${agent_general_sources} PROPERTIES
-	COMPILE_OPTIONS "-mgeneral-regs-only;-fno-unroll-loops")
+	COMPILE_OPTIONS "-mgeneral-regs-only;-fno-unroll-loops;$<$<C_COMPILER_ID:Clang>:-Os>")
 set_target_properties(agent PROPERTIES
 	C_STANDARD 17 C_EXTENSIONS ON POSITION_INDEPENDENT_CODE OFF INTERPROCEDURAL_OPTIMIZATION OFF)
 
