@@ -196,6 +196,9 @@ static bool map_here(struct placed *placed, int fd)
 	if (pwrite(fd, agent_blob, agent_blob_size, 0) == (ssize_t)agent_blob_size)
 		map = mmap(NULL, placed->size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	placed->map = map == MAP_FAILED ? NULL : map;
+	/* Nothing is lent before there is a plan either: zeroes would name standard input, which is closed on the way out. */
+	for (unsigned i = 0; placed->map && i < 3; i++)
+		placed_ctl(placed)->lent[i] = -1;
 	return placed->map;
 }
 

@@ -1,0 +1,107 @@
+/*
+ * starve.c - linked into fsnap-starved, which is fsnap whose N-th allocation fails: tests/sweep/starved.py.
+ *
+ * The linker leads all calls of the allocator here, those of libraries and of libc's archive, too. What is to fail, and
+ * what has happened, stands in the file that $FSNAP_STARVE names; children of fsnap count in it with their parent.
+ */
+#include <capstone/capstone.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+struct ration {
+	uint64_t failing; /* the number of the allocation; 0: none */
+	uint64_t count;
+	uint64_t failed;
+};
+
+void *__real_malloc(size_t size);
+void *__real_calloc(size_t n, size_t size);
+void *__real_realloc(void *old, size_t size);
+void *__wrap_malloc(size_t size);
+void *__wrap_calloc(size_t n, size_t size);
+void *__wrap_realloc(void *old, size_t size);
+
+void starve_end(void);
+
+struct bpf_object_skeleton;
+struct bpf_object_open_opts;
+int __real_bpf_object__open_skeleton(struct bpf_object_skeleton *skeleton, const struct bpf_object_open_opts *options);
+int __wrap_bpf_object__open_skeleton(struct bpf_object_skeleton *skeleton, const struct bpf_object_open_opts *options);
+int __real_bpf_object__load_skeleton(struct bpf_object_skeleton *skeleton);
+int __wrap_bpf_object__load_skeleton(struct bpf_object_skeleton *skeleton);
+
+static struct ration *ration;
+static _Thread_local unsigned spared;
+
+/* Nor does libbpf (1.1.0): what could not be had while it opened programs is used when it loads them. */
+int __wrap_bpf_object__open_skeleton(struct bpf_object_skeleton *skeleton, const struct bpf_object_open_opts *options)
+{
+	spared++;
+	int result = __real_bpf_object__open_skeleton(skeleton, options);
+	spared--;
+	return result;
+}
+
+int __wrap_bpf_object__load_skeleton(struct bpf_object_skeleton *skeleton)
+{
+	spared++;
+	int result = __real_bpf_object__load_skeleton(skeleton);
+	spared--;
+	return result;
+}
+
+/* What counts lines (coverage.c) writes them down when a process ends, and cannot go without memory then. */
+void starve_end(void)
+{
+	ration = NULL;
+}
+
+/* capstone (4.0.2) does not look at what it gets: X86_init() writes through NULL. Its allocations do not count. */
+static void spare_capstone(void)
+{
+	cs_opt_mem own = { __real_malloc, __real_calloc, __real_realloc, free, vsnprintf };
+	cs_option(0, CS_OPT_MEM, (size_t)&own);
+}
+
+__attribute__((constructor)) static void begin(void)
+{
+	spare_capstone();
+	atexit(starve_end);
+	const char *path = getenv("FSNAP_STARVE");
+	int fd = path ? open(path, O_RDWR | O_CLOEXEC) : -1;
+	void *at = fd < 0 ? MAP_FAILED : mmap(NULL, sizeof(*ration), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (fd >= 0)
+		close(fd);
+	if (at != MAP_FAILED)
+		ration = at;
+}
+
+static int refused(void)
+{
+	if (!ration || spared || __atomic_add_fetch(&ration->count, 1, __ATOMIC_RELAXED) != ration->failing)
+		return 0;
+	ration->failed = 1;
+	errno = ENOMEM;
+	return 1;
+}
+
+void *__wrap_malloc(size_t size)
+{
+	return refused() ? NULL : __real_malloc(size);
+}
+
+void *__wrap_calloc(size_t n, size_t size)
+{
+	return refused() ? NULL : __real_calloc(n, size);
+}
+
+void *__wrap_realloc(void *old, size_t size)
+{
+	return refused() ? NULL : __real_realloc(old, size);
+}
