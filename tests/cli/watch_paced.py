@@ -38,6 +38,11 @@ def check(t, what, processes):
                 t.expect(f"{what}: memory of {pid}", "ok", f.read())
 
 
+def comm_of(pid):
+    with open(f"/proc/{pid}/comm", encoding="utf-8") as f:
+        return f.read().strip()
+
+
 def end(pids):
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
@@ -46,6 +51,7 @@ def end(pids):
 
 def bounded(t):
     pid = t.start(["/bin/sleep", "1000"])
+    t.until("it is what it is to be", lambda: comm_of(pid) == "sleep")
     handle = t.fsnap.start("watch", "-t", pid, "--every", "1ms", "--max-share", "2%", "--name", "b", "--json")
     t.until("images of the bounded one", lambda: len(lines(handle)) > 4, timeout=60)
     os.kill(handle[0], signal.SIGTERM)
@@ -114,6 +120,7 @@ def poke(pid, at, data):
 
 def executing(t):
     pid = t.start(["/bin/sh", "-c", "read x < fifo; exec sleep 1000"])
+    t.until("it is the shell", lambda: comm_of(pid) == "sh")
     handle = t.fsnap.start("watch", "-t", pid, "--every", "20ms", "--name", "e", "--json")
     t.until("images of the shell", lambda: len(lines(handle)) > 2, timeout=60)
     with open(t.path("fifo"), "w", encoding="utf-8") as f:
