@@ -5,6 +5,9 @@
  * (/proc/PID/environ shows it); environ points there until the program sets a variable itself.  A string of the
  * block can be replaced by one that is not longer.  More than that only the program could do: where it has called
  * fsnap_checkpoint(), all variables are handed to it there (mailbox.c).
+ *
+ * Seen (Debian 12): C programs, dash, Lua, Guile and Node.js find what is there now; Python, Perl, Ruby, PHP, Go and bash
+ * have copied it when they started, Java does at its first look.  What such a program starts has, as a rule, its copy.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -66,6 +69,10 @@ int environment_change(struct restore *restore, struct fsnap_error *err)
 	for (size_t i = 0; words[i]; i++)
 		if (replace(block, size, words[i], err) < 0)
 			return -1;
-	return move(pid, false, mm->env_start, block, size) ?
-		       0 : not_possible(words[0], "the environment cannot be written", err);
+	if (!move(pid, false, mm->env_start, block, size))
+		return not_possible(words[0], "the environment cannot be written", err);
+	/* Where a program looks for its variables is its own affair; nothing in it tells. */
+	restore_note(restore, "--env changes variables where the program was started with them (/proc/PID/environ); it has no "
+			      "effect on copies: Python, Perl, Ruby, PHP, Go and bash make one when they start");
+	return 0;
 }

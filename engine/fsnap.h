@@ -101,6 +101,8 @@ struct fsnap_dump_options {
 	const char *compress;	/* NULL, or "zstd", "lz4", with a level: "zstd:9" */
 	int leave_out;		/* enum fsnap_leave_out, any of them */
 	int respect_core_limit;	/* refuse trees with a process that says that no core file be made of it */
+	/* NULL, or NULL-ended "NAME=VALUE": kept with the image, for whoever asks it later (`fsnap inspect`). */
+	const char *const *labels;
 };
 
 /* What of memory a dump does without; a restore has pages of zeroes there. */
@@ -344,7 +346,7 @@ struct fsnap_restore_options {
 	const char *const *listen;
 	const char *cwd;	/* NULL, or where the root, and who was in the same directory, works now */
 	/* NULL, or descriptors of the caller's that become 0, 1 and 2 of the root, and all that were the same open
-	 * file; -1: stays what it was. */
+	 * file, whatever they are open for; -1: stays what it was. */
 	const int *stdio;
 	/* "NAME=VALUE", NULL or NULL-ended: variables of the root's environment. Where the program has called
 	 * fsnap_checkpoint() it finds them with fsnap_copy_variable(); in any case those that it was started with,

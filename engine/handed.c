@@ -87,7 +87,7 @@ static int take_stdio(struct handed *handed, const int *stdio, struct fsnap_erro
 		if (stdio[i] < 0)
 			continue;
 		struct hand *hand = &handed->list[handed->n++];
-		*hand = (struct hand){ .kept = -1, .word = "(stdio)", .fd = i, .source = stdio[i] };
+		*hand = (struct hand){ .kept = -1, .word = "(stdio)", .stream = true, .fd = i, .source = stdio[i] };
 		if (check_open(hand, err) < 0)
 			return -1;
 	}
@@ -162,7 +162,9 @@ static int check_access(const struct restore *restore, const struct hand *hand, 
 {
 	const image_file *file = &restore->model.files[hand->file - 1];
 	int have = fcntl(hand->source, F_GETFL), mode = have & O_ACCMODE, wanted = (int)file->flags & O_ACCMODE;
-	if (have < 0 || mode == O_RDWR || mode == wanted || ((unsigned)have | file->flags) & O_PATH)
+	/* A standard stream is what its giver has: a terminal then may be a file now, and nohup(1) gives an input that
+	 * nobody can read. */
+	if (hand->stream || have < 0 || mode == O_RDWR || mode == wanted || ((unsigned)have | file->flags) & O_PATH)
 		return 0;
 	fail(err, FSNAP_E_USAGE, 0, "%s %s: descriptor %d is open for %s, and %s was open for %s",
 	     hand->key ? "--external" : "--fd", hand->word, hand->source,
@@ -217,7 +219,7 @@ int handed_source(const struct restore *restore, pid_t pid, int fd, unsigned fil
 			continue;
 		if (process_of(restore, hand)->pid == pid)
 			return hand->kept;
-		if (strcmp(restore->model.files[file - 1].kind, "stdio") == 0)
+		if (hand->stream || strcmp(restore->model.files[file - 1].kind, "stdio") == 0)
 			source = hand->kept;
 	}
 	return source;

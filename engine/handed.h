@@ -4,11 +4,13 @@
  *
  * All descriptors of the tree that were the same open file become the one that is
  * handed in, so sharing stays what it was; but each that is named itself gets its
- * own, and of a standard stream only those under the same number follow.
+ * own, and of a standard stream (or what options.stdio gives) those under the same
+ * number follow it, whichever process has them.
  */
 #ifndef ENGINE_HANDED_H
 #define ENGINE_HANDED_H
 
+#include <stdbool.h>
 #include <sys/types.h>
 
 #include "store/error.h"
@@ -22,6 +24,7 @@ struct hand {
 	size_t key_length;
 	pid_t pid; /* 0: the root */
 	int fd;
+	bool stream; /* of options.stdio: for all processes that had the same under this number */
 	int source; /* of ours, as given */
 	int kept;   /* the same on the bench; -1: not there yet */
 	unsigned file; /* image_file it is for; 0: none */

@@ -108,3 +108,11 @@ void restore_move_port(struct restore *restore, char *address, unsigned length)
 		return;
 	}
 }
+
+uint16_t restore_port_before(const struct restore *restore, uint16_t port)
+{
+	for (size_t i = 0; i < restore->ports.n; i++)
+		if (restore->ports.list[i].new == port && restore->ports.list[i].used)
+			return restore->ports.list[i].old;
+	return port;
+}

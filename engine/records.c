@@ -2,6 +2,7 @@
  * records.c - what was collected becomes the records of the image (store/image.x).
  */
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "engine/dump.h"
@@ -84,9 +85,32 @@ static int count_kinds(struct dump *dump, struct fsnap_error *err)
 	return 0;
 }
 
+static int put_labels(struct dump *dump, struct fsnap_error *err)
+{
+	const char *const *words = dump->options->labels;
+	u_int n = 0;
+	while (words && words[n])
+		n++;
+	cleanup_free image_label *labels = calloc(n + 1, sizeof(*labels));
+	int result = labels ? 0 : fail(err, FSNAP_E_NOMEM, ENOMEM, "labels");
+	for (u_int i = 0; i < n && result == 0; i++) {
+		size_t name = strcspn(words[i], "=");
+		labels[i].name = strndup(words[i], name);
+		labels[i].value = (char *)words[i] + name + (words[i][name] == '=');
+		if (!labels[i].name)
+			result = fail(err, FSNAP_E_NOMEM, ENOMEM, "labels");
+	}
+	if (n && result == 0)
+		result = image_writer_put(dump->writer, IMAGE_LABELS, false, "labels", (xdrproc_t)xdr_image_labels,
+					  &(image_labels){ { n, labels } }, err);
+	for (u_int i = 0; labels && i < n; i++)
+		free(labels[i].name);
+	return result;
+}
+
 int records_put(struct dump *dump, image_tree *tree, struct fsnap_error *err)
 {
-	if (put_tree(dump, tree, err) < 0)
+	if (put_tree(dump, tree, err) < 0 || put_labels(dump, err) < 0)
 		return -1;
 	for (size_t i = 0; i < dump->n_ghosts; i++)
 		if (put(dump, IMAGE_GHOST, "ghost", (xdrproc_t)xdr_image_ghost, &dump->ghosts[i], err) < 0)

@@ -14,7 +14,7 @@
 #include "store/coded.h"
 #include "store/internal.h"
 
-#define KINDS (IMAGE_YOUNG + 2)
+#define KINDS (IMAGE_LABELS + 2)
 
 /* The page area of one file. Images that were opened one after the other may share it. */
 struct page_file {

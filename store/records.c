@@ -10,7 +10,7 @@
 /* The kinds of enum image_kind are numbered without gaps; a new one moves the end. */
 static bool kind_known(uint32_t kind)
 {
-	return kind >= IMAGE_TREE && kind <= IMAGE_YOUNG;
+	return kind >= IMAGE_TREE && kind <= IMAGE_LABELS;
 }
 
 /* --- writing ------------------------------------------------------------------------ */

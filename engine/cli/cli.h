@@ -60,7 +60,7 @@ struct cli {
 	bool new_pids, pid_ns, net_ns, ipc_ns, user_ns;
 	const char *mailbox; /* not for people: checkpoint.c */
 	const char *clones, *cwd, *message;
-	const char **listens, **envs; /* as maps */
+	const char **listens, **envs, **depends; /* as maps */
 	bool live, no_live;
 	const char *encrypt, *cipher, *compress, *decrypt;
 	const char *leave_out;
@@ -110,6 +110,7 @@ int cli_help(const struct cli *cli, struct fsnap_error *err);
 /* What the command line says of a restore; *message is the caller's to free. */
 int restore_choose(const struct cli *cli, struct fsnap_restore_options *options, char **message,
 		   struct fsnap_error *err);
+int changed_choose(const char *mode, int *changed, struct fsnap_error *err); /* --changed; NULL: 0 */
 void restore_print(const struct cli *cli, const struct fsnap_restore_report *report);
 int clones_count(const char *text, unsigned *n, struct fsnap_error *err); /* NULL: one */
 void clones_print(const struct cli *cli, const struct fsnap_restore_report *reports, unsigned n, uint64_t total_us);

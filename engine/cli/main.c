@@ -4,6 +4,7 @@
  * A small tree is saved in less than three milliseconds, so starting up counts:
  * no locale, no buffers, no file is touched before it is needed.
  */
+#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,11 +26,21 @@ static int run(struct cli *cli, struct fsnap_error *err)
 	return EXIT_SUCCESS;
 }
 
+/* A standard stream that is closed would be the number of the next file that is opened: an image, into which a message is
+ * written then. What takes its place cannot be read or written either (open(2), O_PATH). */
+static void keep_numbers(void)
+{
+	for (int fd = 0; fd < 3; fd++)
+		if (fcntl(fd, F_GETFD) < 0)
+			open("/", O_PATH | O_CLOEXEC);
+}
+
 int main(int argc, char **argv)
 {
 	struct cli cli = { 0 };
 	struct fsnap_error err = { 0 };
 
+	keep_numbers();
 	signal(SIGXFSZ, SIG_IGN); /* a limit on file sizes (ulimit -f) is an error to be told, not our death */
 	int status = options_parse(argc, argv, &cli, &err) ? -1 : run(&cli, &err);
 

@@ -29,7 +29,7 @@ void restore_print(const struct cli *cli, const struct fsnap_restore_report *rep
 	}
 }
 
-static int parse_changed(const char *mode, int *changed, struct fsnap_error *err)
+int changed_choose(const char *mode, int *changed, struct fsnap_error *err)
 {
 	static const struct {
 		const char *name;
@@ -174,7 +174,7 @@ int restore_choose(const struct cli *cli, struct fsnap_restore_options *options,
 	if (read_message(cli->message, options, message, err) < 0 ||
 	    parse_memory(cli->memory, &options->memory, err) < 0 ||
 	    parse_record(cli->record, &options->record_ms, err) < 0 ||
-	    parse_changed(cli->changed, &options->changed, err) < 0 ||
+	    changed_choose(cli->changed, &options->changed, err) < 0 ||
 	    parse_clocks(cli->clocks, &options->clocks, err) < 0 ||
 	    parse_cgroup(cli->cgroup, &options->cgroup, err) < 0 || prefetch_choose(cli, &choice, err) < 0)
 		return -1;

@@ -1,301 +1,43 @@
 /*
  * run.c - fsnap run --warm IMAGE -- COMMAND: a start from the image, if there is one, else the command, and an image
- * of it as soon as it says that it is ready.
+ * of it as soon as it says that it is ready. An image of another command is not what was asked for, and made anew.
  */
-#include <arpa/inet.h>
 #include <fcntl.h>
-#include <inttypes.h>
-#include <poll.h>
-#include <regex.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
-#include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "engine/cli/catalogue.h"
+#include "engine/cli/origin.h"
 #include "store/scope.h"
 
-#define PATIENCE 120 /* s, until it must be ready */
-
-struct start {
-	const struct cli *cli;
-	regex_t line;
-	int ready;    /* becomes readable, or (--ready-fd) ends, when the program is ready; -1: a port is awaited */
-	int ready_fd; /* the program's end of it, or the relay's; -1: none */
-	int output;   /* what the program has as standard output, where a line of it is awaited; else -1 */
-	int input;    /* likewise as standard input, unless that is a terminal */
-	int go;	      /* closed when the input may come */
-	unsigned port, number; /* --ready-port, --ready-fd */
-	pid_t child;
-};
-
-/* --- is it ready ---------------------------------------------------------------------- */
-
-/* Asked without connecting: that would be the first client (proc(5): local address, state 0A: listening). */
-static bool listens_in(const char *path, unsigned port)
+/* What is closed here would be so in a program that is started, too; but not everybody can close a descriptor that
+ * an image has: it leads nowhere. */
+static int choose_streams(const struct origin_found *found, int streams[3], struct fsnap_error *err)
 {
-	cleanup_file FILE *file = fopen(path, "re");
-	char line[512];
-	unsigned local, state;
-
-	while (file && fgets(line, sizeof(line), file))
-		if (sscanf(line, " %*d: %*[0-9A-Fa-f]:%x %*[0-9A-Fa-f]:%*x %x", &local, &state) == 2 &&
-		    state == 0x0a && local == port)
-			return true;
-	return false;
-}
-
-static bool is_listened_to(unsigned port)
-{
-	return listens_in("/proc/net/tcp", port) || listens_in("/proc/net/tcp6", port);
-}
-
-static bool is_ready(const struct start *start)
-{
-	struct pollfd waits = { .fd = start->ready, .events = POLLIN };
-	char byte[64];
-
-	if (start->ready < 0) {
-		poll(NULL, 0, 5);
-		return is_listened_to(start->port);
-	}
-	if (poll(&waits, 1, 20) != 1)
-		return false;
-	/* A line is said before the descriptor is closed: while it is open, it leads out of the tree. */
-	ssize_t n, said = 0;
-	while ((n = read(start->ready, byte, sizeof(byte))) > 0 && poll(&waits, 1, 1000) == 1)
-		said += n;
-	if (!start->cli->ready_line || said > 0 || n > 0)
-		return true;
-	poll(NULL, 0, 20); /* the relay ended, as it does with the program's output; the line did not come */
-	return false;
-}
-
-static int await_ready(const struct start *start, int *status, struct fsnap_error *err)
-{
-	time_t end = time(NULL) + PATIENCE;
-
-	while (!is_ready(start)) {
-		if (waitpid(start->child, status, WNOHANG) == start->child)
-			return 1;
-		if (time(NULL) < end)
+	for (int fd = 0; fd < 3; fd++) {
+		streams[fd] = found->streams[fd] ? fd : -1;
+		if (!found->streams[fd] || !(fcntl(fd, F_GETFL) & O_PATH)) /* main.c */
 			continue;
-		kill(start->child, SIGKILL);
-		waitpid(start->child, NULL, 0);
-		fail(err, FSNAP_E_TARGET_BUSY, 0, "%s was not ready within %d s", start->cli->words[0], PATIENCE);
-		return error_hint(err, "what --ready-fd, --ready-port or --ready-line awaits did not come");
+		cleanup_fd int nowhere = open("/dev/null", O_RDWR | O_CLOEXEC);
+		if (nowhere < 0 || dup3(nowhere, fd, O_CLOEXEC) < 0)
+			return fail(err, FSNAP_E_SYSTEM, errno, "standard stream %d", fd);
 	}
-	return waitpid(start->child, status, WNOHANG) == start->child;
-}
-
-/* --- the relay: a process outside the tree that passes its output on, and looks for a line in it --- */
-
-/* Whatever is in it: a program may write NUL bytes. */
-static bool pass_on(const char *bytes, size_t size)
-{
-	for (ssize_t n; size; bytes += n, size -= (size_t)n)
-		if ((n = write(STDOUT_FILENO, bytes, size)) <= 0)
-			return false;
-	return true;
-}
-
-static void relay(const struct start *start, int from)
-{
-	cleanup_file FILE *in = fdopen(from, "r");
-	char *line = NULL;
-	size_t room = 0;
-	int ready = start->ready_fd;
-
-	signal(SIGINT, SIG_IGN); /* it ends when the program does */
-	signal(SIGTERM, SIG_IGN);
-	for (ssize_t n; in && (n = getline(&line, &room, in)) > 0;) {
-		if (!pass_on(line, (size_t)n))
-			break;
-		line[strcspn(line, "\n")] = '\0';
-		if (ready >= 0 && regexec(&start->line, line, 0, NULL, 0) == 0) {
-			/* Said, not only closed: that happens at our end, too. */
-			if (write(ready, "\n", 1) < 0)
-				break;
-			close(ready);
-			ready = -1;
-		}
-	}
-	_exit(0);
-}
-
-static int begin_relay(struct start *start, struct fsnap_error *err)
-{
-	int ends[2];
-
-	if (pipe2(ends, O_CLOEXEC) < 0)
-		return fail(err, FSNAP_E_SYSTEM, errno, "a pipe");
-	pid_t pid = fork();
-	if (pid == 0) {
-		close(ends[1]);
-		close(start->ready);
-		relay(start, ends[0]);
-	}
-	close(ends[0]);
-	close(start->ready_fd);
-	start->ready_fd = -1;
-	start->output = ends[1];
-	return pid < 0 ? fail(err, FSNAP_E_SYSTEM, errno, "fork") : 0;
-}
-
-/* Input waits until the image is made: a program that is ready, and is told what to do, could be done before. */
-static int begin_feeder(struct start *start, struct fsnap_error *err)
-{
-	int ends[2], go[2];
-	char buffer[65536];
-
-	if (isatty(STDIN_FILENO))
-		return 0;
-	if (pipe2(ends, O_CLOEXEC) < 0 || pipe2(go, O_CLOEXEC) < 0)
-		return fail(err, FSNAP_E_SYSTEM, errno, "a pipe");
-	pid_t pid = fork();
-	if (pid == 0) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		close(ends[0]);
-		close(go[1]);
-		scope_close(&start->ready_fd); /* the program's, of which the end is awaited */
-		scope_close(&start->output);
-		if (read(go[0], buffer, 1) == 0)
-			for (ssize_t n; (n = read(STDIN_FILENO, buffer, sizeof(buffer))) > 0;)
-				for (ssize_t m, at = 0; at < n; at += m)
-					if ((m = write(ends[1], buffer + at, (size_t)(n - at))) <= 0)
-						_exit(0);
-		_exit(0);
-	}
-	close(ends[1]);
-	close(go[0]);
-	start->input = ends[0];
-	start->go = go[1];
-	return pid < 0 ? fail(err, FSNAP_E_SYSTEM, errno, "fork") : 0;
-}
-
-/* --- starting ---------------------------------------------------------------------------- */
-
-static int number_of(const char *text, unsigned most, const char *option, unsigned *number, struct fsnap_error *err)
-{
-	char *end;
-	unsigned long value = strtoul(text, &end, 10);
-
-	if (*end || end == text || value > most)
-		return fail(err, FSNAP_E_USAGE, 0, "%s %s: not such a number", option, text);
-	*number = (unsigned)value;
 	return 0;
 }
 
-static int understand(struct start *start, struct fsnap_error *err)
-{
-	const struct cli *cli = start->cli;
-	int ends[2], n = !!cli->ready_fd + !!cli->ready_port + !!cli->ready_line;
-
-	if (!cli->warm)
-		return fail(err, FSNAP_E_USAGE, 0, "fsnap run needs the image's name: --warm IMAGE");
-	if (n != 1) {
-		fail(err, FSNAP_E_USAGE, 0, "how does it say that it is ready?");
-		return error_hint(err, "say one of --ready-fd N, --ready-port PORT, --ready-line REGEX");
-	}
-	if (cli->ready_port && number_of(cli->ready_port, 65535, "--ready-port", &start->port, err) < 0)
-		return -1;
-	if (cli->ready_port && is_listened_to(start->port)) {
-		fail(err, FSNAP_E_USAGE, 0, "--ready-port %u: somebody listens there already", start->port);
-		return error_hint(err, "end who does, or choose another port: that it listens is how it says it is ready");
-	}
-	if (cli->ready_port)
-		return 0;
-	if (cli->ready_fd && number_of(cli->ready_fd, 1000, "--ready-fd", &start->number, err) < 0)
-		return -1;
-	if (cli->ready_line && regcomp(&start->line, cli->ready_line, REG_EXTENDED | REG_NOSUB))
-		return fail(err, FSNAP_E_USAGE, 0, "--ready-line %s: not a regular expression", cli->ready_line);
-	if (pipe2(ends, O_CLOEXEC) < 0)
-		return fail(err, FSNAP_E_SYSTEM, errno, "a pipe");
-	start->ready = ends[0];
-	start->ready_fd = ends[1];
-	return cli->ready_line ? begin_relay(start, err) : 0;
-}
-
-/* In the child. What failed is told through `told`, which a successful exec closes. */
-static void become(const struct start *start, int told)
-{
-	if (start->output >= 0)
-		dup2(start->output, STDOUT_FILENO);
-	if (start->input >= 0)
-		dup2(start->input, STDIN_FILENO);
-	if (start->ready_fd >= 0 && start->ready_fd != (int)start->number)
-		dup2(start->ready_fd, (int)start->number);
-	else if (start->ready_fd >= 0)
-		fcntl(start->ready_fd, F_SETFD, 0);
-	execvp(start->cli->words[0], start->cli->words);
-	int sys = errno;
-	_exit(write(told, &sys, sizeof(sys)) == sizeof(sys) ? 127 : 126);
-}
-
-static int spawn(struct start *start, struct fsnap_error *err)
-{
-	int told[2], sys;
-
-	if (pipe2(told, O_CLOEXEC) < 0)
-		return fail(err, FSNAP_E_SYSTEM, errno, "a pipe");
-	start->child = fork();
-	if (start->child == 0)
-		become(start, told[1]);
-	close(told[1]);
-	scope_close(&start->ready_fd);
-	scope_close(&start->output);
-	scope_close(&start->input);
-	ssize_t n = start->child > 0 ? read(told[0], &sys, sizeof(sys)) : -1;
-	close(told[0]);
-	if (n == 0)
-		return 0;
-	if (start->child > 0)
-		waitpid(start->child, NULL, 0);
-	return fail(err, FSNAP_E_USAGE, n > 0 ? sys : errno, "%s", start->cli->words[0]);
-}
-
-static int run_cold(const struct cli *cli, struct fsnap_error *err)
-{
-	struct start start = { .cli = cli, .ready = -1, .ready_fd = -1, .output = -1, .input = -1, .go = -1 };
-	struct fsnap_dump_options options = { .size = sizeof(options), .store = cli->store, .name = cli->warm,
-					      .with = cli->withs, .encrypt = cli->encrypt,
-					      .cipher = cli->cipher, .compress = cli->compress };
-	struct fsnap_dump_report report = { .size = sizeof(report) };
-	struct fsnap_error why = { 0 };
-	int status = 0;
-
-	struct foreground *foreground = foreground_begin();
-	if (understand(&start, err) < 0 || begin_feeder(&start, err) < 0 || spawn(&start, err) < 0)
-		return -1;
-	int ended = await_ready(&start, &status, err);
-	if (ended < 0)
-		return -1;
-	if (ended) /* as it wishes: it has not become ready, there is nothing to be saved */
-		return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-	options.pid = start.child;
-	/* It is for the next time: this time it runs, whatever becomes of the image. */
-	if (fsnap_dump(&options, &report, &why))
-		fprintf(stderr, "fsnap: %s\n  hint: %s\n", why.message, why.hint[0] ? why.hint : "it was started, not saved");
-	else if (!cli->quiet)
-		fprintf(stderr, "fsnap: %s is saved, frozen for %s; the next start is from there\n", report.image,
-			text_micros(report.frozen_us).s);
-	scope_close(&start.go);
-	return foreground_wait(foreground, start.child, false);
-}
-
-/* --- from the image -------------------------------------------------------------------------- */
-
 /* Somebody else runs from it, as when tests run side by side: then with namespaces. */
-static int restore(const struct cli *cli, struct fsnap_restore_report *report, struct fsnap_error *err)
+static int restore(const struct cli *cli, const struct origin_found *found, struct fsnap_restore_report *report,
+		   struct fsnap_error *err)
 {
+	int streams[3];
 	struct fsnap_restore_options options = {
 		.size = sizeof(options), .store = cli->store, .image = cli->warm, .with_overwrite = cli->with_overwrite,
 		.wipe = 1, /* each start is one of many from the same instant */
-		.decrypt = cli->encrypt,
+		.decrypt = cli->encrypt, .stdio = streams,
 	};
+	if (choose_streams(found, streams, err) < 0 || changed_choose(cli->changed, &options.changed, err) < 0)
+		return -1;
 	if (fsnap_restore(&options, report, err) == 0)
 		return 0;
 	if (err->code != FSNAP_E_PID_TAKEN)
@@ -312,25 +54,102 @@ static bool is_outdated(int code)
 	       code == FSNAP_E_IMAGE_FORMAT;
 }
 
-int cli_run(const struct cli *cli, struct fsnap_error *err)
+static int run_anew(const struct cli *cli, struct catalogue *catalogue, struct origin *origin, const char *why,
+		    struct fsnap_error *err)
+{
+	fprintf(stderr, "fsnap: %s; it is started anew\n", why);
+	*err = (struct fsnap_error){ 0 };
+	/* Somebody who starts the same may have been quicker. */
+	if (store_remove(catalogue->store, cli->warm, err) < 0 && err->code != FSNAP_E_IMAGE_MISSING)
+		return -1;
+	*err = (struct fsnap_error){ 0 };
+	return run_cold(cli, origin, err);
+}
+
+static int run_warm(const struct cli *cli, struct catalogue *catalogue, const struct origin_found *found,
+		    struct origin *origin, struct fsnap_error *err)
 {
 	struct fsnap_restore_report report = { .size = sizeof(report) };
+
+	struct foreground *foreground = foreground_begin();
+	if (restore(cli, found, &report, err) == 0) {
+		output_notes(cli, report.notes);
+		return foreground_wait(foreground, report.pid, report.terminal);
+	}
+	if (!is_outdated(err->code) || cli->changed || !found->made_by_run ||
+	    (!cli->with_overwrite && strstr(err->hint, "--with-overwrite")))
+		return -1;
+	return run_anew(cli, catalogue, origin, err->message, err);
+}
+
+/* What somebody else has put there under this name is not ours to replace. */
+static int foreign(const struct cli *cli, struct fsnap_error *err)
+{
+	fail(err, FSNAP_E_IMAGE_EXISTS, 0, "image %s was not made by `fsnap run`", cli->warm);
+	return error_hint(err, "take another name; or start from this one as it is: --changed accept");
+}
+
+static int differs(const struct cli *cli, struct catalogue *catalogue, const struct origin_found *found,
+		   struct origin *origin, struct fsnap_error *err)
+{
+	char why[sizeof(found->differs) + FSNAP_NAME_MAX + 32];
+
+	snprintf(why, sizeof(why), "image %s is of another start: %s", cli->warm, found->differs);
+	if (!cli->changed)
+		return run_anew(cli, catalogue, origin, why, err);
+	if (strcmp(cli->changed, "refuse") == 0) {
+		fail(err, FSNAP_E_IMAGE_EXISTS, 0, "%s", why);
+		return error_hint(err, "take another name; without --changed refuse it would be made anew");
+	}
+	if (strcmp(cli->changed, "warn") == 0)
+		fprintf(stderr, "fsnap: %s\n", why);
+	return run_warm(cli, catalogue, found, origin, err);
+}
+
+static int examine(const struct cli *cli, const struct catalogue *catalogue, const struct origin *origin,
+		   struct origin_found *found, struct fsnap_error *err)
+{
+	if (cli->encrypt && store_set_key(catalogue->store, cli->encrypt, err) < 0)
+		return -1;
+	struct image *image = image_open(catalogue->store, cli->warm, err);
+	int result = image ? origin_compare(origin, image, found, err) : -1;
+	if (image)
+		image_close(image);
+	return result;
+}
+
+/* NAME=VALUE is given to the program; both forms are what it depends on. */
+static int take_variables(const struct cli *cli, struct fsnap_error *err)
+{
+	for (const char **at = cli->envs; at && *at; at++) {
+		size_t length = strcspn(*at, "=");
+		cleanup_free char *name = strndup(*at, length);
+
+		if (!name || !length || ((*at)[length] && setenv(name, *at + length + 1, 1)))
+			return fail(err, FSNAP_E_USAGE, 0, "--env %s: neither NAME nor NAME=VALUE", *at);
+	}
+	return 0;
+}
+
+int cli_run(const struct cli *cli, struct fsnap_error *err)
+{
 	cleanup_catalogue struct catalogue catalogue = { 0 };
+	cleanup_origin struct origin origin = { 0 };
+	struct origin_found found;
+	int changed = 0;
 
 	if (!cli->warm || strchr(cli->warm, '/'))
 		return fail(err, FSNAP_E_USAGE, 0, "fsnap run needs the name of an image: --warm IMAGE");
-	if (catalogue_open(&catalogue, cli, STORE_WRITE, err) < 0)
+	if (changed_choose(cli->changed, &changed, err) < 0 || take_variables(cli, err) < 0 ||
+	    origin_describe(&origin, cli, err) < 0 || catalogue_open(&catalogue, cli, STORE_WRITE, err) < 0)
 		return -1;
 	if (!catalogue_holds(&catalogue, cli->warm))
-		return run_cold(cli, err);
-	struct foreground *foreground = foreground_begin();
-	if (restore(cli, &report, err) == 0)
-		return foreground_wait(foreground, report.pid, report.terminal);
-	if (!is_outdated(err->code) || (!cli->with_overwrite && strstr(err->hint, "--with-overwrite")))
+		return run_cold(cli, &origin, err);
+	if (examine(cli, &catalogue, &origin, &found, err) < 0)
 		return -1;
-	fprintf(stderr, "fsnap: %s; it is started anew\n", err->message);
-	*err = (struct fsnap_error){ 0 };
-	if (store_remove(catalogue.store, cli->warm, err) < 0)
-		return -1;
-	return run_cold(cli, err);
+	if (found.made_by_run && found.differs[0])
+		return differs(cli, &catalogue, &found, &origin, err);
+	if (!found.made_by_run && changed != FSNAP_CHANGED_ACCEPT)
+		return foreign(cli, err);
+	return run_warm(cli, &catalogue, &found, &origin, err);
 }

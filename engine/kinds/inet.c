@@ -132,7 +132,7 @@ static bool is_bound(const image_file_inet *state, const union inet_address *loc
 	return state->type == SOCK_RAW ? !inet_is_any(local) : inet_port(local) != 0;
 }
 
-static int bind_local(int fd, const image_file_inet *state, struct fsnap_error *err)
+static int bind_local(const struct restore *restore, int fd, const image_file_inet *state, struct fsnap_error *err)
 {
 	union inet_address local = inet_address(state->local.local_val, state->local.local_len);
 	if (!is_bound(state, &local) || bind(fd, &local.any, state->local.local_len) == 0)
@@ -140,7 +140,7 @@ static int bind_local(int fd, const image_file_inet *state, struct fsnap_error *
 	/* The sender's address of a connected socket was the route's choice; another one does. */
 	if (errno == EADDRNOTAVAIL && state->state == INET_CONNECTED)
 		return 0;
-	return inet_refused_bind(what_is(state), &local, errno, err);
+	return inet_refused_bind(restore, what_is(state), &local, errno, err);
 }
 
 static int make_socket(const image_file_inet *state)
@@ -171,7 +171,7 @@ static int inet_make(struct restore *restore, const image_file *file, const void
 		return make_failed(file, state, err);
 	unsigned n = state->options.options_len;
 	if (sockopts_apply(file, fd, n, state->options.options_val, SOCKOPT_EARLY, err) < 0 ||
-	    bind_local(fd, state, err) < 0)
+	    bind_local(restore, fd, state, err) < 0)
 		return -1;
 	inet_fill_queue(restore, state, fd);
 	if (state->state == INET_CONNECTED &&

@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "engine/kinds/kinds.h"
+
 union inet_address inet_address(const char *bytes, unsigned length)
 {
 	union inet_address address = {0};
@@ -46,7 +48,19 @@ const char *inet_describe(const char *what, const union inet_address *address, c
 	return text;
 }
 
-int inet_refused_bind(const char *what, const union inet_address *address, int sys,
+/* --listen wants to be told the port that the image has, which may have been moved already. */
+static int hint_taken(const struct restore *restore, unsigned port, struct fsnap_error *err)
+{
+	unsigned before = restore_port_before(restore, (uint16_t)port);
+	if (before != port)
+		return error_hint(err, "--listen %u=%u has put it there; `ss -ap` shows who has it. Another port will "
+				       "do, or any that is free: --listen %u=0", before, port, before);
+	return error_hint(err, "Perhaps the process that was saved still runs; `ss -ap` shows "
+			       "who has it. A copy beside it can have another port (--listen %u=0) or a "
+			       "network of its own (--net-ns).", port);
+}
+
+int inet_refused_bind(const struct restore *restore, const char *what, const union inet_address *address, int sys,
 		      struct fsnap_error *err)
 {
 	char name[80];
@@ -54,9 +68,7 @@ int inet_refused_bind(const char *what, const union inet_address *address, int s
 	switch (sys) {
 	case EADDRINUSE:
 		fail(err, FSNAP_E_ADDRESS_TAKEN, 0, "the address %s is in use", name);
-		return error_hint(err, "Perhaps the process that was saved still runs; `ss -ap` shows "
-				       "who has it. A copy beside it can have another port (--listen %u=0) or a "
-				       "network of its own (--net-ns).", ntohs(inet_port(address)));
+		return hint_taken(restore, ntohs(inet_port(address)), err);
 	case EADDRNOTAVAIL:
 		fail(err, FSNAP_E_RESTORE_STEP, sys, "bind to %s", name);
 		return error_hint(err, "This machine has no such address: add it to an interface.");

@@ -12,6 +12,8 @@
 
 #include "store/error.h"
 
+struct restore;
+
 union inet_address {
 	struct sockaddr any;
 	struct sockaddr_in v4;
@@ -35,7 +37,7 @@ const char *inet_describe(const char *what, const union inet_address *address, c
 			  size_t size);
 
 /* bind(2) to the address ended with errno `sys`: the error and what can be done. Returns -1. */
-int inet_refused_bind(const char *what, const union inet_address *address, int sys,
+int inet_refused_bind(const struct restore *restore, const char *what, const union inet_address *address, int sys,
 		      struct fsnap_error *err);
 
 #endif

@@ -347,6 +347,8 @@ int restore_may_use(struct restore *restore, const char *path, struct fsnap_erro
 
 /* Replaces the port of an address (IPv4 or IPv6) by the one that --listen says it is now. */
 void restore_move_port(struct restore *restore, char *address, unsigned length);
+/* For messages: which port of the image's that was. */
+uint16_t restore_port_before(const struct restore *restore, uint16_t port);
 
 /* A slot for a kind's own memory during a restore, freed with free() at its end (e.g. pairs made
  * so far). *slot is NULL at first. */

@@ -164,7 +164,7 @@ static int try_bind(int fd, const image_file_tcp *state)
 
 /* A killed tree leaves its connections behind in TIME_WAIT: SO_REUSEADDR lets a listener come
  * back nevertheless, and does not let it take an address from another listener. */
-int tcp_bind(int fd, const image_file_tcp *state, struct fsnap_error *err)
+int tcp_bind(const struct restore *restore, int fd, const image_file_tcp *state, struct fsnap_error *err)
 {
 	union inet_address local = inet_address(state->local.local_val, state->local.local_len);
 	int on = 1, before = socket_int(fd, SO_REUSEADDR);
@@ -177,10 +177,11 @@ int tcp_bind(int fd, const image_file_tcp *state, struct fsnap_error *err)
 	if (!sys && state->state == TCP_IS_LISTENING && listen(fd, state->backlog) < 0)
 		sys = errno;
 	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &before, sizeof(before));
-	return sys ? inet_refused_bind("TCP", &local, sys, err) : 0;
+	return sys ? inet_refused_bind(restore, "TCP", &local, sys, err) : 0;
 }
 
-static int make_bound(const image_file *file, const image_file_tcp *state, struct fsnap_error *err)
+static int make_bound(const struct restore *restore, const image_file *file, const image_file_tcp *state,
+		      struct fsnap_error *err)
 {
 	cleanup_fd int fd = socket(state->family, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP);
 	if (fd < 0)
@@ -188,7 +189,7 @@ static int make_bound(const image_file *file, const image_file_tcp *state, struc
 			    file->label);
 	unsigned n = state->options.options_len;
 	if (sockopts_apply(file, fd, n, state->options.options_val, SOCKOPT_EARLY, err) < 0 ||
-	    tcp_bind(fd, state, err) < 0 ||
+	    tcp_bind(restore, fd, state, err) < 0 ||
 	    sockopts_apply(file, fd, n, state->options.options_val, SOCKOPT_LATE, err) < 0)
 		return -1;
 	return steal_fd(&fd);
@@ -209,7 +210,7 @@ static int tcp_make(struct restore *restore, const image_file *file, const void 
 	if (state->state == TCP_IS_CONNECTION)
 		fd = tcp_made(restore, file, state, &reset, err);
 	else if (state->state != TCP_IS_ENDED)
-		fd = make_bound(file, state, err);
+		fd = make_bound(restore, file, state, err);
 	if (reset || state->state == TCP_IS_ENDED)
 		fd = tcp_ended_make(file, state, err);
 	if (fd >= 0 && fchown(fd, state->uid, state->gid) < 0 && errno != EPERM) {

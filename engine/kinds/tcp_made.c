@@ -228,12 +228,12 @@ static int make_connection(int fd, const image_file_tcp *state, struct fsnap_err
 }
 
 /* It will ask again, with the number it began with: the answer may be under way. */
-static int make_asking(int fd, const image_file_tcp *state, struct fsnap_error *err)
+static int make_asking(const struct restore *restore, int fd, const image_file_tcp *state, struct fsnap_error *err)
 {
 	if (state->kept != TCP_RESET && tcp_set_seq(fd, TCP_SENDING, state->write_seq - 1) < 0)
 		return cannot(state, "sequence numbers", err);
 	tcp_set(fd, TCP_REPAIR, TCP_REPAIR_SILENT_OFF);
-	return tcp_bind(fd, state, err);
+	return tcp_bind(restore, fd, state, err);
 }
 
 static int own_socket(const image_file *file, const image_file_tcp *state, struct fsnap_error *err)
@@ -268,7 +268,7 @@ int tcp_made(struct restore *restore, const image_file *file, const image_file_t
 	if (*reset)
 		restore_note(restore, "TCP connections come back as reset by the peer: this user may not make "
 				      "them (CAP_NET_ADMIN)");
-	if (*reset || (asking ? make_asking(fd, state, err) : make_connection(fd, state, err)) < 0)
+	if (*reset || (asking ? make_asking(restore, fd, state, err) : make_connection(fd, state, err)) < 0)
 		return -1;
 	scratch->files[scratch->n++] = file->id;
 	return steal_fd(&fd);

@@ -118,7 +118,7 @@ int tcp_made_waiting(struct restore *restore, const image_file *file, const imag
 		     int fd, struct fsnap_error *err);
 
 /* Binds and, if it is a listener, listens (tcp.c). */
-int tcp_bind(int fd, const image_file_tcp *state, struct fsnap_error *err);
+int tcp_bind(const struct restore *restore, int fd, const image_file_tcp *state, struct fsnap_error *err);
 
 /* --- tcp_ended.c: sockets whose connection is over ---------------------------------------- */
 

@@ -122,6 +122,13 @@ static void restore_nonblock(struct restore *restore, const image_file *file, in
 			     file->flags & O_NONBLOCK ? "non-blocking" : "blocking");
 }
 
+/* One of O_PATH keeps the number of a closed one (cli/main.c). */
+static bool is_open(int fd)
+{
+	int flags = fcntl(fd, F_GETFL);
+	return flags >= 0 && !(flags & O_PATH);
+}
+
 static int stdio_make(struct restore *restore, const image_file *file, const void *in,
 		      struct fsnap_error *err)
 {
@@ -130,8 +137,9 @@ static int stdio_make(struct restore *restore, const image_file *file, const voi
 		return fail(err, FSNAP_E_IMAGE_CORRUPT, 0, "file %u (%s): standard stream %d", file->id,
 			    file->label, state->number);
 	int source = source_for(state);
-	cleanup_fd int fd = fcntl(source, F_DUPFD_CLOEXEC, 3);
-	if (fd < 0 && errno == EBADF) {
+	bool closed = !is_open(source);
+	cleanup_fd int fd = closed ? -1 : fcntl(source, F_DUPFD_CLOEXEC, 3);
+	if (closed) {
 		restore_note(restore, "descriptor %d is closed here: the tree has /dev/null instead",
 			     source);
 		fd = open("/dev/null", O_RDWR | O_CLOEXEC);

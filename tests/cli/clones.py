@@ -102,7 +102,8 @@ def all_or_none(t, image):
         s.listen()
         result = t.fsnap.run("restore", image, "--clones", 5, "--json", "--listen", f"{PORT}=710{{n}}")
     t.expect_error(result, 1, "ADDRESS_TAKEN", "7103", "copy 3")
-    t.expect("left of those before", set(), set(children.tree(os.getpid())) - before)
+    t.expect_true(f"the hint speaks of the port that the image has: {result.hint}", f"--listen {PORT}=0" in result.hint)
+    t.until("nothing is left of those before", lambda: not set(children.tree(os.getpid())) - before)
     t.expect_error(t.fsnap.run("restore", image, "--clones", 900000, "--json", "--net-ns"), 1, "SYSTEM", "900000")
     t.expect_error(t.fsnap.run("restore", image, "--clones", "x", "--json"), 2, "USAGE")
     t.expect_error(t.fsnap.run("restore", image, "-d", "--json", "--new-pids", "--listen", "5=6"), 2, "USAGE", "port 5")
@@ -113,6 +114,8 @@ def all_or_none(t, image):
     for n, copy in enumerate(copies, 1):
         with open(f"/proc/{copy['pid']}/environ", "rb") as f:
             t.expect("a variable", True, f"HOME={n}".encode() in f.read().split(b"\0"))
+        t.expect_true(f"it is said that Python does not look there: {copy['notes']}",
+                      any("--env" in note and "Python" in note for note in copy["notes"]))
     end(copies)
 
 

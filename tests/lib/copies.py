@@ -1,5 +1,6 @@
 """A program of which copies are made, and what one may ask it."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -50,5 +51,6 @@ def ask(port):
 def end(copies):
     for copy in copies:
         for pid in children.tree(copy["pid"]):
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # a shell's sleep may have ended
+                os.kill(pid, signal.SIGKILL)
     children.wait_gone([x["pid"] for x in copies], 5)

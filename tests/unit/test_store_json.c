@@ -136,17 +136,17 @@ static void a_vma(void **state)
 		      "\"kind\":\"shared\",\"object\":0,\"advice\":0,\"name\":\"[heap]\",\"pkey\":0}\n");
 }
 
-/* The reader takes the kinds from IMAGE_TREE to IMAGE_YOUNG as known: so does the table. */
+/* The reader takes the kinds from IMAGE_TREE to IMAGE_LABELS as known: so does the table. */
 static void tables(void **state)
 {
 	(void)state;
-	for (uint32_t kind = IMAGE_TREE; kind <= IMAGE_YOUNG; kind++) {
+	for (uint32_t kind = IMAGE_TREE; kind <= IMAGE_LABELS; kind++) {
 		const struct image_record_kind *record = image_record_kind(kind);
 		assert_non_null(record);
 		assert_int_equal(record->kind, kind);
 	}
 	assert_null(image_record_kind(IMAGE_TREE - 1));
-	assert_null(image_record_kind(IMAGE_YOUNG + 1));
+	assert_null(image_record_kind(IMAGE_LABELS + 1));
 	assert_string_equal(image_record_kind(IMAGE_MM)->name, "mm");
 	assert_int_equal(image_record_kind(IMAGE_MM)->size, sizeof(image_mm));
 
@@ -161,7 +161,7 @@ static void tables(void **state)
 static void every_record(void **state)
 {
 	(void)state;
-	for (uint32_t kind = IMAGE_TREE; kind <= IMAGE_YOUNG; kind++) {
+	for (uint32_t kind = IMAGE_TREE; kind <= IMAGE_LABELS; kind++) {
 		const struct image_record_kind *record = image_record_kind(kind);
 		void *object = calloc(1, record->size);
 		if (kind == IMAGE_FILE)
