@@ -78,9 +78,13 @@ static void rights(struct finding *finding, const char *store)
 			n++;
 		}
 	if (n)
-		find(finding, n == 1 ? FSNAP_CHECK_PARTLY : FSNAP_CHECK_LACKS, "no%s", missing);
+		find(finding, n == 1 ? FSNAP_CHECK_PARTLY : FSNAP_CHECK_LACKS, "without%s", missing);
 	else
-		find(finding, FSNAP_CHECK_GOOD, "all that restores use");
+		find(finding, FSNAP_CHECK_GOOD, "can be given back, whatever they were");
+	if (n && geteuid() == 0)
+		snprintf(finding->remedy, sizeof(finding->remedy),
+			 "you are root: whoever started this container or service withholds it (docker run --cap-add, "
+			 "CapabilityBoundingSet= of systemd)");
 }
 
 static void control_groups(struct finding *finding, const char *store)
@@ -101,8 +105,9 @@ const struct check checks_of_restoring[] = {
 	{ GROUP, "time namespaces", time_namespace, true,
 	  "after another boot CLOCK_MONOTONIC jumps: timers by absolute times expire at other moments",
 	  "run fsnap as root, on a kernel with CONFIG_TIME_NS" },
-	{ GROUP, "rights to hand on", rights, false, "what ran with such rights, or as another user, cannot be restored",
-	  "run fsnap as root; a container takes --cap-add for what is named" },
+	{ GROUP, "users and capabilities", rights, false,
+	  "not restored are programs that had such a capability, or what it is for: another user (SETUID, SETGID), higher "
+	  "limits (SYS_RESOURCE), priorities (SYS_NICE); all others are", "run fsnap as root" },
 	{ GROUP, "control groups", control_groups, false, "--cgroup create and rejoin do not work",
 	  "run fsnap as root, or have a group delegated (systemd-run --user -p Delegate=yes)" },
 	{ 0 },

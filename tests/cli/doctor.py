@@ -91,7 +91,8 @@ def somebody(t, of_root):
 def taken_away(t):
     checks = examine(t, before=drop(CAP_NET_ADMIN))
     states(t, checks, TCP_connections="lacks", nftables="lacks", choosing_process_IDs="good")
-    t.expect_true("names the capability", "CAP_NET_ADMIN" in checks["rights to hand on"]["found"])
+    t.expect_true("names the capability", "CAP_NET_ADMIN" in checks["users and capabilities"]["found"])
+    t.expect_true("and whom root may ask", "--cap-add" in checks["users and capabilities"]["remedy"])
     states(t, examine(t, before=drop(CAP_CHECKPOINT_RESTORE, CAP_SYS_ADMIN)), choosing_process_IDs="lacks",
            memory_without_a_name="lacks", TCP_connections="good")
     checks = examine(t, status=1, before=forbid(PTRACE))
