@@ -1,16 +1,16 @@
 /*
  * clones.c - copies side by side: any number of restores of one image, all of them or none.
  */
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 
+#include "engine/end_tree.h"
 #include "engine/fsnap.h"
 #include "engine/limits.h"
-#include "engine/procfs.h"
 #include "engine/sized.h"
+#include "store/error.h"
 #include "store/scope.h"
 
 /* --- the template ------------------------------------------------------------------------ */
@@ -90,23 +90,10 @@ static int make_one(const struct fsnap_restore_options *common, unsigned number,
 
 /* --- all or none -------------------------------------------------------------------------------- */
 
-/* Nobody forks while being stopped; then nobody is left out. */
-static void kill_below(pid_t pid)
-{
-	size_t n_threads = 0, n = 0;
-	kill(pid, SIGSTOP);
-	cleanup_fd int dir = procfs_open(pid, NULL);
-	cleanup_free pid_t *threads = dir >= 0 ? procfs_threads(dir, &n_threads, NULL) : NULL;
-	cleanup_free pid_t *children = threads ? procfs_children(dir, threads, n_threads, &n, NULL) : NULL;
-	for (size_t i = 0; children && i < n; i++)
-		kill_below(children[i]);
-	kill(pid, SIGKILL);
-}
-
 static void unmake(const struct fsnap_restore_report *reports, unsigned n)
 {
 	for (unsigned i = 0; i < n; i++) {
-		kill_below(reports[i].pid);
+		end_tree(reports[i].pid);
 		waitpid(reports[i].pid, NULL, __WALL);
 		if (reports[i].pidfd >= 0)
 			close(reports[i].pidfd);
@@ -134,7 +121,7 @@ int fsnap_clones(const struct fsnap_restore_options *options, unsigned n, struct
 		if (make_one(&common, first + i, &own[i], err) == 0)
 			continue;
 		unmake(own, i);
-		result = error_context(err, "copy %u", first + i);
+		result = n > 1 ? error_context(err, "copy %u", first + i) : -1;
 	}
 	fsnap_template_close(template);
 	if (result < 0)

@@ -170,7 +170,7 @@ static int build_memory(struct restore *restore, size_t index, const image_mm *m
 			    (!part->settled && memory_specials(plans, task, &restore->source, mm, err) < 0) ||
 			    memory_build(plans, task, &restore->source, mm, part, err) < 0))
 		result = -1;
-	if (result == 0 && !part->settled)
+	if (result == 0)
 		memory_fields(plans, task, &restore->source, mm);
 	template_part_free(&held);
 	return result;

@@ -35,8 +35,10 @@ static int not_possible(const char *word, const char *why, struct fsnap_error *e
 static int replace(char *block, size_t size, const char *word, struct fsnap_error *err)
 {
 	size_t name = strcspn(word, "="), wanted = strlen(word);
-	if (!word[name] || name == 0)
-		return not_possible(word, "not NAME=VALUE", err);
+	if (!word[name] || name == 0) {
+		fail(err, FSNAP_E_USAGE, 0, "--env %s: not a variable with a value", word);
+		return error_hint(err, "say --env NAME=VALUE");
+	}
 	for (char *at = block; at < block + size; at += strlen(at) + 1) {
 		size_t length = strlen(at);
 		if (strncmp(at, word, name + 1) != 0)

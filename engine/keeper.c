@@ -138,7 +138,10 @@ static int build(struct keeper *keeper, struct restore *restore, uint32_t task, 
 	if (memory_specials(restore->plans, task, &restore->source, &part, err) < 0 ||
 	    memory_build(restore->plans, task, &restore->source, &part, &what, err) < 0)
 		return -1;
-	memory_fields(restore->plans, task, &restore->source, mm);
+	/* It is not the program: who looks for that by its command line finds copies only, whose own it becomes. */
+	part.arg_end = part.arg_start;
+	part.env_end = part.env_start;
+	memory_fields(restore->plans, task, &restore->source, &part);
 	return 0;
 }
 

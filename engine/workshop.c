@@ -178,6 +178,11 @@ static int move_directory(struct restore *restore, struct fsnap_error *err)
 		fail(err, FSNAP_E_USAGE, 0, "--cwd %s: not an absolute path", restore->options->cwd);
 		return error_hint(err, "say where the root shall work from / on");
 	}
+	struct stat stat_of;
+	if (stat(restore->options->cwd, &stat_of) < 0 || !S_ISDIR(stat_of.st_mode)) {
+		fail(err, FSNAP_E_USAGE, 0, "--cwd %s: there is no such directory", restore->options->cwd);
+		return error_hint(err, "make it, or say another: the root is to work there");
+	}
 	for (size_t i = 0; i < model->n_processes; i++) {
 		image_identity *cwd = &model->processes[i].cwd;
 		if (!path || strcmp(cwd->path, path) != 0)

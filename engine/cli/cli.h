@@ -45,7 +45,7 @@ struct cli {
 	const char *heat;
 	const char *prefetch, *rate, *max;
 	const char *output, *timeline;
-	const char *warm, *ready_fd, *ready_port, *ready_line;
+	const char *warm, *ready_fd, *ready_port, *ready_line, *ready_within;
 	const char *stats;
 	const char *key;
 	const char *max_freeze;

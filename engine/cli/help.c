@@ -190,7 +190,8 @@ static const char run_help[] =
 	"it is ready; from then on it starts from there, in the time that a restore takes. fsnap stands in\n"
 	"for it, as `fsnap restore` does. Its standard input waits until it is saved: what it is told there\n"
 	"is for this start, and so are its output and errors, wherever they go. Several may run at once: all\n"
-	"but one have namespaces of their own then. What is not ready after two minutes is ended.\n"
+	"but one have namespaces of their own then. What is not ready after two minutes\n"
+	"(--ready-within) is ended, all of it.\n"
 	"\n"
 	"The image knows what it was made from. It is made anew, and what has changed is said, if that is\n"
 	"not the same: the words of COMMAND, the working directory, what says that it is ready, --with; the\n"
@@ -217,7 +218,11 @@ static const char template_help[] =
 	"  stop NAME       lets it go (--all: all of them); copies go on\n"
 	"\n"
 	"A copy is the child of that process; in the foreground signals and its exit status pass through, but\n"
-	"it has no terminal to control. What `fsnap restore --help` says of the options holds here.\n"
+	"it has no terminal to control; where making it fails, the status is 125. What `fsnap restore --help`\n"
+	"says of the options holds here, descriptors of --fd and --external are those of this command.\n"
+	"\n"
+	"If that process was killed, list tells so and removes its name, as stop does; start takes it over.\n"
+	"One that is stopped, or does nothing for half a minute, is not waited for (a copy: ten minutes).\n"
 	"\n"
 	"Examples:\n"
 	"  fsnap template start filled\n"
@@ -373,7 +378,7 @@ const struct exit_meaning exit_meanings[] = {
 	{ EXIT_TARGET, "the process is gone, keeps changing, is traced, or is somebody else's" },
 	{ EXIT_STORE, "the store is missing, full or not writable" },
 	{ EXIT_IMAGE, "the image is missing, damaged, taken, or not for this machine" },
-	{ EXIT_RESTORE, "`fsnap restore` (in the foreground) or `run` failed itself; else the status is the tree's" },
+	{ EXIT_RESTORE, "`restore`, `run` or `template copy` (in the foreground) failed itself; else it is the tree's" },
 	{ 0, NULL },
 };
 

@@ -40,13 +40,14 @@ static int status_of_class(int code)
 	}
 }
 
-/* A restore in the foreground ends with the tree's status: its own failures need one that few
+/* A restore, or a copy of a template, in the foreground ends with the tree's status: its own failures need one that few
  * programs use. A command line that is wrong is wrong in the same way for every command. */
 int exit_status_of(const struct cli *cli, int code)
 {
-	bool foreground = cli->command && (cli->command->run == cli_restore || cli->command->run == cli_run) &&
-			  !cli->detach && !cli->clones &&
-			  !cli->explain;
+	bool waits = cli->command && (cli->command->run == cli_restore || cli->command->run == cli_run ||
+				      (cli->command->run == cli_template && cli->n_words &&
+				       strcmp(cli->words[0], "copy") == 0));
+	bool foreground = waits && !cli->detach && !cli->clones && !cli->explain;
 
 	return foreground && code != FSNAP_E_USAGE ? EXIT_RESTORE : status_of_class(code);
 }

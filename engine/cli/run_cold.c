@@ -15,9 +15,10 @@
 #include <unistd.h>
 
 #include "engine/cli/origin.h"
+#include "engine/end_tree.h"
 #include "store/scope.h"
 
-#define PATIENCE 120 /* s, until it must be ready */
+#define PATIENCE 120 /* without --ready-within */
 
 struct start {
 	const struct cli *cli;
@@ -28,6 +29,7 @@ struct start {
 	int input;    /* likewise as standard input, unless that is a terminal */
 	int go;	      /* closed when the input may come */
 	unsigned port, number; /* --ready-port, --ready-fd */
+	unsigned patience; /* s, until it must be ready */
 	pid_t child;
 };
 
@@ -89,17 +91,19 @@ static bool is_ending(pid_t pid)
 
 static int await_ready(const struct start *start, int *status, struct fsnap_error *err)
 {
-	time_t end = time(NULL) + PATIENCE;
+	time_t end = time(NULL) + start->patience;
 
 	while (!is_ready(start)) {
 		if (waitpid(start->child, status, WNOHANG) == start->child)
 			return 1;
 		if (time(NULL) < end)
 			continue;
-		kill(start->child, SIGKILL);
+		end_tree(start->child);
 		waitpid(start->child, NULL, 0);
-		fail(err, FSNAP_E_TARGET_BUSY, 0, "%s was not ready within %d s", start->cli->words[0], PATIENCE);
-		return error_hint(err, "what --ready-fd, --ready-port or --ready-line awaits did not come");
+		fail(err, FSNAP_E_TARGET_BUSY, 0, "%s was not ready within %u s; it was ended", start->cli->words[0],
+		     start->patience);
+		return error_hint(err, "what --ready-fd, --ready-port or --ready-line awaits did not come; --ready-within "
+				       "gives it more time");
 	}
 	return waitpid(start->child, status, is_ending(start->child) ? 0 : WNOHANG) == start->child;
 }
@@ -213,6 +217,9 @@ static int understand(struct start *start, struct fsnap_error *err)
 		fail(err, FSNAP_E_USAGE, 0, "how does it say that it is ready?");
 		return error_hint(err, "say one of --ready-fd N, --ready-port PORT, --ready-line REGEX");
 	}
+	start->patience = PATIENCE;
+	if (cli->ready_within && number_of(cli->ready_within, 86400, "--ready-within", &start->patience, err) < 0)
+		return -1;
 	if (cli->ready_port && number_of(cli->ready_port, 65535, "--ready-port", &start->port, err) < 0)
 		return -1;
 	if (cli->ready_port && is_listened_to(start->port)) {

@@ -11,80 +11,9 @@
 #include <unistd.h>
 
 #include "engine/cli/template.h"
+#include "engine/handed.h"
 #include "store/scope.h"
 #include "store/store.h"
-
-/* --- asking ------------------------------------------------------------------------------ */
-
-static int not_there(const char *name, struct fsnap_error *err)
-{
-	fail(err, FSNAP_E_IMAGE_MISSING, 0, "there is no template %s", name);
-	return error_hint(err, "fsnap template list shows those there are; fsnap template start IMAGE makes one");
-}
-
-static int store_of(const struct cli *cli, char *dir, size_t size, struct fsnap_error *err)
-{
-	if (!cli->store)
-		return fsnap_default_store(dir, size, err);
-	snprintf(dir, size, "%s", cli->store);
-	return 0;
-}
-
-static int reach(const struct cli *cli, const char *name, struct fsnap_error *err)
-{
-	char store[4096];
-
-	if (store_of(cli, store, sizeof(store), err) < 0 || store_check_name(name, err) < 0)
-		return -1;
-	cleanup_fd int place = template_place(store, false, err);
-	int line = place < 0 ? -1 : template_connect(place, name);
-	if (line < 0 && !error_is_set(err))
-		return errno == EACCES ? fail(err, FSNAP_E_PERMISSION, errno, "template %s", name) : not_there(name, err);
-	return line;
-}
-
-static bool ask(int line, enum template_verb verb, int argc, char **argv)
-{
-	cleanup_free struct template_request *request = malloc(TEMPLATE_REQUEST);
-	size_t size = sizeof(*request);
-	cleanup_fd int here = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	cleanup_fd int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-	int fds[TEMPLATE_FDS] = { null, null, null, here };
-
-	if (!request || here < 0 || null < 0)
-		return false;
-	for (int i = 0; i < 3; i++)
-		if (fcntl(i, F_GETFD) >= 0)
-			fds[i] = i;
-	*request = (struct template_request){ .verb = verb, .n_words = (uint32_t)argc };
-	for (int i = 0; i < argc; i++) {
-		size_t length = strlen(argv[i]) + 1;
-		if (length > TEMPLATE_REQUEST - size) {
-			errno = E2BIG;
-			return false;
-		}
-		memcpy((char *)request + size, argv[i], length);
-		size += length;
-	}
-	return template_send(line, request, size, fds, verb == TEMPLATE_COPY ? TEMPLATE_FDS : 0);
-}
-
-static int hear(int line, struct template_answer *told, struct fsnap_error *err)
-{
-	ssize_t got = template_receive(line, told, sizeof(*told), NULL);
-
-	if (got != sizeof(*told))
-		return fail(err, FSNAP_E_SYSTEM, got < 0 ? errno : 0, "the template ended without a word");
-	if (strcmp(told->version, fsnap_version()) != 0) {
-		fail(err, FSNAP_E_SYSTEM, 0, "the template is held by fsnap %s, this is %s", told->version, fsnap_version());
-		return error_hint(err, "stop it and start it anew");
-	}
-	told->report.prefetching = NULL; /* pointers of that process */
-	told->report.streaming = NULL;
-	if (told->result < 0)
-		*err = told->err;
-	return told->result;
-}
 
 /* --- start, list, stop ------------------------------------------------------------------------- */
 
@@ -105,7 +34,7 @@ static int start(const struct cli *cli, struct fsnap_error *err)
 	struct template_answer told;
 	char store[4096];
 
-	if ((cli->name && store_check_name(cli->name, err) < 0) || store_of(cli, store, sizeof(store), err) < 0 ||
+	if ((cli->name && store_check_name(cli->name, err) < 0) || template_store(cli, store, sizeof(store), err) < 0 ||
 	    template_start(store, cli->n_words > 1 ? cli->words[1] : NULL, cli->name, &told, err) < 0)
 		return -1;
 	if (cli->json) {
@@ -126,105 +55,176 @@ static int by_name(const void *a, const void *b)
 	return strcmp(((const struct template_facts *)a)->name, ((const struct template_facts *)b)->name);
 }
 
-/* Of all that answer; those that were killed have left a name, which the next of that name replaces. */
-static struct template_facts *find_all(const struct cli *cli, size_t *n, struct fsnap_error *err)
+/* What is in the store: those that answer; of those that do not, one line each; names that somebody left who was killed
+ * are removed, which is said, too. */
+struct found {
+	struct template_facts *all;
+	size_t n;
+	char *notes; /* lines */
+	struct fsnap_error silent; /* of the last that did not answer */
+};
+
+static void free_found(struct found *found)
+{
+	free(found->all);
+	free(found->notes);
+}
+#define cleanup_found __attribute__((cleanup(free_found)))
+
+static void look_at(struct found *found, int place, const char *name, FILE *notes)
+{
+	struct fsnap_error why = { 0 };
+	struct template_answer told;
+	cleanup_fd int line = template_connect(place, name);
+
+	if (line < 0 && errno == ECONNREFUSED) {
+		if (template_forget(place, name))
+			fprintf(notes, "template %s: the process that held it was killed; its name is removed\n", name);
+		return;
+	}
+	if (line < 0 && errno == EAGAIN)
+		fail(&why, FSNAP_E_TARGET_BUSY, 0, "the process that holds it takes no more calls");
+	else if (line < 0 || !template_ask(line, TEMPLATE_ASK, 0, NULL, NULL, 0))
+		return;
+	if (line >= 0 && template_hear(line, TEMPLATE_ASK, &told, &why) == 0) {
+		struct template_facts *more = reallocarray(found->all, found->n + 1, sizeof(*more));
+		if (more)
+			(found->all = more)[found->n++] = told.facts;
+		return;
+	}
+	error_context(&why, "template %s", name);
+	fprintf(notes, "%s (%s)\n", why.message, why.hint);
+	found->silent = why;
+}
+
+static int find_all(const struct cli *cli, struct found *found, struct fsnap_error *err)
 {
 	char store[4096];
-	struct template_facts *found = calloc(1, sizeof(*found));
+	size_t size;
 
-	*n = 0;
-	if (!found || store_of(cli, store, sizeof(store), err) < 0)
-		return NULL;
+	*found = (struct found){ 0 };
+	if (template_store(cli, store, sizeof(store), err) < 0)
+		return -1;
 	cleanup_fd int place = template_place(store, false, err);
-	if (place < 0 && !error_is_set(err))
-		return found;
-	cleanup_dir DIR *dir = place < 0 ? NULL : fdopendir(fcntl(place, F_DUPFD_CLOEXEC, 0));
-	for (struct dirent *entry; dir && (entry = readdir(dir));) {
-		struct fsnap_error ignored = { 0 };
-		struct template_answer told;
-		cleanup_fd int line = entry->d_name[0] == '.' ? -1 : template_connect(place, entry->d_name);
-		if (line < 0 || !ask(line, TEMPLATE_ASK, 0, NULL) || hear(line, &told, &ignored) < 0)
-			continue;
-		struct template_facts *more = reallocarray(found, *n + 1, sizeof(*found));
-		if (!more)
-			break;
-		found = more;
-		found[(*n)++] = told.facts;
+	if (place < 0)
+		return error_is_set(err) ? -1 : 0;
+	cleanup_dir DIR *dir = fdopendir(fcntl(place, F_DUPFD_CLOEXEC, 0));
+	FILE *notes = dir ? open_memstream(&found->notes, &size) : NULL;
+	if (!notes)
+		return fail(err, FSNAP_E_NOMEM, errno, "looking for templates");
+	for (struct dirent *entry; (entry = readdir(dir));)
+		if (entry->d_name[0] != '.')
+			look_at(found, place, entry->d_name, notes);
+	fclose(notes);
+	if (found->n)
+		qsort(found->all, found->n, sizeof(*found->all), by_name);
+	return 0;
+}
+
+static void tell_notes(struct json *json, const char *notes)
+{
+	json_array(json_key(json, "notes"));
+	for (const char *line = notes ? notes : ""; *line; line += strcspn(line, "\n") + 1) {
+		char text[sizeof(((struct fsnap_error *)0)->message) + sizeof(((struct fsnap_error *)0)->hint) + 8];
+		snprintf(text, sizeof(text), "%.*s", (int)strcspn(line, "\n"), line);
+		json_string(json, text);
 	}
-	qsort(found, *n, sizeof(*found), by_name);
-	return error_is_set(err) ? NULL : found;
+	json_close(json);
 }
 
 static int list(const struct cli *cli, struct fsnap_error *err)
 {
-	size_t n;
-	cleanup_free struct template_facts *all = find_all(cli, &n, err);
+	cleanup_found struct found found;
 
-	if (!all)
+	if (find_all(cli, &found, err) < 0)
 		return -1;
 	if (cli->json) {
 		struct json json = output_json();
 
 		json_object(&json);
 		json_array(json_key(&json, "templates"));
-		for (size_t i = 0; i < n; i++)
-			tell_facts(&json, &all[i]);
+		for (size_t i = 0; i < found.n; i++)
+			tell_facts(&json, &found.all[i]);
 		json_close(&json);
+		tell_notes(&json, found.notes);
 		json_close(&json);
 		json_finish(&json);
 		return EXIT_SUCCESS;
 	}
-	if (n && !cli->quiet)
+	if (found.n && !cli->quiet)
 		printf("%-24s %-24s %8s %10s %8s %8s\n", "TEMPLATE", "IMAGE", "PROCESS", "SHARED", "COPIES", "RUNNING");
-	for (size_t i = 0; i < n; i++)
+	for (size_t i = 0; i < found.n; i++)
 		if (cli->quiet)
-			puts(all[i].name);
+			puts(found.all[i].name);
 		else
-			printf("%-24s %-24s %8d %10s %8llu %8llu\n", all[i].name, all[i].image, (int)all[i].pid,
-			       text_bytes(all[i].bytes).s, (unsigned long long)all[i].copies,
-			       (unsigned long long)all[i].running);
+			printf("%-24s %-24s %8d %10s %8llu %8llu\n", found.all[i].name, found.all[i].image,
+			       (int)found.all[i].pid, text_bytes(found.all[i].bytes).s,
+			       (unsigned long long)found.all[i].copies, (unsigned long long)found.all[i].running);
+	output_notes(cli, found.notes ? found.notes : "");
 	return EXIT_SUCCESS;
+}
+
+/* What somebody left who was killed is not there any more either: that is what was wanted. */
+static int forget(const struct cli *cli, const char *name)
+{
+	char store[4096];
+	struct fsnap_error ignored = { 0 };
+	cleanup_fd int place = template_store(cli, store, sizeof(store), &ignored) < 0 ?
+				       -1 : template_place(store, false, &ignored);
+
+	if (place < 0 || !template_forget(place, name))
+		return -1;
+	if (!cli->quiet)
+		fprintf(stderr, "fsnap: template %s: the process that held it was killed; its name is removed\n", name);
+	return 0;
 }
 
 static int stop_one(const struct cli *cli, const char *name, struct fsnap_error *err)
 {
 	struct template_answer told;
-	cleanup_fd int line = reach(cli, name, err);
+	cleanup_fd int line = template_reach(cli, name, err);
 
+	if (line < 0 && err->code == FSNAP_E_IMAGE_MISSING && forget(cli, name) == 0) {
+		*err = (struct fsnap_error){ 0 };
+		return 0;
+	}
 	if (line < 0)
 		return -1;
-	if (!ask(line, TEMPLATE_STOP, 0, NULL))
+	if (!template_ask(line, TEMPLATE_STOP, 0, NULL, NULL, 0))
 		return fail(err, FSNAP_E_SYSTEM, errno, "asking template %s", name);
-	return hear(line, &told, err);
+	return template_hear(line, TEMPLATE_STOP, &told, err) < 0 ? error_context(err, "template %s", name) : 0;
 }
 
 static int stop(const struct cli *cli, struct fsnap_error *err)
 {
-	size_t n = 0;
-	cleanup_free struct template_facts *all = cli->all ? find_all(cli, &n, err) : NULL;
+	cleanup_found struct found found = { 0 };
 
 	if ((cli->n_words > 1) == cli->all)
 		return fail(err, FSNAP_E_USAGE, 0, "fsnap template stop needs a name, or --all");
-	if (cli->all && !all)
+	if ((cli->all ? find_all(cli, &found, err) : stop_one(cli, cli->words[1], err)) < 0)
 		return -1;
-	if (!cli->all && stop_one(cli, cli->words[1], err) < 0)
-		return -1;
-	for (size_t i = 0; i < n; i++)
-		if (stop_one(cli, all[i].name, err) < 0)
+	for (size_t i = 0; i < found.n; i++)
+		if (stop_one(cli, found.all[i].name, err) < 0)
 			return -1;
-	if (cli->json) {
-		struct json json = output_json();
-
-		json_object(&json);
-		json_array(json_key(&json, "stopped"));
-		for (size_t i = 0; i < n; i++)
-			json_string(&json, all[i].name);
-		if (!cli->all)
-			json_string(&json, cli->words[1]);
-		json_close(&json);
-		json_close(&json);
-		json_finish(&json);
+	if (error_is_set(&found.silent)) { /* the others are gone */
+		*err = found.silent;
+		return -1;
 	}
+	if (!cli->json) {
+		output_notes(cli, found.notes ? found.notes : "");
+		return EXIT_SUCCESS;
+	}
+	struct json json = output_json();
+
+	json_object(&json);
+	json_array(json_key(&json, "stopped"));
+	for (size_t i = 0; i < found.n; i++)
+		json_string(&json, found.all[i].name);
+	if (!cli->all)
+		json_string(&json, cli->words[1]);
+	json_close(&json);
+	json_close(&json);
+	json_finish(&json);
 	return EXIT_SUCCESS;
 }
 
@@ -258,25 +258,42 @@ static int stand_in(int line, pid_t pid, struct fsnap_error *err)
 	}
 }
 
+/* Checked here, where they are; there they have other numbers. */
+static int hand_over(const struct cli *cli, int *sources, unsigned *n, struct fsnap_error *err)
+{
+	const struct fsnap_restore_options said = { .fd = cli->fds, .external = cli->externals };
+	struct handed handed = { 0 };
+	int result = handed_open(&handed, &said, err);
+
+	*n = (unsigned)handed.n;
+	if (result == 0 && *n > TEMPLATE_HANDED)
+		result = fail(err, FSNAP_E_USAGE, 0, "%u descriptors: a template takes %d at most", *n, TEMPLATE_HANDED);
+	for (unsigned i = 0; result == 0 && i < *n; i++)
+		sources[i] = handed.list[i].source;
+	handed_close(&handed);
+	return result;
+}
+
 static int copy(const struct cli *cli, struct fsnap_error *err)
 {
 	struct template_answer told;
-	unsigned n;
+	int handed[TEMPLATE_HANDED];
+	unsigned n, n_handed;
 
 	if (cli->n_words < 2)
 		return fail(err, FSNAP_E_USAGE, 0, "fsnap template copy needs a name");
-	if (clones_count(cli->clones, &n, err) < 0)
+	if (clones_count(cli->clones, &n, err) < 0 || hand_over(cli, handed, &n_handed, err) < 0)
 		return -1;
-	cleanup_fd int line = reach(cli, cli->words[1], err);
+	cleanup_fd int line = template_reach(cli, cli->words[1], err);
 	cleanup_free struct fsnap_restore_report *reports = calloc(n, sizeof(*reports));
 	if (line < 0)
 		return -1;
 	if (!reports)
 		return fail(err, FSNAP_E_NOMEM, ENOMEM, "%u copies", n);
-	if (!ask(line, TEMPLATE_COPY, cli->argc, cli->argv))
+	if (!template_ask(line, TEMPLATE_COPY, cli->argc, cli->argv, handed, n_handed))
 		return fail(err, FSNAP_E_SYSTEM, errno, "asking template %s", cli->words[1]);
 	for (unsigned i = 0; i < n; i++) {
-		if (hear(line, &told, err) < 0)
+		if (template_hear(line, TEMPLATE_COPY, &told, err) < 0)
 			return -1;
 		reports[i] = told.report;
 	}
@@ -292,11 +309,17 @@ int cli_template(const struct cli *cli, struct fsnap_error *err)
 	static const struct {
 		const char *word;
 		int (*run)(const struct cli *cli, struct fsnap_error *err);
-	} verbs[] = { { "start", start }, { "list", list }, { "copy", copy }, { "stop", stop } };
+		int most; /* words */
+	} verbs[] = { { "start", start, 2 }, { "list", list, 1 }, { "copy", copy, 2 }, { "stop", stop, 2 } };
 
-	for (size_t i = 0; i < sizeof(verbs) / sizeof(verbs[0]); i++)
-		if (strcmp(cli->words[0], verbs[i].word) == 0)
-			return verbs[i].run(cli, err);
+	for (size_t i = 0; i < sizeof(verbs) / sizeof(verbs[0]); i++) {
+		if (strcmp(cli->words[0], verbs[i].word) != 0)
+			continue;
+		if (cli->n_words > verbs[i].most)
+			return fail(err, FSNAP_E_USAGE, 0, "fsnap template %s: '%s' is one word too many", verbs[i].word,
+				    cli->words[verbs[i].most]);
+		return verbs[i].run(cli, err);
+	}
 	fail(err, FSNAP_E_USAGE, 0, "fsnap template %s: there is no such thing to be done", cli->words[0]);
 	return error_hint(err, "say fsnap template start, list, copy or stop");
 }

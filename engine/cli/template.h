@@ -11,7 +11,11 @@
 #include "engine/cli/cli.h"
 
 enum template_verb { TEMPLATE_COPY = 1, TEMPLATE_ASK, TEMPLATE_STOP };
-enum { TEMPLATE_FDS = 4 };	/* 0, 1, 2 and the working directory */
+enum {
+	TEMPLATE_OWN = 4,     /* 0, 1, 2 and the working directory; behind them those of --fd and --external, in this order */
+	TEMPLATE_HANDED = 60, /* of these, at most */
+	TEMPLATE_FDS = TEMPLATE_OWN + TEMPLATE_HANDED,
+};
 #define TEMPLATE_REQUEST 65536u /* bytes, at most */
 
 struct template_request {
@@ -47,13 +51,25 @@ struct template_end {
 /* The directory of these sockets; -1: there is none, and it was not to be made. */
 int template_place(const char *store, bool make, struct fsnap_error *err);
 
-/* Whoever holds `name`; -1 with ENOENT or ECONNREFUSED in errno: nobody (any more). */
+/* Whoever holds `name`; -1 with ENOENT or ECONNREFUSED in errno: nobody (any more); with EAGAIN: it takes no calls. */
 int template_connect(int place, const char *name);
 int template_listen(int place, const char *name, struct fsnap_error *err);
 
 bool template_send(int line, const void *bytes, size_t size, const int *fds, unsigned n_fds);
 /* Returns how many bytes came, 0 at the end, -1; fds: TEMPLATE_FDS of them, -1 where none came. */
 ssize_t template_receive(int line, void *bytes, size_t room, int *fds);
+
+/* --- template_ask.c ---------------------------------------------------------------------- */
+
+/* The store that the command line says. */
+int template_store(const struct cli *cli, char *dir, size_t size, struct fsnap_error *err);
+/* A line to who holds `name`; -1. */
+int template_reach(const struct cli *cli, const char *name, struct fsnap_error *err);
+/* Removes the name that one who was killed has left; false: it is none. */
+bool template_forget(int place, const char *name);
+bool template_ask(int line, enum template_verb verb, int argc, char **argv, const int *handed, unsigned n_handed);
+/* Its answer to that. -1: there was none, which says who should have given it, or it was an error. */
+int template_hear(int line, enum template_verb verb, struct template_answer *told, struct fsnap_error *err);
 
 /* --- template_host.c ----------------------------------------------------------------------- */
 

@@ -114,6 +114,24 @@ static int split(const struct template_request *request, size_t size, char ***ar
 	return *argv ? 0 : fail(err, FSNAP_E_NOMEM, ENOMEM, "a request");
 }
 
+/* Descriptors of --fd and --external, which come in this order, have other numbers here. Texts that replace the words are
+ * put into `owned`. */
+static int renumber(const char **words, const int *fds, char **owned, size_t *n, struct fsnap_error *err)
+{
+	for (; words && *words; words++) {
+		const char *equals = strrchr(*words, '=');
+
+		if (!equals || *n == TEMPLATE_HANDED || fds[*n] < 0)
+			return fail(err, FSNAP_E_USAGE, 0, "%s: no descriptor has come for it", *words);
+		if (asprintf(&owned[*n], "%.*s=%d", (int)(equals - *words), *words, fds[*n]) < 0) {
+			owned[*n] = NULL;
+			return fail(err, FSNAP_E_NOMEM, ENOMEM, "a request");
+		}
+		*words = owned[(*n)++];
+	}
+	return 0;
+}
+
 /* Returns how many were made. */
 static unsigned copy(struct host *host, const struct cli *cli, int line, struct fsnap_restore_report **reports,
 		     struct fsnap_error *err)
@@ -147,15 +165,21 @@ static void serve_copy(struct host *host, int line, const struct template_reques
 	struct cli cli = { 0 };
 	cleanup_free struct fsnap_restore_report *reports = NULL;
 	cleanup_free char **argv = NULL;
+	char *owned[TEMPLATE_HANDED] = { NULL };
+	size_t n_owned = 0;
 	unsigned n = 0;
 	uint64_t mark = clock_ns(CLOCK_MONOTONIC);
 
 	wear(fds, fds[3]);
 	optind = 0; /* getopt_long(3) begins anew */
 	if (split(request, size, &argv, &told.err) == 0 &&
-	    options_parse((int)request->n_words, argv, &cli, &told.err) == 0)
+	    options_parse((int)request->n_words, argv, &cli, &told.err) == 0 &&
+	    renumber(cli.fds, &fds[TEMPLATE_OWN], owned, &n_owned, &told.err) == 0 &&
+	    renumber(cli.externals, &fds[TEMPLATE_OWN], owned, &n_owned, &told.err) == 0)
 		n = copy(host, &cli, line, &reports, &told.err);
 	options_free(&cli);
+	for (size_t i = 0; i < n_owned; i++)
+		free(owned[i]);
 	told.total_us = lap(&mark);
 	for (unsigned i = 0; i < n; i++) {
 		told.result = 0;
@@ -186,6 +210,14 @@ static bool is_ours(int line)
 	return getsockopt(line, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 && (peer.uid == geteuid() || peer.uid == 0);
 }
 
+/* Who asked has given up, as when we were stopped: nobody would know of a copy. */
+static bool is_gone(int line)
+{
+	struct pollfd look = { .fd = line };
+
+	return poll(&look, 1, 0) == 1 && look.revents & POLLHUP;
+}
+
 static void serve(struct host *host, int line, int null, int root)
 {
 	const int nothing[3] = { null, null, null };
@@ -196,8 +228,11 @@ static void serve(struct host *host, int line, int null, int root)
 
 	setsockopt(line, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
 	ssize_t got = request ? template_receive(line, request, TEMPLATE_REQUEST, fds) : -1;
-	if (got < (ssize_t)sizeof(*request) || !is_ours(line))
+	if (got < (ssize_t)sizeof(*request) || !is_ours(line) || is_gone(line)) {
+		for (int i = 0; got > 0 && i < TEMPLATE_FDS; i++)
+			scope_close(&fds[i]);
 		return;
+	}
 	if (request->verb == TEMPLATE_COPY && fds[3] >= 0) {
 		serve_copy(host, line, request, (size_t)got, fds);
 		wear(nothing, root);

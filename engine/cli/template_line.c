@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <stddef.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -13,6 +14,7 @@
 #include "store/scope.h"
 
 #define BACKLOG 64
+#define PATIENCE_S 5
 #define NAME_MOST 80 /* of a socket; with what address_of() puts before it, sun_path is full */
 
 int template_place(const char *store, bool make, struct fsnap_error *err)
@@ -50,30 +52,42 @@ int template_connect(int place, const char *name)
 		errno = ENAMETOOLONG;
 		return -1;
 	}
+	const struct timeval patience = { .tv_sec = PATIENCE_S };
 	cleanup_fd int line = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-	if (line < 0 || connect(line, (struct sockaddr *)&address, sizeof(address)) < 0)
+	/* A stopped one takes calls until its backlog is full; then connect(2) would wait for ever. */
+	if (line < 0 || setsockopt(line, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience)) < 0 ||
+	    connect(line, (struct sockaddr *)&address, sizeof(address)) < 0)
 		return -1;
 	return steal_fd(&line);
 }
 
-int template_listen(int place, const char *name, struct fsnap_error *err)
+static int give_name(int place, const char *name, int line, struct fsnap_error *err)
 {
 	struct sockaddr_un address = address_of(place, name);
+	cleanup_fd int other = template_connect(place, name);
 
+	if (other >= 0 || errno == EAGAIN) {
+		fail(err, FSNAP_E_IMAGE_EXISTS, 0, "there is a template %s", name);
+		return error_hint(err, "stop it (fsnap template stop %s), or call this one otherwise: --name", name);
+	}
+	if (errno == ECONNREFUSED)
+		unlinkat(place, name, 0); /* of one that was killed */
+	if (line < 0 || bind(line, (struct sockaddr *)&address, sizeof(address)) < 0 || listen(line, BACKLOG) < 0)
+		return fail(err, FSNAP_E_SYSTEM, errno, "the socket of template %s", name);
+	return 0;
+}
+
+int template_listen(int place, const char *name, struct fsnap_error *err)
+{
 	if (strlen(name) > NAME_MOST) {
 		fail(err, FSNAP_E_USAGE, 0, "template %s: its name is longer than %d characters", name, NAME_MOST);
 		return error_hint(err, "call it otherwise: --name");
 	}
 	cleanup_fd int line = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-	cleanup_fd int other = template_connect(place, name);
-	if (other >= 0) {
-		fail(err, FSNAP_E_IMAGE_EXISTS, 0, "there is a template %s", name);
-		return error_hint(err, "stop it (fsnap template stop %s), or call this one otherwise: --name", name);
-	}
-	unlinkat(place, name, 0); /* of one that was killed */
-	if (line < 0 || bind(line, (struct sockaddr *)&address, sizeof(address)) < 0 || listen(line, BACKLOG) < 0)
-		return fail(err, FSNAP_E_SYSTEM, errno, "the socket of template %s", name);
-	return steal_fd(&line);
+	flock(place, LOCK_EX); /* who comes second finds this one listening, and nobody takes it for one that was killed */
+	int result = give_name(place, name, line, err);
+	flock(place, LOCK_UN);
+	return result < 0 ? -1 : steal_fd(&line);
 }
 
 union control {

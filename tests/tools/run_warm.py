@@ -82,6 +82,17 @@ def wrong(t):
     t.expect_true("it is not saved", not os.path.exists(os.path.join(t.fsnap.store, "images", "silent.fsnap")))
 
 
+def never_ready(t):
+    """A cold start that takes too long is ended, with all its descendants."""
+    words = ("--ready-line", "never", "--ready-within", 1)
+    late = t.fsnap.run("run", "--warm", "late", "--json", *words, "--", "/bin/sh", "-c",
+                       f"(echo $$ >{t.path('pids')}; sh -c 'echo $$ >>{t.path('pids')}; sleep 300' & wait) & wait")
+    t.expect_error(late, 125, "TARGET_BUSY", "1 s", "ended")
+    pids = [int(x) for x in open(t.path("pids"), encoding="ascii").read().split()]
+    t.expect("processes of it", 2, len(pids))
+    t.expect("who is left", [], children.wait_gone(pids, 5))
+
+
 def example(t):
     build = t.path("ctest")
     configured = subprocess.run(["cmake", "-S", EXAMPLE, "-B", build, f"-DFSNAP={t.fsnap.binary}"], capture_output=True,
@@ -97,6 +108,7 @@ def example(t):
 def body(t):
     ways(t)
     wrong(t)
+    never_ready(t)
     example(t)
 
 
