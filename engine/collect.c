@@ -139,7 +139,8 @@ static int collect_directories(struct placement *placement, struct fsnap_error *
 
 static int collect_pages(struct placement *placement, struct fsnap_error *err)
 {
-	return pages_find(placement->arg, placement->process, err);
+	struct dump *dump = placement->arg;
+	return dump->finder ? 0 : pages_find(dump, placement->process, err);
 }
 
 /* Facts that only the process itself can ask the kernel for. */
@@ -189,8 +190,11 @@ static int collect_outside(struct dump *dump, struct placement *placements, stru
 	for (size_t i = 0; i < n; i++) {
 		struct process *process = placements[i].process;
 		if (maps_collect(dump, process, err) < 0 || leftover_refuse_used(process, err) < 0 ||
-		    aio_collect(dump, process, err) < 0 || collect_state(process, &inquiries[i], err) < 0 ||
-		    files_collect(dump, process, err) < 0 || place_begin(&placements[i], err) < 0)
+		    aio_collect(dump, process, err) < 0)
+			return -1;
+		finder_take(dump);
+		if (collect_state(process, &inquiries[i], err) < 0 || files_collect(dump, process, err) < 0 ||
+		    place_begin(&placements[i], err) < 0)
 			return -1;
 		placements[i].plans = ask(dump, process, &inquiries[i]);
 		if (place_send(&placements[i], err) < 0)
@@ -228,6 +232,9 @@ int collect(struct dump *dump, struct fsnap_error *err)
 	struct tree *tree = &dump->tree;
 	struct process *batch[PLACE_BATCH];
 	size_t n = 0;
+	for (size_t i = 0; i < tree->n_processes; i++)
+		if (!tree->processes[i]->image.zombie && maps_note_program(tree->processes[i], err) < 0)
+			return -1;
 	if (sharing_collect(dump, err) < 0 || kinship_collect(dump, err) < 0 || ipc_look(dump, err) < 0)
 		return -1;
 	for (size_t i = 0; i < tree->n_processes; i++) {
@@ -246,7 +253,7 @@ int collect(struct dump *dump, struct fsnap_error *err)
 			return -1;
 		n %= PLACE_BATCH;
 	}
-	if (rings_link(dump, err) < 0 || files_finish(dump, err) < 0 || ipc_collect(dump, err) < 0)
+	if (finder_end(dump, err) < 0 || rings_link(dump, err) < 0 || files_finish(dump, err) < 0 || ipc_collect(dump, err) < 0)
 		return -1;
 	for (size_t i = 0; i < tree->n_processes; i++)
 		if (userfaults_check(tree->processes[i], err) < 0 ||

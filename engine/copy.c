@@ -20,11 +20,14 @@
  */
 
 #define PIECES 512			    /* remote ranges per system call, below IOV_MAX */
-#define ALONE_BELOW 4096 /* pages: starting a thread costs as much as copying some 500 */
+#define SUMMED_ABOVE 4096 /* pages: of so many checksums are made on the way */
+#define ALONE_BELOW 768	  /* pages that lie apart: starting a thread costs as much as copying some 100 */
+#define FEW_PAGES 64	  /* what a worker takes at a time where there are less than a chunk for each */
 
 struct crew {
 	struct dump *dump;
 	uint64_t end;	       /* pages to copy in all */
+	uint64_t chunk;	       /* what a worker takes at a time */
 	_Atomic uint64_t next; /* first page of the chunk nobody took yet */
 	pthread_t caller;
 	atomic_flag failed;
@@ -126,7 +129,7 @@ static int copy_range(struct crew *crew, uint64_t at, uint64_t end, struct fsnap
  * copied again. */
 static void checksum(struct crew *crew, uint64_t at, uint64_t end)
 {
-	if (crew->end >= ALONE_BELOW && !crew->dump->live && !crew->dump->snapshot)
+	if (crew->end >= SUMMED_ABOVE && !crew->dump->live && !crew->dump->snapshot)
 		image_writer_checksum(crew->dump->writer, at / STORE_BLOCK_PAGES,
 				      (end - at) / STORE_BLOCK_PAGES);
 }
@@ -143,12 +146,12 @@ static void *work(void *argument)
 {
 	struct crew *crew = argument;
 	for (;;) {
-		uint64_t at = atomic_fetch_add(&crew->next, CHUNK_PAGES);
+		uint64_t at = atomic_fetch_add(&crew->next, crew->chunk);
 		if (at >= crew->end)
 			return NULL;
 		if (crew->done && crew->done[at / CHUNK_PAGES])
 			continue;
-		uint64_t end = at + CHUNK_PAGES < crew->end ? at + CHUNK_PAGES : crew->end;
+		uint64_t end = at + crew->chunk < crew->end ? at + crew->chunk : crew->end;
 		struct fsnap_error error = { 0 };
 		if (copy_range(crew, at, end, &error) < 0) {
 			atomic_store(&crew->next, crew->end);
@@ -204,7 +207,7 @@ static int copy_by_crew(struct crew *crew, unsigned size, struct fsnap_error *er
 
 int copy_pages(struct dump *dump, copy_lost_fn lost, struct fsnap_error *err)
 {
-	struct crew crew = { .dump = dump, .end = dump->taken, .caller = pthread_self(), .failed = ATOMIC_FLAG_INIT,
+	struct crew crew = { .dump = dump, .end = dump->taken, .chunk = CHUNK_PAGES, .caller = pthread_self(), .failed = ATOMIC_FLAG_INIT,
 			     .lost = lost, .losing = PTHREAD_MUTEX_INITIALIZER };
 	uint64_t left = 0;
 	if (dump->live) /* places that were given before */
@@ -222,5 +225,7 @@ int copy_pages(struct dump *dump, copy_lost_fn lost, struct fsnap_error *err)
 		crew.done = done;
 		left -= pages;
 	}
+	if (dump->taken < SUMMED_ABOVE)
+		crew.chunk = FEW_PAGES;
 	return copy_by_crew(&crew, left < ALONE_BELOW ? 1 : copy_crew_size(), err);
 }

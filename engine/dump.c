@@ -243,6 +243,7 @@ static int tell_story(struct dump *dump, struct fsnap_error *err)
 	if (live_copy(dump, err) < 0)
 		return -1;
 	dump->awake = awake_begin();
+	finder_begin(dump);
 	lap(&mark);
 	uint64_t frozen = mark;
 	int result = frozen_part(dump, &tree, &mark, err);
@@ -276,6 +277,7 @@ static int tell_story(struct dump *dump, struct fsnap_error *err)
 void dump_free(struct dump *dump)
 {
 	awake_end(&dump->awake);
+	finder_end(dump, NULL);
 	snapshot_free(dump);
 	placed_free_retired(&dump->placed);
 	image_writer_abort(dump->writer);

@@ -9,6 +9,7 @@
  *	maps.c        the address space: mappings and mm fields
  *	mapped.c      the files that are mapped
  *	pages.c       which pages must be stored
+ *	finder.c      the same for large trees, by a thread of its own, while all else is asked
  *	page_store.c  their places in the image, each physical frame once
  *	userfaults.c  what userfaultfds watch
  *	copy.c        target memory -> image, by as many workers as there are cores
@@ -137,6 +138,7 @@ struct dump {
 	struct youth youth; /* pages that were written lately */
 	struct live *live; /* NULL: everything is copied while the tree stands still */
 	struct snapshot *snapshot; /* snapshot.c; NULL: nothing is copied when the tree runs again */
+	struct finder *finder; /* finder.c; NULL: pages are found in between */
 	bool sleepers; /* some have wants_block (tree.h) */
 	struct time_left *time_left; /* time_left.c; NULL: nobody waits with a limit */
 	void *frames; /* pages.c: physical frames seen so far */
@@ -174,7 +176,8 @@ void look_at_files(struct dump *dump, const struct process *process);
 /* collect.c */
 int collect(struct dump *dump, struct fsnap_error *err);
 
-/* sharing.c: what tasks share that processes, or threads, as a rule do not, is refused. */
+/* sharing.c: what tasks share that processes, or threads, as a rule do not, is refused; before the freeze, who shares nothing. */
+void sharing_look(struct dump *dump);
 int sharing_collect(struct dump *dump, struct fsnap_error *err);
 
 /* kinship.c: sessions and groups, which must be such that a restore can make them. */
@@ -190,7 +193,9 @@ const struct advice *maps_known_advice(const struct process *process, uint64_t s
 /* The same, of this very mapping; a new survey, unless *asked, if it knows none such. */
 int maps_advice(struct process *process, uint64_t start, uint64_t end, bool *asked, struct advice *advice,
 		struct fsnap_error *err);
-int maps_collect(struct dump *dump, struct process *process, struct fsnap_error *err);
+/* What /proc/PID/stat says: where its program lies, whether it is the same as before; its group and session. */
+int maps_note_program(struct process *process, struct fsnap_error *err);
+int maps_collect(struct dump *dump, struct process *process, struct fsnap_error *err); /* behind it */
 int maps_refuse(const struct process *process, const struct procfs_map *map, const char *what,
 		const char *hint, struct fsnap_error *err);
 
@@ -206,11 +211,24 @@ void mapped_free(struct dump *dump);
 int pages_find(struct dump *dump, struct process *process, struct fsnap_error *err);
 uint64_t pages_estimate(const struct dump *dump); /* before the freeze, generously */
 
+/* finder.c: does that in a thread of its own, if it is worth one; made before the freeze. It takes the next process of the
+ * tree that has memory. In the end it is waited for. */
+void finder_begin(struct dump *dump);
+void finder_take(struct dump *dump);
+int finder_end(struct dump *dump, struct fsnap_error *err);
+
 /* Of a range of private anonymous memory: all of it, or what tracking says was written. */
 int pages_scan(struct dump *dump, struct process *process, int pagemap, uint64_t start, uint64_t end,
 	       struct fsnap_error *err);
 int pages_scan_written(struct dump *dump, struct process *process, int pagemap, uint64_t start, uint64_t end,
 		       struct fsnap_error *err);
+
+/* The same in two steps, of which the first can be done by any thread: what is in a range, -1 where that is more than there
+ * is room for, or not to be had; then for each region. */
+struct scan_region;
+int pages_ask(int pagemap, uint64_t start, uint64_t end, struct scan_region *regions, size_t room);
+int pages_take_region(struct dump *dump, struct process *process, int pagemap, const struct scan_region *region,
+		      struct fsnap_error *err);
 
 /* page_store.c: pages_store() adds runs and jobs; pages_keep() runs: their copies are there (live_pages.c). */
 int pages_store(struct dump *dump, struct process *process, int pagemap, uint64_t start, uint64_t end,

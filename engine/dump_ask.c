@@ -1,6 +1,7 @@
 /*
  * dump_ask.c - what kinds may ask of a dump: its options, its notes, the other files of the tree.
  */
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -60,11 +61,15 @@ char *dump_hold(struct dump *dump)
 
 void dump_note(struct dump *dump, const char *format, ...)
 {
+	static pthread_mutex_t noting = PTHREAD_MUTEX_INITIALIZER; /* finder.c may have something to say, too */
 	va_list args;
 	va_start(args, format);
+	pthread_mutex_lock(&noting);
 	notes_add(dump->report->notes, sizeof(dump->report->notes), format, args);
+	pthread_mutex_unlock(&noting);
 	va_end(args);
 }
+
 static int by_number(const void *number, const void *fd)
 {
 	return *(const int *)number - ((const image_fd *)fd)->fd;

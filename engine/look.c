@@ -18,6 +18,7 @@
 #include "engine/procfs.h"
 #include "engine/seize.h"
 #include "engine/time_left.h"
+#include "engine/told.h"
 #include "engine/trace.h"
 #include "store/scope.h"
 
@@ -69,7 +70,8 @@ int look_at_process(struct dump *dump, struct process *process, struct fsnap_err
 	if (process->image.zombie || process->prepared)
 		return 0;
 	if (refuse_namespaces(dump, process, err) < 0 || cgroups_refuse_frozen(dump, process, err) < 0 ||
-	    readers_survey(dump, process, err) < 0 || maps_collect(dump, process, err) < 0 ||
+	    readers_survey(dump, process, err) < 0 || maps_note_program(process, err) < 0 ||
+	    maps_collect(dump, process, err) < 0 ||
 	    text_find(process->live, process->mm.vmas.vmas_val, process->mm.vmas.vmas_len, &process->text,
 		      &dump->texts, err) < 0)
 		return explain_permission(process, err);
@@ -84,8 +86,10 @@ int look_at_process(struct dump *dump, struct process *process, struct fsnap_err
 	}
 	process->processors = dump->processors ? dump->processors : (dump->processors = get_nprocs());
 	process->prepared = process->text.syscall_any || process->text.syscall_ret;
-	if (process->prepared && !dump->still)
+	if (process->prepared && !dump->still) {
+		told_open(process);
 		time_left_look(dump, process);
+	}
 	if (process->prepared)
 		return 0;
 	return fail(err, FSNAP_E_UNSUPPORTED, 0, "process %d (%s): no system call instruction in its text",
@@ -161,6 +165,7 @@ int look_at_tree(struct dump *dump, struct fsnap_error *err)
 	for (size_t i = 0; i < dump->known.n_processes; i++)
 		if (look_at_child(dump, dump->known.processes[i], err) < 0)
 			return -1;
+	sharing_look(dump);
 	return 0;
 }
 

@@ -8,6 +8,7 @@
 #include "engine/leftover.h"
 #include "engine/live.h"
 #include "engine/procfs.h"
+#include "engine/told.h"
 #include "store/scope.h"
 
 #define DELETED " (deleted)"
@@ -239,19 +240,25 @@ static void note_fields(image_mm *mm, const struct procfs_stat *stat)
 	mm->env_end = stat->env_end;
 }
 
+int maps_note_program(struct process *process, struct fsnap_error *err)
+{
+	struct procfs_stat stat;
+	if (told_stat(process, &stat, err) < 0)
+		return -1;
+	process->executed = process->executed || !same_program(&process->mm, &stat);
+	note_fields(&process->mm, &stat);
+	process->image.pgid = stat.pgid;
+	process->image.sid = stat.sid;
+	process->image.terminal = stat.terminal;
+	process->image.stop_told = process->n_tasks && process->tasks[0]->group_stop && !stat.exit_code;
+	if (!process->image.leader_ended) /* other threads have none */
+		process->image.exit_signal = stat.exit_signal;
+	return 0;
+}
+
 int maps_collect(struct dump *dump, struct process *process, struct fsnap_error *err)
 {
 	image_mm *mm = &process->mm;
-	struct procfs_stat stat;
-	if (procfs_stat(process->proc, "stat", &stat, err) < 0)
-		return -1;
-	bool same = same_program(mm, &stat);
-	note_fields(mm, &stat);
-	process->image.pgid = stat.pgid;
-	process->image.sid = stat.sid;
-	process->image.stop_told = process->image.stopped && !stat.exit_code;
-	if (!process->image.leader_ended) /* other threads have none */
-		process->image.exit_signal = stat.exit_signal;
 	cleanup_free char *text = procfs_read(process->proc, "maps", NULL, err);
 	if (!text)
 		return -1;
@@ -264,7 +271,8 @@ int maps_collect(struct dump *dump, struct process *process, struct fsnap_error 
 		if (strcmp(map.path, "[vsyscall]") != 0 && !leftover_note(process, &map, err) &&
 		    add_vma(dump, process, &map, &asked, err) < 0)
 			return -1;
-	if (same)
+	if (!process->executed)
 		return 0;
+	process->executed = false;
 	return collect_auxv(mm, process->proc, err) < 0 ? -1 : mapped_executable(dump, process, err);
 }

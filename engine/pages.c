@@ -107,6 +107,23 @@ static int take_region(struct dump *dump, struct process *process, int pagemap,
 	return pages_store(dump, process, pagemap, region->start, region->end, err);
 }
 
+static struct scan_argument question(uint64_t start, uint64_t end, enum scan_what what, struct scan_region *regions,
+				     uint64_t room)
+{
+	uint64_t unwanted = (what & SCAN_ZEROES ? 0 : IS_ZERO) | (what & SCAN_FILES ? IS_FILE : 0);
+	return (struct scan_argument){
+		.size = sizeof(struct scan_argument),
+		.start = start,
+		.end = end,
+		.vec = (uintptr_t)regions,
+		.vec_len = room,
+		.category_inverted = unwanted,
+		.category_mask = unwanted | (what & SCAN_WRITTEN ? IS_WRITTEN : 0),
+		.category_anyof_mask = IS_PRESENT | IS_SWAPPED,
+		.return_mask = IS_SWAPPED | IS_HUGE, /* neighbours that agree in these make one region */
+	};
+}
+
 /* Stores what [start, end) holds that is no file's and, as a rule, not the zero page. Telling files' pages apart costs
  * a look at each page's descriptor (24 ms per GiB, against 5), which large anonymous mappings need not
  * have. Returns 1 where the kernel cannot scan. */
@@ -114,18 +131,7 @@ static int scan_range(struct dump *dump, struct process *process, int pagemap, u
 		      uint64_t end, enum scan_what what, struct fsnap_error *err)
 {
 	struct scan_region regions[REGIONS];
-	uint64_t unwanted = (what & SCAN_ZEROES ? 0 : IS_ZERO) | (what & SCAN_FILES ? IS_FILE : 0);
-	struct scan_argument argument = {
-		.size = sizeof(argument),
-		.start = start,
-		.end = end,
-		.vec = (uintptr_t)regions,
-		.vec_len = REGIONS,
-		.category_inverted = unwanted,
-		.category_mask = unwanted | (what & SCAN_WRITTEN ? IS_WRITTEN : 0),
-		.category_anyof_mask = IS_PRESENT | IS_SWAPPED,
-		.return_mask = IS_SWAPPED | IS_HUGE, /* neighbours that agree in these make one region */
-	};
+	struct scan_argument argument = question(start, end, what, regions, REGIONS);
 	while (argument.start < end) {
 		int n = ioctl(pagemap, SCAN, &argument);
 		if (n < 0 && (errno == ENOTTY || errno == EINVAL) && argument.start == start)
@@ -174,6 +180,19 @@ static int scan_gap(struct dump *dump, struct process *process, int pagemap, str
 		start = bare && bare->start < end ? bare->end : end;
 	}
 	return 0;
+}
+
+int pages_ask(int pagemap, uint64_t start, uint64_t end, struct scan_region *regions, size_t room)
+{
+	struct scan_argument argument = question(start, end, 0, regions, room);
+	int n = ioctl(pagemap, SCAN, &argument);
+	return n >= 0 && argument.walk_end >= end ? n : -1;
+}
+
+int pages_take_region(struct dump *dump, struct process *process, int pagemap, const struct scan_region *region,
+		      struct fsnap_error *err)
+{
+	return take_region(dump, process, pagemap, region, 0, err);
 }
 
 static bool is_watched(const struct process *process, const image_vma *vma, u_int *next)

@@ -3,10 +3,10 @@
 #include <ctype.h>
 #include <dirent.h>
 #include <fcntl.h>
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "store/scope.h"
 
@@ -48,17 +48,13 @@ static int read_failed(int dir, const char *name, struct fsnap_error *err)
 
 #define FIRST_ROOM 8192
 
-static char *read_all(int dir, const char *name, bool once, size_t *size, struct fsnap_error *err)
+/* From its beginning. */
+static char *read_open(int fd, int dir, const char *name, bool once, size_t *size, struct fsnap_error *err)
 {
-	cleanup_fd int fd = openat(dir, name, O_RDONLY | O_CLOEXEC);
-	if (fd < 0) {
-		read_failed(dir, name, err);
-		return NULL;
-	}
 	size_t room = FIRST_ROOM, used = 0;
 	cleanup_free char *text = malloc(room);
 	while (text) {
-		ssize_t n = read(fd, text + used, room - used - 1);
+		ssize_t n = pread(fd, text + used, room - used - 1, (off_t)used);
 		if (n < 0) {
 			read_failed(dir, name, err);
 			return NULL;
@@ -86,6 +82,15 @@ static char *read_all(int dir, const char *name, bool once, size_t *size, struct
 	return steal(&text);
 }
 
+static char *read_all(int dir, const char *name, bool once, size_t *size, struct fsnap_error *err)
+{
+	cleanup_fd int fd = openat(dir, name, O_RDONLY | O_CLOEXEC);
+	if (fd >= 0)
+		return read_open(fd, dir, name, once, size, err);
+	read_failed(dir, name, err);
+	return NULL;
+}
+
 char *procfs_read(int dir, const char *name, size_t *size, struct fsnap_error *err)
 {
 	return read_all(dir, name, false, size, err);
@@ -94,6 +99,11 @@ char *procfs_read(int dir, const char *name, size_t *size, struct fsnap_error *e
 char *procfs_read_once(int dir, const char *name, size_t *size, struct fsnap_error *err)
 {
 	return read_all(dir, name, true, size, err);
+}
+
+char *procfs_read_again(int fd, int dir, const char *name, bool once, struct fsnap_error *err)
+{
+	return read_open(fd, dir, name, once, NULL, err);
 }
 
 pid_t procfs_parent(pid_t pid)
@@ -107,17 +117,19 @@ pid_t procfs_parent(pid_t pid)
 int procfs_stat(int dir, const char *name, struct procfs_stat *stat, struct fsnap_error *err)
 {
 	cleanup_free char *text = procfs_read_once(dir, name, NULL, err);
-	if (!text)
-		return -1;
+	return text ? procfs_parse_stat(text, name, stat, err) : -1;
+}
+
+int procfs_parse_stat(const char *text, const char *name, struct procfs_stat *stat, struct fsnap_error *err)
+{
 	/* comm may hold anything, ')' and spaces too: its end is the last ')'. */
-	char *open = strchr(text, '('), *close = strrchr(text, ')');
+	const char *open = strchr(text, '('), *close = strrchr(text, ')');
 	if (!open || !close)
 		return fail(err, FSNAP_E_SYSTEM, 0, "%s is not as proc(5) says: %.80s", name, text);
 	snprintf(stat->comm, sizeof(stat->comm), "%.*s", (int)(close - open - 1), open + 1);
 	unsigned long field[53] = { 0 };
-	char *cursor = close + 2;
-	stat->state = *cursor;
-	cursor++;
+	stat->state = close[2];
+	char *cursor = (char *)close + 3;
 	for (int i = 4; i <= 52 && *cursor; i++)
 		field[i] = strtoul(cursor, &cursor, 10);
 	stat->ppid = (pid_t)field[4];

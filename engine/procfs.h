@@ -5,6 +5,7 @@
 #ifndef ENGINE_PROCFS_H
 #define ENGINE_PROCFS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <sys/types.h>
 
@@ -20,6 +21,9 @@ char *procfs_read(int dir, const char *name, size_t *size, struct fsnap_error *e
 /* The same for a file that the kernel writes in one go (stat, status, fdinfo/N, ...: seq_file(9),
  * single_open()): one read, and no second one to see the end. */
 char *procfs_read_once(int dir, const char *name, size_t *size, struct fsnap_error *err);
+
+/* A file of directory `dir` that is open already, from its beginning; `once` as above. */
+char *procfs_read_again(int fd, int dir, const char *name, bool once, struct fsnap_error *err);
 
 /* The parent of a process; 0: it has none, or does not exist. */
 pid_t procfs_parent(pid_t pid);
@@ -40,6 +44,7 @@ struct procfs_stat {
 };
 
 int procfs_stat(int dir, const char *name, struct procfs_stat *stat, struct fsnap_error *err);
+int procfs_parse_stat(const char *text, const char *name, struct procfs_stat *stat, struct fsnap_error *err);
 
 /* The value behind "Key:" in /proc/PID/status, as a number; -1 where it is not there. */
 long procfs_status_number(const char *status, const char *key);

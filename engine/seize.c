@@ -15,6 +15,7 @@
 #include "engine/procfs.h"
 #include "engine/stop.h"
 #include "engine/time_left.h"
+#include "engine/told.h"
 #include "engine/trace.h"
 #include "store/scope.h"
 
@@ -113,6 +114,7 @@ static int turn_to_live_thread(struct process *process, pid_t tid, struct fsnap_
 	process->image.zombie = 0;
 	process->image.leader_ended = 1;
 	process->prepared = false; /* that was asked of the main thread */
+	told_close(process);
 	return 0;
 }
 
@@ -206,22 +208,37 @@ static int stop_process(struct process *process, size_t *found, struct fsnap_err
 	return -1;
 }
 
+/* It was asked to stop, and lives: so its number, which is among its parent's children, is still its own. What else
+ * may have changed is read when it stands still. */
+static bool is_still_there(const struct process *process)
+{
+	return process->n_tasks && syscall(SYS_pidfd_send_signal, process->pidfd, 0, NULL, 0) == 0;
+}
+
+static bool is_child_of(struct process *process, const struct process *parent)
+{
+	struct procfs_stat stat;
+	if (is_still_there(process))
+		return true;
+	if (read_stat(process, &stat, NULL) < 0 || stat.ppid != parent->pid)
+		return false;
+	note_stat(process, &stat);
+	return true;
+}
+
 /* A process that was prepared before the freeze, if it is still the same child of the same parent: its
  * directory in /proc cannot be mistaken for that of another with its number. */
 static bool adopt(struct tree *tree, struct tree *known, pid_t pid, const struct process *parent)
 {
 	struct process *process = known ? tree_take(known, pid) : NULL;
-	struct procfs_stat stat;
 	if (!process)
 		return false;
-	if (read_stat(process, &stat, NULL) < 0 || stat.ppid != parent->pid ||
-	    tree_put(tree, process) < 0) {
+	if (!is_child_of(process, parent) || tree_put(tree, process) < 0) {
 		seize_let_go(process);
 		process_free(process);
 		return false;
 	}
 	process->ppid = parent->pid;
-	note_stat(process, &stat);
 	return true;
 }
 

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "engine/dump.h"
+#include "engine/procfs.h"
 #include "store/scope.h"
 
 static const struct resource {
@@ -33,7 +34,7 @@ static int refuse_shared(const struct process *a, const struct process *b, const
 /* --- among processes ------------------------------------------------------------------ */
 
 struct member {
-	const struct process *process;
+	struct process *process;
 	size_t place;
 	int type;
 };
@@ -71,15 +72,22 @@ static int check_processes(struct member *members, size_t n, const struct resour
 
 /* --- among threads ---------------------------------------------------------------------- */
 
+/* Where it differs; NULL: nowhere. */
+static const char *differs(pid_t live, pid_t tid)
+{
+	if (syscall(SYS_kcmp, live, tid, KCMP_FILES, 0, 0) != 0)
+		return "descriptor table";
+	return syscall(SYS_kcmp, live, tid, KCMP_FS, 0, 0) != 0 ? "working directory and umask" : NULL;
+}
+
 static int check_threads(const struct process *process, struct fsnap_error *err)
 {
 	for (size_t i = 1; i < process->n_tasks; i++) {
-		pid_t tid = process->tasks[i]->tid;
-		bool files = syscall(SYS_kcmp, process->live, tid, KCMP_FILES, 0, 0) == 0;
-		if (files && syscall(SYS_kcmp, process->live, tid, KCMP_FS, 0, 0) == 0)
+		const char *what = differs(process->live, process->tasks[i]->tid);
+		if (!what)
 			continue;
 		fail(err, FSNAP_E_UNSUPPORTED, 0, "process %d (%s): thread %d has a %s of its own (unshare(2))",
-		     process->pid, process->comm, tid, files ? "working directory and umask" : "descriptor table");
+		     process->pid, process->comm, process->tasks[i]->tid, what);
 		return error_hint(err, "only threads that share them with their process can be saved");
 	}
 	return 0;
@@ -87,11 +95,53 @@ static int check_threads(const struct process *process, struct fsnap_error *err)
 
 /* --- all ---------------------------------------------------------------------------------- */
 
+static int compare_all(struct member *members, size_t n, struct fsnap_error *err)
+{
+	for (size_t i = 0; i < sizeof(resources) / sizeof(resources[0]) && n > 1; i++)
+		if (check_processes(members, n, &resources[i], err) < 0)
+			return -1;
+	return 0;
+}
+
+/* While it runs threads come and go: one that is not there any more differs, too. */
+static bool threads_agree(const struct process *process)
+{
+	size_t n;
+	cleanup_free pid_t *tids = procfs_threads(process->proc, &n, NULL);
+	for (size_t i = 0; tids && i < n; i++)
+		if (tids[i] != process->live && differs(process->live, tids[i]))
+			return false;
+	return tids != NULL;
+}
+
+/* Only who is made by clone(2) can share something with somebody (who executes another program gets a memory of its own):
+ * those that have nothing in common before the freeze have not during it, either. */
+void sharing_look(struct dump *dump)
+{
+	const struct tree *known = &dump->known;
+	cleanup_free struct member *members = calloc(known->n_processes + 1, sizeof(*members));
+	size_t n = 0;
+	if (!members || known->n_processes == 0)
+		return;
+	members[n++] = (struct member){ dump->tree.processes[0], 0, 0 };
+	for (size_t i = 0; i < known->n_processes; i++)
+		if (known->processes[i]->prepared)
+			members[n++] = (struct member){ known->processes[i], i + 1, 0 };
+	for (size_t i = 0; i < n; i++)
+		if (!threads_agree(members[i].process))
+			return;
+	if (compare_all(members, n, NULL) < 0)
+		return;
+	for (size_t i = 0; i < n; i++)
+		members[i].process->apart = true;
+}
+
 int sharing_collect(struct dump *dump, struct fsnap_error *err)
 {
 	const struct tree *tree = &dump->tree;
 	cleanup_free struct member *members = calloc(tree->n_processes, sizeof(*members));
 	size_t n = 0;
+	bool apart = true;
 	if (!members)
 		return fail(err, FSNAP_E_NOMEM, ENOMEM, "comparing processes");
 	for (size_t i = 0; i < tree->n_processes; i++) {
@@ -99,10 +149,8 @@ int sharing_collect(struct dump *dump, struct fsnap_error *err)
 			continue;
 		if (check_threads(tree->processes[i], err) < 0)
 			return -1;
+		apart = apart && tree->processes[i]->apart;
 		members[n++] = (struct member){ tree->processes[i], i, 0 };
 	}
-	for (size_t i = 0; i < sizeof(resources) / sizeof(resources[0]) && n > 1; i++)
-		if (check_processes(members, n, &resources[i], err) < 0)
-			return -1;
-	return 0;
+	return apart ? 0 : compare_all(members, n, err);
 }

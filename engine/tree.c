@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "engine/told.h"
+
 /* Appends to a NULL-initialised array of pointers that doubles at powers of two. */
 static int append(void ***array, size_t *count, void *item)
 {
@@ -94,6 +96,7 @@ void process_free(struct process *process)
 	close_if_open(process->proc);
 	close_if_open(process->pidfd);
 	close_if_open(process->mem);
+	told_close(process);
 	xdr_free((xdrproc_t)xdr_image_process, (char *)&process->image);
 	xdr_free((xdrproc_t)xdr_image_mm, (char *)&process->mm);
 	free(process);

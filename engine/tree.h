@@ -74,6 +74,8 @@ struct userfaults {
 	u_int n_present;
 };
 
+enum told { TOLD_STAT, TOLD_STATUS, TOLD_TIMERS, TOLD_OOM_SCORE, TOLD_CORE_FILTER, N_TOLD };
+
 struct process {
 	pid_t pid;
 	pid_t ppid;
@@ -81,6 +83,7 @@ struct process {
 	int proc;	/* descriptor of /proc/PID, for openat() */
 	int pidfd;
 	int mem;	/* /proc/PID/mem, read-write */
+	int told[N_TOLD]; /* told.h: descriptors of files in `proc`, + 1; 0: not open */
 	char comm[32];
 	struct task **tasks; /* leader first, unless it has ended: image.leader_ended */
 	size_t n_tasks;
@@ -108,6 +111,8 @@ struct process {
 	int processors;		  /* that are online; 0: nobody has asked */
 	bool prepared;		  /* what can be had before the freeze was had */
 	bool still;		  /* all its threads have been seen to stand still at once */
+	bool executed;		  /* another program than when it was looked at before, if it was */
+	bool apart;		  /* it shared nothing with any other process of the tree: sharing.c */
 	bool childless;		  /* and it had no children then: nobody else gives it any */
 	struct time_left *time_left; /* time_left.c; NULL: nobody in it waited with a limit. Not ours to free */
 	struct chained *chained;  /* its part in a chain of dumps: chain/ */

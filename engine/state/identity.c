@@ -8,8 +8,8 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
-#include "engine/procfs.h"
 #include "engine/state/state.h"
+#include "engine/told.h"
 #include "store/scope.h"
 
 #define NAME_SIZE 16	    /* TASK_COMM_LEN */
@@ -17,23 +17,14 @@
 
 /* --- dump ------------------------------------------------------------------------- */
 
-static int read_number(int proc, const char *name, int base, long *value, struct fsnap_error *err)
+int identity_read(const struct process *process, image_process *image, struct fsnap_error *err)
 {
-	cleanup_free char *text = procfs_read_once(proc, name, NULL, err);
-	if (!text)
+	cleanup_free char *score = told_read(process, TOLD_OOM_SCORE, err);
+	cleanup_free char *filter = score ? told_read(process, TOLD_CORE_FILTER, err) : NULL;
+	if (!filter)
 		return -1;
-	*value = strtol(text, NULL, base);
-	return 0;
-}
-
-int identity_read(int proc, image_process *image, struct fsnap_error *err)
-{
-	long score, filter;
-	if (read_number(proc, "oom_score_adj", 10, &score, err) < 0 ||
-	    read_number(proc, "coredump_filter", 16, &filter, err) < 0)
-		return -1;
-	image->oom_score_adj = (int)score;
-	image->coredump_filter = (unsigned)filter;
+	image->oom_score_adj = (int)strtol(score, NULL, 10);
+	image->coredump_filter = (unsigned)strtol(filter, NULL, 16);
 	return 0;
 }
 
@@ -41,7 +32,7 @@ int identity_collect(struct survey *survey, struct fsnap_error *err)
 {
 	image_process *image = &survey->process->image;
 	image->umask = survey->task[0].status.umask;
-	if (identity_read(survey->process->proc, image, err) < 0)
+	if (identity_read(survey->process, image, err) < 0)
 		return error_context(err, "process %d", survey->process->pid);
 	return 0;
 }

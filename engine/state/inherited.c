@@ -86,7 +86,7 @@ int inherited_collect(struct inherited *self, struct fsnap_error *err)
 	cleanup_fd int proc = open("/proc/self", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (future_allowed(err) < 0 || collect_status(self, err) < 0 || collect_limits(self, err) < 0 ||
 	    sched_inherited(&self->thread.sched, err) < 0 ||
-	    identity_read(proc, &self->process, err) < 0) {
+	    identity_read(&(struct process){ .proc = proc }, &self->process, err) < 0) {
 		inherited_free(self);
 		return error_context(err, "looking at the restoring process");
 	}

@@ -199,7 +199,7 @@ void sched_rebuild_task(const struct rebuild *r);
 
 int identity_collect(struct survey *survey, struct fsnap_error *err);
 int identity_collect_task(struct task_survey *task, struct fsnap_error *err);
-int identity_read(int proc, image_process *image, struct fsnap_error *err); /* what /proc/PID shows */
+int identity_read(const struct process *process, image_process *image, struct fsnap_error *err); /* what /proc/PID shows */
 void identity_ask(struct survey *survey, struct plans *plans);
 void identity_ask_task(struct task_survey *task, struct plans *plans);
 void identity_answer(struct survey *survey, const struct plans *plans, struct ctl *ctl);

@@ -6,6 +6,7 @@
 
 #include "engine/procfs.h"
 #include "engine/state/state.h"
+#include "engine/told.h"
 #include "store/scope.h"
 
 struct survey *survey_new(struct process *process, struct fsnap_error *err)
@@ -37,7 +38,9 @@ static int read_status(struct task_survey *survey, struct fsnap_error *err)
 	const struct process *process = survey->task->process;
 	char name[48];
 	snprintf(name, sizeof(name), "task/%d/status", survey->task->tid);
-	cleanup_free char *text = procfs_read_once(process->proc, name, NULL, err);
+	cleanup_free char *text = survey->task->tid == process->live ?
+					  told_read(process, TOLD_STATUS, err) :
+					  procfs_read_once(process->proc, name, NULL, err);
 	if (!text || status_parse(text, &survey->status, err) < 0)
 		return error_context(err, "process %d", process->pid);
 	return 0;

@@ -11,8 +11,8 @@
 #include <sys/time.h>
 #include <time.h>
 
-#include "engine/procfs.h"
 #include "engine/state/state.h"
+#include "engine/told.h"
 #include "store/scope.h"
 
 #ifndef PR_TIMER_CREATE_RESTORE_IDS /* Linux 6.15 */
@@ -69,7 +69,7 @@ static void parse_line(const char *line, image_posix_timer *timer)
 int timers_collect(struct survey *survey, struct fsnap_error *err)
 {
 	image_process *image = &survey->process->image;
-	cleanup_free char *text = procfs_read(survey->process->proc, "timers", NULL, err);
+	cleanup_free char *text = told_read(survey->process, TOLD_TIMERS, err);
 	if (!text)
 		return error_context(err, "process %d", survey->process->pid);
 	image_posix_timer timer = { .id = 0 };

@@ -1,0 +1,103 @@
+/*
+ * finder.c - the pages of a frozen tree are found by a thread of their own, process by process, while the others ask
+ * about all else: what the kernel is asked for them needs no ptrace, and takes most of the freeze where little is to be
+ * copied of much memory, or of many processes.
+ *
+ * What it fills is nobody else's until it is waited for: runs, jobs, places in the image; spans of huge, guarded, swapped
+ * and protected pages. What it reads of a process is settled when that is handed over: its mappings.
+ */
+#include <pthread.h>
+#include <semaphore.h>
+#include <signal.h>
+#include <stdlib.h>
+
+#include "engine/chain/chain.h"
+#include "engine/copy.h"
+#include "engine/dump.h"
+
+#define MANY 8		   /* processes */
+#define MUCH (256ull << 20) /* bytes: a look at them takes several times as long as making a thread */
+
+struct finder {
+	struct dump *dump;
+	pthread_t thread;
+	sem_t handed; /* posted once for each process, in the order of the tree, and once at the end */
+	size_t n;     /* so many were */
+	int result;
+	struct fsnap_error error;
+};
+
+/* The next one that has memory. */
+static struct process *next(const struct tree *tree, size_t *at)
+{
+	while (tree->processes[*at]->image.zombie)
+		++*at;
+	return tree->processes[(*at)++];
+}
+
+static void *find(void *arg)
+{
+	struct finder *finder = arg;
+	for (size_t done = 0, at = 0; finder->result == 0; done++) {
+		while (sem_wait(&finder->handed) < 0)
+			; /* EINTR */
+		if (done == __atomic_load_n(&finder->n, __ATOMIC_ACQUIRE))
+			break;
+		finder->result = pages_find(finder->dump, next(&finder->dump->tree, &at), &finder->error);
+	}
+	return NULL;
+}
+
+static bool is_worth_it(const struct dump *dump)
+{
+	uint64_t bytes = dump->tree.processes[0]->dirty;
+	if (dump->chain && dump->chain->stays_open)
+		return false; /* a thread for every image; and the readers it keeps are one thread's */
+	for (size_t i = 0; i < dump->known.n_processes; i++)
+		bytes += dump->known.processes[i]->dirty;
+	return (bytes >= MUCH || dump->known.n_processes + 1 >= MANY) && copy_crew_size() > 1;
+}
+
+void finder_begin(struct dump *dump)
+{
+	struct finder *finder = is_worth_it(dump) ? calloc(1, sizeof(*finder)) : NULL;
+	if (!finder)
+		return;
+	finder->dump = dump;
+	sem_init(&finder->handed, 0, 0);
+	sigset_t all, before;
+	sigfillset(&all); /* signals are the caller's business */
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	bool made = pthread_create(&finder->thread, NULL, find, finder) == 0;
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	if (made) {
+		dump->finder = finder;
+		return;
+	}
+	sem_destroy(&finder->handed);
+	free(finder);
+}
+
+void finder_take(struct dump *dump)
+{
+	if (!dump->finder)
+		return;
+	__atomic_add_fetch(&dump->finder->n, 1, __ATOMIC_RELEASE);
+	sem_post(&dump->finder->handed);
+}
+
+int finder_end(struct dump *dump, struct fsnap_error *err)
+{
+	struct finder *finder = dump->finder;
+	if (!finder)
+		return 0;
+	dump->finder = NULL;
+	sem_post(&finder->handed);
+	pthread_join(finder->thread, NULL);
+	sem_destroy(&finder->handed);
+	int result = finder->result;
+	if (result < 0 && err && !error_is_set(err))
+		*err = finder->error;
+	free(finder);
+	return result;
+}
