@@ -183,24 +183,29 @@ static int ask_inside(struct dump *dump, struct placement *placements, struct in
 	return result;
 }
 
-/* Its memory is listed before anything of ours is in it. While it makes the first system call for us, the plans are made. */
-static int collect_outside(struct dump *dump, struct placement *placements, struct inquiry *inquiries, size_t n,
-			   struct fsnap_error *err)
+/* Its memory is listed before anything of ours is in it. */
+static int collect_outside(struct dump *dump, struct process *process, struct inquiry *inquiry, struct fsnap_error *err)
+{
+	if (maps_collect(dump, process, err) < 0 || leftover_refuse_used(process, err) < 0 ||
+	    aio_collect(dump, process, err) < 0)
+		return -1;
+	finder_take(dump);
+	return collect_state(process, inquiry, err) < 0 ? -1 : files_collect(dump, process, err);
+}
+
+/* While one process makes the first system call for us the next is asked about, and the agents of those before run. */
+static int collect_all(struct dump *dump, struct placement *placements, struct inquiry *inquiries, size_t n,
+		       struct fsnap_error *err)
 {
 	for (size_t i = 0; i < n; i++) {
-		struct process *process = placements[i].process;
-		if (maps_collect(dump, process, err) < 0 || leftover_refuse_used(process, err) < 0 ||
-		    aio_collect(dump, process, err) < 0)
-			return -1;
-		finder_take(dump);
-		if (collect_state(process, &inquiries[i], err) < 0 || files_collect(dump, process, err) < 0 ||
+		if (collect_outside(dump, placements[i].process, &inquiries[i], err) < 0 ||
 		    place_begin(&placements[i], err) < 0)
 			return -1;
-		placements[i].plans = ask(dump, process, &inquiries[i]);
-		if (place_send(&placements[i], err) < 0)
+		placements[i].plans = ask(dump, placements[i].process, &inquiries[i]);
+		if (place_enter(&placements[i], err) < 0 || (i && place_send(&placements[i - 1], err) < 0))
 			return -1;
 	}
-	return 0;
+	return n ? place_send(&placements[n - 1], err) : 0;
 }
 
 static int collect_batch(struct dump *dump, struct process **processes, size_t n, struct fsnap_error *err)
@@ -214,7 +219,7 @@ static int collect_batch(struct dump *dump, struct process **processes, size_t n
 		result = collect_stopped(dump, processes[i], err);
 	}
 	if (result == 0)
-		result = collect_outside(dump, placements, inquiries, n, err);
+		result = collect_all(dump, placements, inquiries, n, err);
 	if (result == 0)
 		result = ask_inside(dump, placements, inquiries, n, err);
 	else

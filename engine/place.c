@@ -180,12 +180,27 @@ int place_begin(struct placement *placement, struct fsnap_error *err)
 	return 0;
 }
 
+int place_enter(struct placement *placement, struct fsnap_error *err)
+{
+	struct task *task = leader(placement->placed);
+	return trace_check(trace_call_enter(task, err), task, err);
+}
+
+/* Who is in the midst of his plan may have to undo what it has begun. */
+static void end_plan(struct placed *placed)
+{
+	if (placed->sent && talk_send_threads(placed, NULL) == 0)
+		talk_await_answers(placed, NULL);
+}
+
 void place_give_up(struct placement *all, size_t n)
 {
 	while (n && !all[n - 1].placed) /* it has not come to these */
 		n--;
 	for (size_t i = 0; i < n; i++)
 		stages_give_up(all[i].placed);
+	for (size_t i = 0; i < n; i++)
+		end_plan(all[i].placed);
 	leave(all, n, false, NULL);
 }
 

@@ -88,6 +88,7 @@ int place_run(struct placement *placements, size_t n, struct fsnap_error *err);
  * ptrace and /proc can tell, while the plans are made. Not earlier: up to there the leader stands in the call it was in
  * (W8). Where it cannot be begun, place_run() begins. */
 int place_begin(struct placement *placement, struct fsnap_error *err);
+int place_enter(struct placement *placement, struct fsnap_error *err); /* it is made, if it was begun */
 /* The plans are there: where the call has been made the leader goes into the agent, and runs its plan while others are
  * still being asked about. */
 int place_send(struct placement *placement, struct fsnap_error *err);

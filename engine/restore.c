@@ -96,7 +96,7 @@ int restore_open_image(struct restore *restore, struct fsnap_error *err)
 	return 0;
 }
 
-/* Once: /proc/self/maps takes longer than most of what is done here. */
+/* Once: /proc/self/maps takes longer than most of what is done here. A keeper has its own. */
 static int find_specials(struct restore *restore, struct fsnap_error *err)
 {
 	struct memory_source *source = &restore->source;
@@ -107,11 +107,14 @@ static int find_specials(struct restore *restore, struct fsnap_error *err)
 
 int restore_fit(struct restore *restore, struct fsnap_error *err)
 {
-	/* A machine that was good for the keeper is so still. */
-	bool known = restore->options->from && restore->options->from->keeper;
-	if (!known && (machine_check(&restore->model.machine, err) < 0 || find_specials(restore, err) < 0))
+	if (renumber_decide(restore, err) < 0)
 		return -1;
-	if (renumber_decide(restore, err) < 0 || streaming_decide(restore, err) < 0)
+	if (restore->options->from && keeper_serves(restore->options->from->keeper, restore))
+		restore->keeper = restore->options->from->keeper;
+	/* A machine that was good for the keeper is so still. */
+	if (!restore->keeper && (machine_check(&restore->model.machine, err) < 0 || find_specials(restore, err) < 0))
+		return -1;
+	if (streaming_decide(restore, err) < 0)
 		return -1;
 	if (restore->redirection.n_entries)
 		restore_note(restore, "this kernel is another build than that of the image (%s): calls of its vDSO are "
@@ -151,8 +154,6 @@ static int tell_story(struct restore *restore, struct fsnap_error *err)
 	if (open_image(restore, err) < 0)
 		return error_is_set(err) && restore->image ?
 			       error_context(err, "image %s", image_name(restore->image)) : -1;
-	if (restore->options->from && keeper_serves(restore->options->from->keeper, restore))
-		restore->keeper = restore->options->from->keeper;
 	report->open_us = lap(&mark);
 	bool elsewhere = restore->streaming.on || restore->options->from || staging_wanted(restore);
 	struct prefetch *prefetch = elsewhere ? NULL : prefetch_start(restore->image);

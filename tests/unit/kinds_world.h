@@ -254,6 +254,20 @@ int restore_may_use(struct restore *restore, const char *path, struct fsnap_erro
 	return 0;
 }
 
+/* No port is moved here. */
+void restore_move_port(struct restore *restore, char *address, unsigned length)
+{
+	(void)restore;
+	(void)address;
+	(void)length;
+}
+
+uint16_t restore_port_before(const struct restore *restore, uint16_t port)
+{
+	(void)restore;
+	return port;
+}
+
 int restore_time_namespace(const struct restore *restore)
 {
 	(void)restore;
