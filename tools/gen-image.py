@@ -9,6 +9,7 @@ Understood is the part of XDR (RFC 4506) that image.x uses. A comment before a d
 behind a field are their documentation.
 """
 import argparse
+import os
 import re
 import sys
 from dataclasses import dataclass, field
@@ -377,6 +378,17 @@ def make_document(schema):
     return re.sub(r"\n{3,}", "\n\n", doc)
 
 
+def read_schema(path):
+    """The declarations of a file with those of the files that it includes; what a part begins with is its heading."""
+    with open(path, encoding="utf-8") as file:
+        text = file.read()
+
+    def part(match):
+        inner = read_schema(os.path.join(os.path.dirname(path), match.group(1)))
+        return re.sub(r"^/\*.*?\*/", "", inner, count=1, flags=re.S)
+    return re.sub(r'^#include "(.*)"$', part, text, flags=re.M)
+
+
 def main():
     arguments = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     arguments.add_argument("schema")
@@ -384,8 +396,7 @@ def main():
     arguments.add_argument("--json-h")
     arguments.add_argument("--doc")
     options = arguments.parse_args()
-    with open(options.schema, encoding="utf-8") as file:
-        schema = Parser(file.read()).schema()
+    schema = Parser(read_schema(options.schema)).schema()
     for path, make in ((options.json_c, make_source), (options.json_h, make_header),
                        (options.doc, make_document)):
         if path:

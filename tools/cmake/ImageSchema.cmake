@@ -1,11 +1,12 @@
-# ImageSchema.cmake - everything that is generated from store/image.x, the one declaration of the
-# image's metadata:
+# ImageSchema.cmake - everything that is generated from store/image.x and what it includes, the one
+# declaration of the image's metadata:
 #
 #	generated/image.h, image_xdr.c	rpcgen: C types and XDR procedures
 #	generated/image_json.[ch]	tools/gen-image.py: what `fsnap inspect --json` prints
 #	image-format.md			tools/gen-image.py: the format document
 
 set(schema ${PROJECT_SOURCE_DIR}/store/image.x)
+file(GLOB schema_parts CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/store/image/*.x)
 set(schema_dir ${PROJECT_BINARY_DIR}/generated)
 file(MAKE_DIRECTORY ${schema_dir})
 
@@ -18,7 +19,7 @@ add_custom_command(
 	COMMAND ${CMAKE_COMMAND} -E rm -f ${schema_dir}/image.h ${schema_dir}/image_xdr.c
 	COMMAND ${RPCGEN} -C -M -h -o ${schema_dir}/image.h image.x
 	COMMAND ${RPCGEN} -C -M -c -o ${schema_dir}/image_xdr.c image.x
-	DEPENDS ${schema}
+	DEPENDS ${schema} ${schema_parts}
 	WORKING_DIRECTORY ${PROJECT_SOURCE_DIR}/store
 	COMMENT "Compiling store/image.x"
 	VERBATIM)
@@ -29,7 +30,7 @@ add_custom_command(
 	COMMAND Python3::Interpreter ${schema_generator} ${schema}
 		--json-c ${schema_dir}/image_json.c --json-h ${schema_dir}/image_json.h
 		--doc ${PROJECT_BINARY_DIR}/image-format.md
-	DEPENDS ${schema} ${schema_generator}
+	DEPENDS ${schema} ${schema_parts} ${schema_generator}
 	COMMENT "Deriving JSON and the format document from store/image.x"
 	VERBATIM)
 
