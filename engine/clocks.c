@@ -58,7 +58,7 @@ int clocks_allow(struct dump *dump, const struct process *process, const char *l
 {
 	char children[32] = "", *known = dump->time_namespace;
 	if (readlinkat(process->proc, "ns/time_for_children", children, sizeof(children) - 1) < 0)
-		return fail(err, FSNAP_E_SYSTEM, errno, "its time namespace");
+		return procfs_failed(process->proc, "ns/time_for_children", err);
 	if (!known[0]) {
 		snprintf(known, sizeof(dump->time_namespace), "%s", link);
 		dump->other_clocks = strcmp(link, ours) != 0;

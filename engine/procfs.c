@@ -35,7 +35,7 @@ static const char *path_of(int dir, char *path, size_t size)
 }
 
 /* ESRCH and ENOENT both mean that the process went away under us. */
-static int read_failed(int dir, const char *name, struct fsnap_error *err)
+int procfs_failed(int dir, const char *name, struct fsnap_error *err)
 {
 	int sys = errno;
 	int code = sys == ESRCH || sys == ENOENT ? FSNAP_E_TARGET_DIED :
@@ -56,7 +56,7 @@ static char *read_open(int fd, int dir, const char *name, bool once, size_t *siz
 	while (text) {
 		ssize_t n = pread(fd, text + used, room - used - 1, (off_t)used);
 		if (n < 0) {
-			read_failed(dir, name, err);
+			procfs_failed(dir, name, err);
 			return NULL;
 		}
 		used += (size_t)n;
@@ -87,7 +87,7 @@ static char *read_all(int dir, const char *name, bool once, size_t *size, struct
 	cleanup_fd int fd = openat(dir, name, O_RDONLY | O_CLOEXEC);
 	if (fd >= 0)
 		return read_open(fd, dir, name, once, size, err);
-	read_failed(dir, name, err);
+	procfs_failed(dir, name, err);
 	return NULL;
 }
 
@@ -194,7 +194,7 @@ int *procfs_numbers(int dir, const char *name, size_t *count, struct fsnap_error
 	struct pids list = { 0 };
 	ssize_t n = -1;
 	if (fd < 0)
-		read_failed(dir, name, err);
+		procfs_failed(dir, name, err);
 	else
 		pids_add(&list, 0, err); /* so that an empty list is not NULL */
 	while (list.pid && (n = getdents64(fd, buf, sizeof(buf))) > 0)
@@ -208,7 +208,7 @@ int *procfs_numbers(int dir, const char *name, size_t *count, struct fsnap_error
 			}
 		}
 	if (list.pid && n < 0) { /* half a list is none */
-		read_failed(dir, name, err);
+		procfs_failed(dir, name, err);
 		free(list.pid);
 		list.pid = NULL;
 	}
