@@ -247,6 +247,7 @@ static int tell_story(struct dump *dump, struct fsnap_error *err)
 	lap(&mark);
 	uint64_t frozen = mark;
 	int result = frozen_part(dump, &tree, &mark, err);
+	finder_stop(dump); /* which looks at nobody who runs */
 	if (result < 0 && err->code == FSNAP_E_SYSTEM)
 		explain_death(dump, err);
 	/* With --kill the tree stays still until the image is durable: nothing it did is lost. */
@@ -277,7 +278,6 @@ static int tell_story(struct dump *dump, struct fsnap_error *err)
 void dump_free(struct dump *dump)
 {
 	awake_end(&dump->awake);
-	finder_end(dump, NULL);
 	snapshot_free(dump);
 	placed_free_retired(&dump->placed);
 	image_writer_abort(dump->writer);

@@ -216,6 +216,7 @@ uint64_t pages_estimate(const struct dump *dump); /* before the freeze, generous
 void finder_begin(struct dump *dump);
 void finder_take(struct dump *dump);
 int finder_end(struct dump *dump, struct fsnap_error *err);
+void finder_stop(struct dump *dump); /* instead, or when it has ended: before the tree runs */
 
 /* Of a range of private anonymous memory: all of it, or what tracking says was written. */
 int pages_scan(struct dump *dump, struct process *process, int pagemap, uint64_t start, uint64_t end,

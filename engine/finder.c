@@ -23,6 +23,7 @@ struct finder {
 	pthread_t thread;
 	sem_t handed; /* posted once for each process, in the order of the tree, and once at the end */
 	size_t n;     /* so many were */
+	bool enough;  /* nobody wants the rest */
 	int result;
 	struct fsnap_error error;
 };
@@ -41,7 +42,8 @@ static void *find(void *arg)
 	for (size_t done = 0, at = 0; finder->result == 0; done++) {
 		while (sem_wait(&finder->handed) < 0)
 			; /* EINTR */
-		if (done == __atomic_load_n(&finder->n, __ATOMIC_ACQUIRE))
+		if (done == __atomic_load_n(&finder->n, __ATOMIC_ACQUIRE) ||
+		    __atomic_load_n(&finder->enough, __ATOMIC_ACQUIRE))
 			break;
 		finder->result = pages_find(finder->dump, next(&finder->dump->tree, &at), &finder->error);
 	}
@@ -100,4 +102,11 @@ int finder_end(struct dump *dump, struct fsnap_error *err)
 		*err = finder->error;
 	free(finder);
 	return result;
+}
+
+void finder_stop(struct dump *dump)
+{
+	if (dump->finder)
+		__atomic_store_n(&dump->finder->enough, true, __ATOMIC_RELEASE);
+	finder_end(dump, NULL);
 }

@@ -62,12 +62,21 @@ void leftover_forget(struct process *process)
 	process->n_leftovers = 0;
 }
 
+/* In its text, or just before the munmap(2) that ends it, in the program's own (home.c of the agent): made again later, that
+ * would take away what the program has put there since. */
+static bool is_in(const struct task *task, const struct leftover *leftover)
+{
+	const struct user_regs_struct *regs = &task->regs;
+	return (regs->rip >= leftover->start && regs->rip < leftover->end) ||
+	       (regs->rax == SYS_munmap && regs->rdi == leftover->start);
+}
+
 int leftover_refuse_used(const struct process *process, struct fsnap_error *err)
 {
 	for (size_t i = 0; i < process->n_leftovers * process->n_tasks; i++) {
 		const struct leftover *leftover = &process->leftovers[i / process->n_tasks];
 		const struct task *task = process->tasks[i % process->n_tasks];
-		if (task->regs.rip < leftover->start || task->regs.rip >= leftover->end)
+		if (!is_in(task, leftover))
 			continue;
 		fail(err, FSNAP_E_TARGET_BUSY, 0, "process %d (%s): thread %d has not come back yet from a dump that was "
 		     "killed", process->pid, process->comm, task->tid);

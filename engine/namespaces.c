@@ -182,6 +182,8 @@ _Noreturn static void run_init(const struct fsnap_restore_options *options, rest
 		_exit(1);
 	pid_t root = answer.report.pid;
 	hold_nothing();
+	/* Nobody outside is told when the root stops: its group is to be an orphaned one, which Ctrl-Z does not stop. */
+	setsid();
 	be_init(root);
 }
 

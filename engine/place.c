@@ -187,10 +187,14 @@ int place_enter(struct placement *placement, struct fsnap_error *err)
 }
 
 /* Who is in the midst of his plan may have to undo what it has begun. */
-static void end_plan(struct placed *placed)
+static void end_plans(struct placement *all, size_t n)
 {
-	if (placed->sent && talk_send_threads(placed, NULL) == 0)
-		talk_await_answers(placed, NULL);
+	bool goes_on[PLACE_BATCH];
+	for (size_t i = 0; i < n; i++)
+		goes_on[i] = all[i].placed->sent && talk_send_threads(all[i].placed, NULL) == 0;
+	for (size_t i = 0; i < n; i++)
+		if (goes_on[i])
+			talk_await_answers(all[i].placed, NULL);
 }
 
 void place_give_up(struct placement *all, size_t n)
@@ -199,8 +203,7 @@ void place_give_up(struct placement *all, size_t n)
 		n--;
 	for (size_t i = 0; i < n; i++)
 		stages_give_up(all[i].placed);
-	for (size_t i = 0; i < n; i++)
-		end_plan(all[i].placed);
+	end_plans(all, n);
 	leave(all, n, false, NULL);
 }
 

@@ -37,9 +37,11 @@ static pid_t alive(struct placed *placed, const struct place_bulk *bulk, uint32_
 
 static void quicken_all(struct placed *placed, const struct place_bulk *bulk)
 {
-	for (uint32_t i = 0; i < bulk->n; i++)
-		if (alive(placed, bulk, i))
-			quicken(alive(placed, bulk, i));
+	for (uint32_t i = 0; i < bulk->n; i++) {
+		pid_t pid = alive(placed, bulk, i);
+		if (pid > 0)
+			quicken(pid);
+	}
 }
 
 static bool any_is_left(struct placed *placed, const struct place_bulk *bulk)
@@ -53,9 +55,11 @@ static bool any_is_left(struct placed *placed, const struct place_bulk *bulk)
 /* What they had begun is copied from outside then. */
 static void end_all(struct placed *placed, const struct place_bulk *bulk)
 {
-	for (uint32_t i = 0; i < bulk->n; i++)
-		if (alive(placed, bulk, i))
-			kill(alive(placed, bulk, i), SIGKILL);
+	for (uint32_t i = 0; i < bulk->n; i++) {
+		pid_t pid = alive(placed, bulk, i); /* once: the kernel clears it, and 0 would be our own process group */
+		if (pid > 0)
+			kill(pid, SIGKILL);
+	}
 }
 
 /* False: nothing has been done in the time in which much should have been. */

@@ -153,8 +153,8 @@ static void print_summary(const struct cli *cli, const struct fsnap_watch_report
 		fprintf(stderr, "  %s left out: the tree would have stood still for more than %g %% of the time\n",
 			text_count(report->spared, "moment", "moments").s, (share ? share : 100) / 10.0);
 	if (report->skipped)
-		fprintf(stderr, "  %llu times it could not be saved, the last time because: %s\n",
-			(unsigned long long)report->skipped, report->why);
+		fprintf(stderr, "  %s it could not be saved, the last time because: %s\n",
+			text_count(report->skipped, "time", "times").s, report->why);
 	fprintf(stderr, "  %srestore the last with:%s fsnap restore %s\n", style_dim(stderr), style_end(stderr),
 		report->image);
 }

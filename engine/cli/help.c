@@ -58,7 +58,8 @@ static const char restore_help[] =
 	"IMAGE is a name in the store, or a path (anything with a slash). Without IMAGE, it is the\n"
 	"newest. The tree comes back with its process IDs, which must be free, and with this\n"
 	"terminal as its own. fsnap then stands in for it: signals go to the tree, Ctrl-C and\n"
-	"Ctrl-Z do what they always do, and fsnap ends as the tree ends, with its exit status. If\n"
+	"Ctrl-Z do what they always do (in a PID namespace of its own Ctrl-Z does nothing), and fsnap ends as\n"
+	"the tree ends, with its exit status. If\n"
 	"the restore itself fails, the exit status is 125 and nothing is left running.\n"
 	"\n"
 	"An image is not used up: restore it as often as you like.\n"
@@ -425,8 +426,11 @@ void help_overview(FILE *out)
 
 void help_command(FILE *out, const struct command *command)
 {
-	fprintf(out, "fsnap %s - %s\n\nUsage: fsnap %s%s%s [OPTIONS]\n\n", command->name,
-		command->summary, command->name, command->words[0] ? " " : "", command->words);
+	/* Behind "-- COMMAND" they would be the command's. */
+	bool before = strncmp(command->words, "-- ", 3) == 0;
+	fprintf(out, "fsnap %s - %s\n\nUsage: fsnap %s%s%s%s%s\n\n", command->name, command->summary,
+		command->name, before ? " [OPTIONS]" : "", command->words[0] ? " " : "", command->words,
+		before ? "" : " [OPTIONS]");
 	fputs(command->help, out);
 	fputs("\nOptions:\n", out);
 	options_print(out, command);

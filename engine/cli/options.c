@@ -17,7 +17,7 @@ static const struct option_row rows[] = {
 	  "the tree: this process and all its descendants" },
 	{ 'n', "name", TAKES_TEXT, "NAME", FIELD(name), "dump watch template",
 	  "call it NAME, not COMMAND-PID-TIME (watch: NAME-000001) or IMAGE" },
-	{ 0, "every", TAKES_TEXT, "TIME", FIELD(every), "watch", "from one image to the next: 10ms, 2s; else 1s" },
+	{ 0, "every", TAKES_TEXT, "TIME", FIELD(every), "watch", "from one image to the next: 10ms, 2s (or 2); else 1s" },
 	{ 0, "keep", TAKES_TEXT, "N", FIELD(keep), "watch", "how many images stay, the newest; else 100; 0: all" },
 	{ 0, "max-share", TAKES_TEXT, "PERCENT", FIELD(max_share), "watch",
 	  "the tree stands still for at most this share of the time; else 10%" },

@@ -177,8 +177,10 @@ static int save(struct core *core, const char *path, struct fsnap_error *err)
 	if (snprintf(part, sizeof(part), "%s.XXXXXX", path) >= (int)sizeof(part))
 		return fail(err, FSNAP_E_USAGE, ENAMETOOLONG, "%s", path);
 	core->fd = mkostemp(part, O_CLOEXEC);
-	if (core->fd < 0)
-		return fail(err, FSNAP_E_USAGE, errno, "writing %s", path);
+	if (core->fd < 0) {
+		fail(err, FSNAP_E_SYSTEM, errno, "writing %s", path);
+		return error_hint(err, "-o FILE says where else");
+	}
 	int result = write_core(core, err);
 	if (close(core->fd) < 0 && result == 0)
 		result = fail(err, FSNAP_E_SYSTEM, errno, "writing a core file");
