@@ -178,7 +178,7 @@ static int save(struct core *core, const char *path, struct fsnap_error *err)
 		return fail(err, FSNAP_E_USAGE, ENAMETOOLONG, "%s", path);
 	core->fd = mkostemp(part, O_CLOEXEC);
 	if (core->fd < 0) {
-		fail(err, FSNAP_E_SYSTEM, errno, "writing %s", path);
+		fail(err, FSNAP_E_USAGE, errno, "writing %s", path);
 		return error_hint(err, "-o FILE says where else");
 	}
 	int result = write_core(core, err);
