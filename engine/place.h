@@ -33,7 +33,8 @@
  *      the table of descriptors, too (fs/exec.c, begin_new_exec(): unshare_files()).
  *  W8  a signal that comes for a thread between its being led away and its being in the agent, or its way back, has its
  *      handler run if we die just then, but does not end the call the thread was in: that begins anew. In a tree with
- *      seccomp filters, which might mind the agent's asking, that goes for all the time in which it is inside.
+ *      seccomp filters, which might mind the agent's asking, that goes for all the time in which it is inside. And one
+ *      that has come for the process may end the calls of several threads, for which of them will get it cannot be told.
  */
 #ifndef ENGINE_PLACE_H
 #define ENGINE_PLACE_H

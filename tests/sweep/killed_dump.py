@@ -4,7 +4,6 @@ goes on unharmed, all its threads do; no half image is seen; the next dump works
 
 import os
 import random
-import re
 import sys
 import time
 
@@ -42,8 +41,9 @@ def body(t, *options, seconds=SECONDS):
         status, told = sweep.killed_at(t, number, ms, "dump", "-t", v.pid, "--name", f"try{number}", *options)
         tried += 1
         wrong = v.complaints()
-        # The kernel ends such calls when a thread stops, and has fsnap set them going again (W4).
-        if wrong and all("epoll_wait" in x for x in wrong) and re.search("call (101|61|247) ", told):
+        # The kernel ends such calls when a thread stops, and has fsnap set them going again (W4); or a signal had come for
+        # the process meanwhile, of which nobody can tell which thread will get it (W8).
+        if wrong and all("epoll_wait" in x for x in wrong):
             interrupted.append(number)
         elif v.left_behind(wrong):
             left.append(told)
@@ -62,7 +62,8 @@ def body(t, *options, seconds=SECONDS):
                 v.settle()
             else:
                 t.expect(f"after the dump that follows {told}", [], wrong)
-    t.note(f"epoll_wait was interrupted (W4) at {interrupted}")
+    t.note(f"epoll_wait was interrupted (W4, W8) at {interrupted}")
+    t.expect_true("rarely", len(interrupted) <= 1 + tried // 8)
     t.note(f"{tried} tried; an unused descriptor or mapping left behind (W2) at {left}")
     store_is_whole(t, kept, "at the end")
     t.expect("all that are listed verify", 0, t.fsnap.run("verify", "--all").status)

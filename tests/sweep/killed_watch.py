@@ -4,7 +4,6 @@ The target goes on unharmed, nothing of the tracking is left in it, and the imag
 
 import os
 import random
-import re
 import signal
 import sys
 import time
@@ -61,8 +60,9 @@ def body(t):
         _, told = sweep.killed_at(t, number, random.choice((0, 0, 5, 60)), *words(v.pid, f"try{number}"))
         tried += 1
         wrong = v.complaints()
-        # The kernel ends such calls when a thread stops, and has fsnap set them going again (W4).
-        if wrong and all("epoll_wait" in x for x in wrong) and re.search("call (101|61|247) ", told):
+        # The kernel ends such calls when a thread stops, and has fsnap set them going again (W4); or a signal had come for
+        # the process meanwhile, of which nobody can tell which thread will get it (W8).
+        if wrong and all("epoll_wait" in x for x in wrong):
             interrupted += 1
         elif v.left_behind(wrong):
             left.append(told)
@@ -76,7 +76,8 @@ def body(t):
             expect_whole(t, told)
             t.dump(v.pid, "--name", f"after{number}")
             t.expect(f"after the dump that follows {told}", [], v.complaints())
-    t.note(f"epoll_wait was interrupted (W4) {interrupted} times")
+    t.note(f"epoll_wait was interrupted (W4, W8) {interrupted} times")
+    t.expect_true("rarely", interrupted <= 1 + tried // 8)
     t.note(f"{tried} tried; an unused descriptor or mapping left behind (W2) at {left}")
     t.expect("all that are listed verify", 0, t.fsnap.run("verify", "--all").status)
 
