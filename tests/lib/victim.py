@@ -1,6 +1,7 @@
 """Starts sweep/programs/victim.c, which notices whatever is done to it, and asks how it is."""
 
 import os
+import re
 import struct
 import time
 
@@ -81,8 +82,17 @@ class Victim:
                     found.append(f"task {tid}: {state}")
         return found + self.harm()
 
+    def was_interrupted(self, complaints, told):
+        """The kernel ends such calls when a thread stops, and has fsnap set them going again: window W4."""
+        return bool(complaints) and all("epoll_wait" in x for x in complaints) and \
+            re.search("call (101|61|247) ", told) is not None
+
     def left_behind(self, complaints):
         return outside.are_unused(complaints)
+
+    def taken_out(self, complaints):
+        """What a killed dump had left behind, and nothing else, is no longer there: the next dump sees to that."""
+        return outside.are_unused(complaints) and all("seen 'nothing'" in x for x in complaints)
 
     def stop(self):
         pids = children.tree(self.pid)
