@@ -37,6 +37,7 @@ class Redis:
     name, title, program = "redis", "Redis, a million keys", "redis-server"
 
     seconds = SECONDS  # of a run of the load
+    request = "get"
 
     def __init__(self, work):
         self.work, self.port, self.requests = work, free_port(), 50_000
@@ -54,7 +55,7 @@ class Redis:
 
     def begin(self):
         return processes.spawn([self.load, "-p", str(self.port), "-c", "20", "-n", str(self.requests),
-                                "-r", str(KEYS), "-t", "get", "--csv", "--precision", "3"], self.out())
+                                "-r", str(KEYS), "-t", self.request, "--csv", "--precision", "3"], self.out())
 
     def out(self):
         return os.path.join(self.work, "load.out")
@@ -330,6 +331,40 @@ class WatchRedis(Served):
             self.took.add_ns(image["total_us"] * 1000)
 
 
+class WrittenRedis(Redis):
+    seconds, request = 1.5, "set"
+
+
+class TrackRedis(Served):
+    """What is written is noticed from the first dump of a tracked tree on: its clients write random keys, undisturbed
+    and tracked in turns."""
+    server = WrittenRedis
+
+    def __init__(self, tool, place):
+        super().__init__(tool, place)
+        self.name, self.title = "track-redis", "Redis, tracked, clients that write"
+
+    def declare(self):
+        self.alone_rate = self.limit("requests undisturbed", "/s")
+        self.rate = self.figure("requests", "/s", self.alone_rate, at_least(0.98))
+        self.pages = self.figure("pages of 4 KiB noticed", "")
+
+    def measure(self, count):
+        alone = self.undisturbed()
+        self.tool.time(self.tool.command, "track", "-t", str(self.pid), "--heat", "never", "--json")
+        self.tool.reported("dump", "-t", str(self.pid), "--name", "tracked-1")
+        answers = self.undisturbed()
+        noticed = self.tool.reported("dump", "-t", str(self.pid), "--name", "tracked-2").report
+        self.tool.time(self.tool.command, "track", "-t", str(self.pid), "--stop", "--json")
+        self.tool.remove()
+        if not noticed["parent"]:
+            raise RuntimeError(f"not what has changed: {noticed}")
+        if count:
+            self.alone_rate.samples.values.append(alone.rate)
+            self.rate.values.append(answers.rate)
+            self.pages.values.append(noticed["pages"])
+
+
 def read(path):
     try:
         with open(path, encoding="utf-8") as file:
@@ -339,4 +374,4 @@ def read(path):
 
 
 def all_works(fsnap, place):
-    return [kind(fsnap, place) for kind in (ServedRedis, ServedPostgreSql, WatchRedis)]
+    return [kind(fsnap, place) for kind in (ServedRedis, ServedPostgreSql, WatchRedis, TrackRedis)]
