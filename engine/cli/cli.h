@@ -81,7 +81,7 @@ struct command {
 	const char *help; /* behind the usage line and the summary: what, why, examples */
 };
 
-extern const struct command commands[]; /* ended by one without a name */
+extern const struct command commands[]; /* commands.c; ended by one without a name */
 const struct command *command_find(const char *name);
 
 int cli_dump(const struct cli *cli, struct fsnap_error *err);
