@@ -5,6 +5,8 @@
 #include <sys/syscall.h>
 #include <ucontext.h>
 
+#include "engine/restarts.h"
+
 /* The kernel's layout; <ucontext.h> agrees up to the signal mask, which is 8 bytes here. */
 struct kernel_ucontext {
 	uint64_t flags;
@@ -35,12 +37,6 @@ struct software_bytes {
 #define MAGIC1 0x46505853u
 #define MAGIC2 0x46505845u
 #define ALIGN64(n) (((n) + 63) & ~(size_t)63)
-
-/* Results only the kernel sees: include/linux/errno.h. */
-#define ERESTARTSYS 512
-#define ERESTARTNOINTR 513
-#define ERESTARTNOHAND 514
-#define ERESTART_RESTARTBLOCK 516
 
 size_t frame_size(const struct task *task)
 {

@@ -7,6 +7,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "engine/restarts.h"
+
 #ifndef SYS_epoll_pwait2
 #define SYS_epoll_pwait2 441
 #endif
@@ -14,7 +16,6 @@
 #define ENTER_ABS_TIMER (1u << 5)   /* Linux 6.12 */
 #define ENTER_EXT_ARG_REG (1u << 6) /* Linux 6.13 */
 
-#define ERESTARTNOHAND 514 /* include/linux/errno.h; see trace_hide_stop() */
 #define NS_PER_S 1000000000ull
 #define NS_PER_MS 1000000ull
 #define RED_ZONE 128 /* bytes below the stack pointer that are the program's */

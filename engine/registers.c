@@ -7,13 +7,11 @@
 #include <sys/ptrace.h>
 #include <sys/uio.h>
 
+#include "engine/restarts.h"
 #include "engine/trace_parts.h"
 
 /* Room for any XSAVE area that exists: AMX tiles make it 11 KiB. */
 #define XSTATE_MAX 16384
-
-/* Results only the kernel sees: include/linux/errno.h. */
-#define ERESTARTNOHAND 514
 
 /* Stopping a thread ends calls like epoll_wait(2) and sigtimedwait(2) with EINTR although no handler
  * runs (signal(7), "Interruption of system calls by stop signals"). Most programs do not expect

@@ -10,11 +10,11 @@
 #include "engine/chain/chain.h"
 #include "engine/compile.h"
 #include "engine/laps.h"
+#include "engine/restarts.h"
 #include "engine/time_left.h"
 #include "engine/trace.h"
 #include "store/scope.h"
 
-#define ERESTART_RESTARTBLOCK 516 /* include/linux/errno.h */
 #define NS_PER_S 1000000000ull
 #define NS_PER_MS 1000000ull
 
