@@ -242,6 +242,7 @@ static int tell_story(struct dump *dump, struct fsnap_error *err)
 	dump->report->prepare_us = lap(&mark);
 	if (live_copy(dump, err) < 0)
 		return -1;
+	chain_hurry(dump, true);
 	dump->awake = awake_begin();
 	finder_begin(dump);
 	lap(&mark);
@@ -255,6 +256,7 @@ static int tell_story(struct dump *dump, struct fsnap_error *err)
 		seize_release(&dump->tree);
 	dump->report->frozen_us = lap(&frozen);
 	awake_end(&dump->awake);
+	chain_hurry(dump, false);
 	placed_free_retired(&dump->placed);
 	live_account(dump);
 	if (result == 0)

@@ -234,6 +234,12 @@ void chain_begin(struct dump *dump)
 	}
 }
 
+void chain_hurry(struct dump *dump, bool urgent)
+{
+	if (dump->chain)
+		gentle_go(&dump->chain->gentle, !urgent);
+}
+
 /* --- afterwards ---------------------------------------------------------------------------------------- */
 
 /* What is left of the spans when what was lost is cut out: what is there now may be registered next time. */

@@ -5,6 +5,7 @@
  *	chain_pages.c  pages that have not changed since the parent image, and those that have
  *	repeats.c      pages that nobody watches, compared with those of the parent image
  *	readers.c      programs in the kernel that stay loaded from dump to dump
+ *	gentle.c       the priority of a watch while the tree runs
  *	parcel.c       a chain as bytes and descriptors, to be handed to another process
  *	keeper.c       the process that keeps it while nobody dumps (`fsnap track`)
  *	watch.c        dumps one after the other, for ever (`fsnap watch`)
@@ -61,6 +62,10 @@ struct chain {
 		struct vmas_reader *vmas;
 		bool no_wake, no_sleep, no_vmas; /* they cannot be had */
 	} readers; /* of one that stays open */
+	struct gentle {
+		bool is; /* else its priority stays what it is */
+		int usual; /* nice value */
+	} gentle; /* what is done while the tree runs: gentle.c */
 };
 
 /* A process of a tree that is being dumped. */
@@ -93,6 +98,8 @@ int chain_join(struct dump *dump, struct fsnap_error *err);
 void chain_inherit(struct dump *dump);
 /* About how many pages of a process will be stored; UINT64_MAX: not known. */
 uint64_t chain_estimate(const struct process *process);
+/* Around the freeze: is the tree waiting for us? */
+void chain_hurry(struct dump *dump, bool urgent);
 /* The base is given up. */
 void chain_begin(struct dump *dump);
 /* Pages of a mapping, frozen. 1: it is not tracked. */
@@ -154,5 +161,10 @@ int keeper_stop(pid_t pid, uint64_t start, struct fsnap_error *err);
  * of itself as long as *claim is open. */
 int keeper_claim_watch(pid_t pid, uint64_t start, int *claim, struct fsnap_error *err);
 int keeper_refuse_watched(pid_t pid, uint64_t start, struct fsnap_error *err);
+
+/* gentle.c: from here on others go first (`gently`, as after gentle_begin()), or it is as urgent as what it saves. */
+void gentle_begin(struct gentle *gentle);
+void gentle_go(const struct gentle *gentle, bool gently);
+void gentle_end(struct gentle *gentle);
 
 #endif

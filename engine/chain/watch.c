@@ -123,6 +123,7 @@ static int watch_open(struct watch *watch, struct fsnap_error *err)
 	watch->chain->keys = watch->options->encrypt ? watch->store : NULL;
 	watch->chain->stays_open = true;
 	watch->chain->tidy = TIDY_PAGES;
+	gentle_begin(&watch->chain->gentle);
 	return 0;
 }
 
@@ -264,6 +265,8 @@ int fsnap_watch(const struct fsnap_watch_options *options, struct fsnap_watch_re
 	int result = watch_open(&watch, err);
 	if (result == 0)
 		result = go_on(&watch, err);
+	if (watch.chain)
+		gentle_end(&watch.chain->gentle);
 	chain_free(watch.chain);
 	if (watch.store && own.images)
 		store_collect(watch.store, NULL);
