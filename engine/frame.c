@@ -43,6 +43,19 @@ size_t frame_size(const struct task *task)
 	return ALIGN64(sizeof(struct kernel_ucontext)) + task->image.xstate.xstate_len + sizeof(uint32_t);
 }
 
+void frame_name_call(const struct task *task, struct user_regs_struct *regs)
+{
+	unsigned char code[7];
+	uint32_t nr;
+	if (regs->orig_rax != SYS_restart_syscall ||
+	    pread(task->process->mem, code, sizeof(code), (off_t)(regs->rip - sizeof(code))) != sizeof(code) ||
+	    code[0] != 0xb8 || code[5] != 0x0f || code[6] != 0x05)
+		return;
+	memcpy(&nr, code + 1, sizeof(nr));
+	if (nr == SYS_nanosleep || nr == SYS_clock_nanosleep || nr == SYS_poll || nr == SYS_futex)
+		regs->orig_rax = nr;
+}
+
 /* Relative sleeps have written what remains to their second argument: sleep just that. */
 static void restart_from_block(struct user_regs_struct *regs)
 {
@@ -97,6 +110,7 @@ void frame_restart(struct user_regs_struct *regs)
 void frame_build(const struct task *task, uint64_t address, void *buf)
 {
 	struct user_regs_struct regs = task->regs;
+	frame_name_call(task, &regs);
 	frame_restart(&regs);
 	size_t xstate_at = ALIGN64(sizeof(struct kernel_ucontext));
 	size_t xstate_size = task->image.xstate.xstate_len;

@@ -18,6 +18,10 @@ size_t frame_size(const struct task *task);
  * registers are such that an interrupted system call is started again, as the kernel would. */
 void frame_build(const struct task *task, uint64_t address, void *buf);
 
+/* A call that was interrupted before shows as restart_syscall(2), which ends with EINTR once the kernel has forgotten the rest
+ * of it. Which it was, most programs' code says right before the instruction: mov $nr,%eax; syscall. */
+void frame_name_call(const struct task *task, struct user_regs_struct *regs);
+
 /* What a signal handler that runs ahead of that makes of the call. */
 enum ctl_interrupted frame_interrupted(const struct task *task);
 

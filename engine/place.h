@@ -33,8 +33,9 @@
  *      the table of descriptors, too (fs/exec.c, begin_new_exec(): unshare_files()).
  *  W8  a signal that comes for a thread between its being led away and its being in the agent, or its way back, has its
  *      handler run if we die just then, but does not end the call the thread was in: that begins anew. In a tree with
- *      seccomp filters, which might mind the agent's asking, that goes for all the time in which it is inside. And one
- *      that has come for the process may end the calls of several threads, for which of them will get it cannot be told.
+ *      seccomp filters, which might mind the agent's asking, that goes for all the time in which it is inside.
+ *  W9  a call that was interrupted before (the kernel goes on with it by restart_syscall(2)) ends with EINTR if we die while its
+ *      thread is inside, where the program's code does not say which call it is (frame.h): the C library of musl does not.
  */
 #ifndef ENGINE_PLACE_H
 #define ENGINE_PLACE_H

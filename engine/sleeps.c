@@ -9,6 +9,7 @@
 #include "bpf/sleep.h"
 #include "engine/chain/chain.h"
 #include "engine/compile.h"
+#include "engine/frame.h"
 #include "engine/laps.h"
 #include "engine/restarts.h"
 #include "engine/time_left.h"
@@ -24,21 +25,6 @@ static bool is_interrupted(const struct user_regs_struct *regs)
 }
 
 /* --- dump -------------------------------------------------------------------------- */
-
-/* A call that was interrupted before shows as restart_syscall(2). Which it was, most programs' code says
- * right before the instruction: mov $nr,%eax; syscall. */
-static void find_call(const struct task *task, struct user_regs_struct *regs)
-{
-	unsigned char code[7];
-	uint32_t nr;
-	if (regs->orig_rax != SYS_restart_syscall ||
-	    pread(task->process->mem, code, sizeof(code), (off_t)(regs->rip - sizeof(code))) != sizeof(code) ||
-	    code[0] != 0xb8 || code[5] != 0x0f || code[6] != 0x05)
-		return;
-	memcpy(&nr, code + 1, sizeof(nr));
-	if (nr == SYS_nanosleep || nr == SYS_clock_nanosleep || nr == SYS_poll || nr == SYS_futex)
-		regs->orig_rax = nr;
-}
 
 static bool is_relative_futex(const struct user_regs_struct *regs)
 {
@@ -70,7 +56,7 @@ void sleeps_note(struct dump *dump, struct task *task)
 	time_left_note(dump, task);
 	if (!is_interrupted(regs))
 		return;
-	find_call(task, regs);
+	frame_name_call(task, regs);
 	task->wants_block = wants_block(regs);
 	dump->sleepers |= task->wants_block;
 }

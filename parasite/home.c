@@ -4,10 +4,12 @@
 #include "parasite/agent.h"
 
 #include <asm/sigcontext.h>
+#include <asm/siginfo.h>
 #include <asm/signal.h>
 #include <asm/ucontext.h>
 
 #define STRAGGLERS_MS 128 /* the longest nap while the others leave: the serving agent waits twice that, in all */
+#define TAKEN_AT_ONCE 16  /* signals of one number; more, if ever, come in another order */
 #define LEAVING_MS 10	  /* from being out of ctl.inside to being out of the agent's code */
 
 static struct sigaction action_of(unsigned signo)
@@ -17,6 +19,28 @@ static struct sigaction action_of(unsigned signo)
 	return action;
 }
 
+/*
+ * Signals for the process are anybody's who does not block them, and all block them here: who asks first gets it, as it will be
+ * for it alone from then on. False: another has it by now.
+ * Those that queue up are taken together, lest they come in another order. A task may say of a signal to itself
+ * whatever it likes (kernel/signal.c, do_rt_tgsigqueueinfo()); if there is no room any more it comes without what was said with it.
+ */
+static bool take(unsigned signo)
+{
+	const uint64_t only = 1ull << (signo - 1);
+	const struct __kernel_timespec no_time = {};
+	siginfo_t infos[TAKEN_AT_ONCE];
+	unsigned n = 0;
+	while (n < (signo < SIGRTMIN ? 1 : TAKEN_AT_ONCE) &&
+	       SYSCALL(__NR_rt_sigtimedwait, &only, &infos[n], &no_time, sizeof(only)) == signo)
+		n++;
+	int64_t process = SYSCALL(__NR_getpid);
+	for (unsigned i = 0; i < n; i++)
+		if (is_error(SYSCALL(__NR_rt_tgsigqueueinfo, process, SYSCALL(__NR_gettid), signo, &infos[i])))
+			SYSCALL(__NR_kill, process, signo);
+	return n > 0;
+}
+
 /* The first that has a handler decides, as in handle_signal() of arch/x86/kernel/signal.c. */
 static bool end_the_call(uint64_t signals, uint32_t interrupted)
 {
@@ -24,7 +48,7 @@ static bool end_the_call(uint64_t signals, uint32_t interrupted)
 		if (!(signals & 1))
 			continue;
 		struct sigaction action = action_of(signo);
-		if (action.sa_handler != SIG_DFL && action.sa_handler != SIG_IGN)
+		if (action.sa_handler != SIG_DFL && action.sa_handler != SIG_IGN && take(signo))
 			return interrupted == CALL_ENDS || !(action.sa_flags & SA_RESTART);
 	}
 	return false;
@@ -33,7 +57,6 @@ static bool end_the_call(uint64_t signals, uint32_t interrupted)
 /*
  * Signals that came while this task was held here are delivered by the signal return, ahead of the call that its frame
  * begins anew: who sleeps in pause(2) for just that signal would sleep on. So where the handler was to end the call it has ended.
- * One that was sent to the process, and that another thread takes first, ends it too.
  */
 static void heed_signals(struct ctl_task *task)
 {
@@ -131,7 +154,7 @@ static bool others_are_here(struct ctl *ctl)
 /* The engine is gone: undo what was done to this process and let it live on. */
 void go_home(struct ctl *ctl, struct ctl_task *task)
 {
-	heed_signals(task); /* before another thread takes what the kernel would have given to this one */
+	heed_signals(task); /* ahead of all others: so does the kernel give (kernel/signal.c, complete_signal()) */
 	store_and_wake(&ctl->home, 1);
 	wake_everyone(ctl);
 	/* On a busy machine every nap is late: few, and longer and longer. */

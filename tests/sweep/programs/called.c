@@ -1,5 +1,6 @@
 /*
- * called.c - threads that each sleep in a call which a signal's handler ends: it counts, and they sleep again.
+ * called.c - threads that each sleep in a call which a signal's handler ends: it counts, and they sleep again. Ends with 2 if
+ * such a call has ended in a thread in which no handler ran.
  *
  * The file `counts` has a word for each; `ready` their numbers.
  */
@@ -21,9 +22,12 @@ static volatile uint32_t *counts;
 static pid_t tids[THREADS];
 static int silent[2]; /* a pipe into which nobody writes */
 
+static __thread volatile sig_atomic_t handled;
+
 static void handle(int number)
 {
-	(void)number; /* that it was called is all */
+	(void)number;
+	handled++;
 }
 
 static int call(long which)
@@ -47,8 +51,12 @@ static void *wait_for_ever(void *arg)
 {
 	long which = (long)arg;
 	__atomic_store_n(&tids[which], (pid_t)syscall(SYS_gettid), __ATOMIC_RELEASE);
-	while (call(which) < 0 && errno == EINTR)
+	while (call(which) < 0 && errno == EINTR) {
+		if (!handled)
+			_exit(2);
+		handled = 0;
 		__atomic_add_fetch(&counts[which], 1, __ATOMIC_RELEASE);
+	}
 	_exit(1);
 }
 

@@ -8,7 +8,8 @@
  * Every entry into and every return from a system call counts, in all its threads; children are
  * left alone.  At the N-th the command stands still for MS milliseconds, as after SIGSTOP, and then
  * gets SIGKILL.  FILE tells where it was ended, or how many stops there were if it came to its end.
- * With STOPAT_SIGNAL="PID TID..." in the environment each of these threads is sent SIGUSR1 as it stands still.
+ * With STOPAT_SIGNAL="PID TID..." in the environment each of these threads is sent SIGUSR1 as it stands still; without a
+ * TID the process.
  * With STOPAT_REQUEST=HEX in the environment that request of ptrace(2) counts, and nothing else.
  * N 0 counts only.  The exit status is the command's; 137 if it was killed.
  */
@@ -193,6 +194,8 @@ static void call_others(void)
 {
 	char *words = getenv("STOPAT_SIGNAL"), *end;
 	long pid = words ? strtol(words, &words, 10) : 0;
+	if (words && !*words)
+		kill((pid_t)pid, SIGUSR1);
 	for (long tid; words && (tid = strtol(words, &end, 10)) > 0; words = end)
 		syscall(SYS_tgkill, pid, tid, SIGUSR1);
 }
