@@ -17,6 +17,7 @@
 
 #define MANY 8		   /* processes */
 #define MUCH (256ull << 20) /* bytes: a look at them takes several times as long as making a thread */
+#define SOME (16ull << 20)  /* the same, where one image follows the other, and frozen time counts more than processor time */
 
 struct finder {
 	struct dump *dump;
@@ -53,11 +54,10 @@ static void *find(void *arg)
 static bool is_worth_it(const struct dump *dump)
 {
 	uint64_t bytes = dump->tree.processes[0]->dirty;
-	if (dump->chain && dump->chain->stays_open)
-		return false; /* a thread for every image; and the readers it keeps are one thread's */
+	uint64_t enough = dump->chain && dump->chain->stays_open ? SOME : MUCH;
 	for (size_t i = 0; i < dump->known.n_processes; i++)
 		bytes += dump->known.processes[i]->dirty;
-	return (bytes >= MUCH || dump->known.n_processes + 1 >= MANY) && copy_crew_size() > 1;
+	return (bytes >= enough || dump->known.n_processes + 1 >= MANY) && copy_crew_size() > 1;
 }
 
 void finder_begin(struct dump *dump)
