@@ -244,6 +244,11 @@ struct fsnap_watch_report {
 	uint64_t cpu_us;	/* processor time of it all, ours */
 };
 
+/* Thousandths of the time that a tree stands still for its watch. A server keeps nine tenths of its throughput if that is
+ * half of what it may lose: the rest goes into the fault for each first write after an image, processors that are not
+ * all its own, and caches that others have used. */
+#define FSNAP_WATCH_SHARE 50
+
 struct fsnap_watch_options {
 	size_t size;
 	pid_t pid;
@@ -258,7 +263,7 @@ struct fsnap_watch_options {
 	void *image_arg;
 	const char *encrypt, *cipher, *compress; /* as for a dump */
 	/* The tree stands still for at most so many thousandths of the time: where images take longer, there are fewer of
-	 * them. 0: 100; 1000: however long. */
+	 * them. 0: FSNAP_WATCH_SHARE; 1000: however long. */
 	unsigned max_share;
 };
 

@@ -24,7 +24,6 @@
 #define COLLECT_EVERY 32
 #define TIDY_PAGES 2048u   /* at most so many of old images are copied into each new one: 8 MiB */
 #define GIVE_UP_AFTER 1000 /* moments in a row at which the tree could not be saved */
-#define MAX_SHARE 100	   /* thousandths of the time that the tree may stand still, unless something else is said */
 
 struct watch {
 	const struct fsnap_watch_options *options;
@@ -231,7 +230,7 @@ static uint64_t leave_out(uint64_t *next, uint64_t every, uint64_t earliest)
 static int go_on(struct watch *watch, struct fsnap_error *err)
 {
 	uint64_t every = watch->options->every_us * 1000, next = clock_ns(CLOCK_MONOTONIC);
-	uint64_t share = watch->options->max_share ? watch->options->max_share : MAX_SHARE;
+	uint64_t share = watch->options->max_share ? watch->options->max_share : FSNAP_WATCH_SHARE;
 	for (;;) {
 		uint64_t begun = clock_ns(CLOCK_MONOTONIC);
 		int result = make_image(watch, err);

@@ -94,7 +94,7 @@ static int parse_keep(const char *text, uint64_t *keep, struct fsnap_error *err)
 	return fail(err, FSNAP_E_USAGE, 0, "--keep %s: that is no number", text);
 }
 
-/* 10%, or 10: to thousandths. */
+/* 5%, or 5: to thousandths. */
 static int parse_share(const char *text, unsigned *thousandths, struct fsnap_error *err)
 {
 	char *end;
@@ -104,7 +104,7 @@ static int parse_share(const char *text, unsigned *thousandths, struct fsnap_err
 	if (!text || (*thousandths && end != text && (!*end || !strcmp(end, "%"))))
 		return 0;
 	fail(err, FSNAP_E_USAGE, 0, "--max-share %s: that is no share of the time", text);
-	return error_hint(err, "say --max-share 10%%; 100%% sets no bound");
+	return error_hint(err, "say --max-share 5%%; 100%% sets no bound");
 }
 
 static void print_image(void *arg, const struct fsnap_dump_report *report)
@@ -151,7 +151,7 @@ static void print_summary(const struct cli *cli, const struct fsnap_watch_report
 			text_count(report->late, "moment", "moments").s);
 	if (report->spared)
 		fprintf(stderr, "  %s left out: the tree would have stood still for more than %g %% of the time\n",
-			text_count(report->spared, "moment", "moments").s, (share ? share : 100) / 10.0);
+			text_count(report->spared, "moment", "moments").s, (share ? share : FSNAP_WATCH_SHARE) / 10.0);
 	if (report->skipped)
 		fprintf(stderr, "  %s it could not be saved, the last time because: %s\n",
 			text_count(report->skipped, "time", "times").s, report->why);
