@@ -57,6 +57,7 @@ struct limit limit_of(uint64_t nr, const uint64_t args[6])
 	return none;
 }
 
+/* As trace_hide_stop() leaves it. */
 struct limit limit_behind(const struct user_regs_struct *regs)
 {
 	const uint64_t args[6] = { regs->rdi, regs->rsi, regs->rdx, regs->r10, regs->r8, regs->r9 };
