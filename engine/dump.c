@@ -82,6 +82,7 @@ static int look_around(struct dump *dump, struct fsnap_error *err)
 	if (externals_open(&dump->externals, dump->options->external, pid, err) < 0 ||
 	    (!dir && fsnap_default_store(store_dir, sizeof(store_dir), err) < 0))
 		return -1;
+	chain_take_mapped(dump);
 	struct process *root = seize_refuse_self(pid, err) < 0 ? NULL : seize_prepare(&dump->tree, pid, 0, err);
 	if (!root)
 		return -1;

@@ -78,6 +78,7 @@ struct saved_file {
 struct saved_mapped {
 	image_mapped image;
 	bool still; /* it was described, or looked at again, since the tree stands still */
+	uint64_t device, inode; /* as /proc/PID/maps says them */
 };
 
 struct dump {
@@ -204,6 +205,9 @@ int mapped_open(const struct process *process, const struct procfs_map *map);
 struct saved_mapped *mapped_find(struct dump *dump, struct process *process, const struct procfs_map *map,
 				 struct fsnap_error *err);
 int mapped_executable(struct dump *dump, struct process *process, struct fsnap_error *err);
+/* From the image before: taken over, at the beginning. They are looked at again like all that was described before the freeze. */
+void mapped_take_over(struct dump *dump, struct saved_mapped *mapped, size_t n);
+void mapped_free_all(struct saved_mapped *mapped, size_t n);
 int mapped_settle(struct dump *dump, struct fsnap_error *err); /* when all mappings have been collected */
 void mapped_free(struct dump *dump);
 

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/chain/chain.h"
 #include "engine/dump.h"
 #include "engine/kinds/carried.h"
 #include "engine/kinds/peek.h"
@@ -44,7 +45,7 @@ void **dump_scratch(struct dump *dump, const struct file_kind *kind)
 struct peek *dump_peek(struct dump *dump)
 {
 	if (!dump->peeked)
-		dump->peek = peek_open();
+		dump->peek = readers_peek(dump);
 	dump->peeked = true;
 	return dump->peek;
 }

@@ -7,13 +7,16 @@
 #include <search.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "engine/chain/chain.h"
 #include "engine/dump.h"
 #include "engine/kinds/carried.h"
 #include "engine/kinds/locks.h"
 #include "engine/kinds/peek.h"
+#include "engine/kinds/sockopt.h"
 #include "engine/procfs.h"
 #include "engine/record_locks.h"
 #include "store/scope.h"
@@ -228,6 +231,22 @@ static bool view_standard(struct dump *dump, struct process *process, int number
 	return add_fd(&view, dump->files[before->file - 1], CLOEXEC_UNKNOWN, err) == 0;
 }
 
+/* As /proc/PID/fd/N says it. Of a socket that is its number (sockfs_dname(), net/socket.c), which fstat(2) tells sooner than
+ * a walk through /proc; one that is a name in a file system, opened with O_PATH, has no domain. -1: errno. */
+static int link_of(const struct process *process, int number, int dup, char *link, size_t size)
+{
+	char name[32];
+	struct stat stat;
+	if (dup >= 0 && fstat(dup, &stat) == 0 && S_ISSOCK(stat.st_mode) && socket_int(dup, SO_DOMAIN) >= 0) {
+		snprintf(link, size, "socket:[%lu]", (unsigned long)stat.st_ino);
+		return 0;
+	}
+	snprintf(name, sizeof(name), "fd/%d", number);
+	ssize_t length = readlinkat(process->proc, name, link, size - 1);
+	link[length < 0 ? 0 : length] = '\0';
+	return length < 0 ? -1 : 0;
+}
+
 static int view_fd(struct dump *dump, struct process *process, int number, struct fsnap_error *err)
 {
 	char name[32], link[4096];
@@ -236,15 +255,13 @@ static int view_fd(struct dump *dump, struct process *process, int number, struc
 		return view_inherited(dump, process, number, inherited, err);
 	if (view_standard(dump, process, number, err))
 		return 0;
-	snprintf(name, sizeof(name), "fd/%d", number);
-	ssize_t length = readlinkat(process->proc, name, link, sizeof(link) - 1);
-	if (length < 0)
+	cleanup_fd int dup = (int)syscall(SYS_pidfd_getfd, process->pidfd, number, 0);
+	int refused = errno;
+	if (link_of(process, number, dup, link, sizeof(link)) < 0)
 		return fail(err, FSNAP_E_SYSTEM, errno, "process %d (%s): descriptor %d", process->pid,
 			    process->comm, number);
-	link[length] = '\0';
-	cleanup_fd int dup = (int)syscall(SYS_pidfd_getfd, process->pidfd, number, 0);
 	if (dup < 0)
-		return fail(err, FSNAP_E_PERMISSION, errno, "process %d (%s): descriptor %d (%s)",
+		return fail(err, FSNAP_E_PERMISSION, refused, "process %d (%s): descriptor %d (%s)",
 			    process->pid, process->comm, number, link);
 	snprintf(name, sizeof(name), "fdinfo/%d", number);
 	cleanup_free char *info = procfs_read_once(process->proc, name, NULL, err);
@@ -395,7 +412,7 @@ void files_free(struct dump *dump)
 	tdestroy(dump->by_identity, leave);
 	free(dump->files);
 	file_keys_free(&dump->file_keys);
-	peek_close(dump->peek);
+	readers_leave_peek(dump, dump->peek);
 	for (size_t i = 0; i < sizeof(dump->scratch) / sizeof(dump->scratch[0]); i++) {
 		if (dump->scratch[i] && file_kinds[i]->dump_end)
 			file_kinds[i]->dump_end(dump->scratch[i]);

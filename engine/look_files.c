@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "engine/chain/chain.h"
 #include "engine/dump.h"
 #include "engine/kinds/peek.h"
 #include "engine/procfs.h"
@@ -44,7 +45,7 @@ static unsigned wants(const struct process *process, int fd)
 void look_at_files(struct dump *dump, const struct process *process)
 {
 	size_t n;
-	if (dump->peeked && dump->async)
+	if ((dump->peeked && dump->async) || readers_know_files(dump))
 		return;
 	cleanup_free int *fds = procfs_numbers(process->proc, "fd", &n, NULL);
 	unsigned wanted = 0;

@@ -80,6 +80,18 @@ static bool still_holds(const image_identity *identity)
 		now.st_mtim.tv_sec * 1000000000ll + now.st_mtim.tv_nsec == identity->mtime_ns);
 }
 
+/* Only files, and /dev/zero, can be opened again and be the same. */
+static int refuse_device(const struct process *process, const struct procfs_map *map, int fd, struct fsnap_error *err)
+{
+	struct stat stat;
+	if (fstat(fd, &stat) < 0)
+		return fail(err, FSNAP_E_SYSTEM, errno, "process %d (%s): mapped file %s", process->pid, process->comm,
+			    map->path);
+	bool zero = S_ISCHR(stat.st_mode) && stat.st_rdev == makedev(1, 5);
+	return S_ISREG(stat.st_mode) || zero ? 0 :
+		       maps_refuse(process, map, "a device is mapped", "close the device, or dump without it", err);
+}
+
 static struct saved_mapped *known_mapped(struct dump *dump, struct process *process, const struct procfs_map *map,
 					 struct saved_mapped *mapped, struct fsnap_error *err)
 {
@@ -92,8 +104,9 @@ static struct saved_mapped *known_mapped(struct dump *dump, struct process *proc
 	unsigned id = mapped->image.id;
 	xdr_free((xdrproc_t)xdr_image_mapped, (char *)&mapped->image);
 	mapped->image = (image_mapped){ .id = id };
-	if (fd >= 0)
-		return describe(dump, process, map, fd, mapped, err) < 0 ? NULL : mapped;
+	if (fd >= 0) /* the number may have become a device's since */
+		return refuse_device(process, map, fd, err) < 0 || describe(dump, process, map, fd, mapped, err) < 0 ?
+			       NULL : mapped;
 	fail(err, FSNAP_E_SYSTEM, errno, "process %d (%s): mapped file %s", process->pid, process->comm, map->path);
 	return NULL;
 }
@@ -106,7 +119,8 @@ static struct saved_mapped *add(struct dump *dump, struct process *process, cons
 		return NULL;
 	dump->mapped = array;
 	struct saved_mapped *mapped = &array[dump->n_mapped];
-	*mapped = (struct saved_mapped){ .image.id = (unsigned)dump->n_mapped + 1 };
+	*mapped = (struct saved_mapped){ .image.id = (unsigned)dump->n_mapped + 1, .device = device_of(map),
+					 .inode = map->inode };
 	if (describe(dump, process, map, fd, mapped, err) < 0 ||
 	    index_add(&dump->mapped_index, device_of(map), map->inode, dump->n_mapped, err) < 0) {
 		xdr_free((xdrproc_t)xdr_image_mapped, (char *)&mapped->image);
@@ -129,18 +143,7 @@ struct saved_mapped *mapped_find(struct dump *dump, struct process *process, con
 		error_hint(err, "run fsnap as root");
 		return NULL;
 	}
-	struct stat stat;
-	if (fstat(fd, &stat) < 0) {
-		fail(err, FSNAP_E_SYSTEM, errno, "process %d (%s): mapped file %s", process->pid, process->comm,
-		     map->path);
-		return NULL;
-	}
-	bool zero = S_ISCHR(stat.st_mode) && stat.st_rdev == makedev(1, 5); /* /dev/zero */
-	if (!S_ISREG(stat.st_mode) && !zero) {
-		maps_refuse(process, map, "a device is mapped", "close the device, or dump without it", err);
-		return NULL;
-	}
-	return add(dump, process, map, fd, err);
+	return refuse_device(process, map, fd, err) < 0 ? NULL : add(dump, process, map, fd, err);
 }
 
 /* What the process executes, which it need not have mapped any more. */
@@ -157,7 +160,7 @@ int mapped_executable(struct dump *dump, struct process *process, struct fsnap_e
 	/* Its device as stat(2) says it, which btrfs and overlayfs make differ from what maps says. */
 	for (size_t i = 0; i < dump->n_mapped; i++) {
 		const image_identity *known = &dump->mapped[i].image.identity;
-		if (known->dev == stat.st_dev && known->ino == stat.st_ino) {
+		if (known->dev == stat.st_dev && known->ino == stat.st_ino && still_holds(known)) {
 			process->mm.exe = dump->mapped[i].image.id;
 			return 0;
 		}
@@ -202,10 +205,36 @@ int mapped_settle(struct dump *dump, struct fsnap_error *err)
 	return 0;
 }
 
+/* Where the path of one leads, and to what, is asked again by still_holds(): it costs a stat(2), as of all that is mapped, and
+ * spares opening it, looking for its build ID and for what it is called. Content that an image holds is that image's. */
+void mapped_take_over(struct dump *dump, struct saved_mapped *mapped, size_t n)
+{
+	size_t kept = 0;
+	for (size_t i = 0; i < n; i++) {
+		if (mapped[i].image.identity.ghost ||
+		    index_add(&dump->mapped_index, mapped[i].device, mapped[i].inode, kept, NULL) < 0) {
+			xdr_free((xdrproc_t)xdr_image_mapped, (char *)&mapped[i].image);
+			continue;
+		}
+		mapped[kept] = mapped[i];
+		mapped[kept].still = false;
+		mapped[kept].image.writable = 0; /* its mappings say that again */
+		mapped[kept].image.id = (unsigned)kept + 1;
+		kept++;
+	}
+	dump->mapped = mapped;
+	dump->n_mapped = kept;
+}
+
+void mapped_free_all(struct saved_mapped *mapped, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		xdr_free((xdrproc_t)xdr_image_mapped, (char *)&mapped[i].image);
+	free(mapped);
+}
+
 void mapped_free(struct dump *dump)
 {
-	for (size_t i = 0; i < dump->n_mapped; i++)
-		xdr_free((xdrproc_t)xdr_image_mapped, (char *)&dump->mapped[i].image);
-	free(dump->mapped);
+	mapped_free_all(dump->mapped, dump->n_mapped);
 	index_free(&dump->mapped_index);
 }

@@ -28,6 +28,7 @@ void chain_free(struct chain *chain)
 	for (size_t i = 0; i < chain->n_members; i++)
 		free(chain->members[i].surveyed.advice);
 	image_close(chain->open);
+	mapped_free_all(chain->mapped, chain->n_mapped);
 	readers_free(&chain->readers);
 	free(chain->members);
 	free(chain);
@@ -234,6 +235,29 @@ void chain_begin(struct dump *dump)
 	}
 }
 
+void chain_take_mapped(struct dump *dump)
+{
+	struct chain *chain = dump->chain;
+	if (!chain || !chain->mapped)
+		return;
+	mapped_take_over(dump, chain->mapped, chain->n_mapped);
+	chain->mapped = NULL;
+	chain->n_mapped = 0;
+}
+
+/* For the next image; what came to nothing leaves nothing. */
+static void leave_mapped(struct dump *dump)
+{
+	struct chain *chain = dump->chain;
+	if (!chain->stays_open)
+		return;
+	mapped_free_all(chain->mapped, chain->n_mapped);
+	chain->mapped = dump->mapped;
+	chain->n_mapped = dump->n_mapped;
+	dump->mapped = NULL;
+	dump->n_mapped = 0;
+}
+
 void chain_hurry(struct dump *dump, bool urgent)
 {
 	if (dump->chain)
@@ -313,6 +337,8 @@ void chain_commit(struct dump *dump, const uint8_t *uuid)
 	snprintf(chain->base, sizeof(chain->base), "%s", dump->report->image);
 	memcpy(chain->uuid, uuid, sizeof(chain->uuid));
 	keep_open(dump);
+	leave_mapped(dump);
+	readers_note_files(dump);
 	if (dump->keeper >= 0)
 		keeper_return(dump->keeper, chain); /* failing, it has no base */
 }

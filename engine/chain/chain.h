@@ -61,7 +61,13 @@ struct chain {
 		struct sleep_reader *sleep;
 		struct vmas_reader *vmas;
 		bool no_wake, no_sleep, no_vmas; /* they cannot be had */
+		struct peek *peek; /* kinds/peek.h: the same kernel, whoever's descriptors are looked behind */
+		bool no_peek;
+		bool looked; /* an image has told what is true of its descriptors: */
+		bool wants_async; /* look_files.c */
 	} readers; /* of one that stays open */
+	struct saved_mapped *mapped; /* of the base, if it stays open */
+	size_t n_mapped;
 	struct gentle {
 		bool is; /* else its priority stays what it is */
 		int usual; /* nice value */
@@ -126,6 +132,11 @@ struct sleep_reader *readers_sleep(struct dump *dump);
 void readers_leave_wake(struct dump *dump, struct wake_reader *reader);
 void readers_leave_sleep(struct dump *dump, struct sleep_reader *reader);
 void readers_free(struct readers *readers);
+struct peek *readers_peek(struct dump *dump);
+void readers_leave_peek(struct dump *dump, struct peek *peek);
+/* Need nobody look what its descriptors will want (look_files.c)? After an image: what that wanted. */
+bool readers_know_files(struct dump *dump);
+void readers_note_files(struct dump *dump);
 /* As maps_survey(); of a member of such a chain, what was said last, if no mapping has changed. */
 int readers_survey(struct dump *dump, struct process *process, struct fsnap_error *err);
 /* Of one that stands still, and whose reader is there: see vmas_bare(). */
@@ -161,6 +172,9 @@ int keeper_stop(pid_t pid, uint64_t start, struct fsnap_error *err);
  * of itself as long as *claim is open. */
 int keeper_claim_watch(pid_t pid, uint64_t start, int *claim, struct fsnap_error *err);
 int keeper_refuse_watched(pid_t pid, uint64_t start, struct fsnap_error *err);
+
+/* What describes mapped files was true of the image before, and is checked when the tree stands still (mapped.c). */
+void chain_take_mapped(struct dump *dump);
 
 /* gentle.c: from here on others go first (`gently`, as after gentle_begin()), or it is as urgent as what it saves. */
 void gentle_begin(struct gentle *gentle);

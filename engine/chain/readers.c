@@ -9,6 +9,7 @@
 #include "bpf/vmas.h"
 #include "bpf/wake.h"
 #include "engine/chain/chain.h"
+#include "engine/kinds/peek.h"
 
 static struct readers *kept(struct dump *dump)
 {
@@ -54,7 +55,43 @@ void readers_free(struct readers *readers)
 	wake_close(readers->wake);
 	sleep_close(readers->sleep);
 	vmas_close(readers->vmas);
+	peek_close(readers->peek);
 	*readers = (struct readers){ 0 };
+}
+
+/* --- what is looked at behind descriptors ------------------------------------------------------------ */
+
+struct peek *readers_peek(struct dump *dump)
+{
+	struct readers *readers = kept(dump);
+	if (!readers)
+		return peek_open();
+	if (!readers->peek && !readers->no_peek)
+		readers->no_peek = !(readers->peek = peek_open());
+	return readers->peek;
+}
+
+void readers_leave_peek(struct dump *dump, struct peek *peek)
+{
+	if (!kept(dump))
+		peek_close(peek);
+}
+
+/* It is a hint: whoever was wrong waits for it during the freeze, once, because it stays open from then on. What tells of
+ * asynchronous I/O does not. */
+bool readers_know_files(struct dump *dump)
+{
+	const struct readers *readers = kept(dump);
+	return readers && readers->looked && !readers->wants_async;
+}
+
+void readers_note_files(struct dump *dump)
+{
+	struct readers *readers = kept(dump);
+	if (!readers)
+		return;
+	readers->looked = true;
+	readers->wants_async = dump->async;
 }
 
 /* --- what was said about mappings ------------------------------------------------------------------- */
