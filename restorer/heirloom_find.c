@@ -102,7 +102,8 @@ static int collect_edges(struct sweep *sweep, struct fsnap_error *err)
 			sweep->n_edges += 2;
 		}
 	}
-	qsort(sweep->edges, sweep->n_edges, sizeof(*sweep->edges), by_delta);
+	if (sweep->n_edges)
+		qsort(sweep->edges, sweep->n_edges, sizeof(*sweep->edges), by_delta);
 	return 0;
 }
 

@@ -13,6 +13,9 @@
 
 #define ADDRESS_END 0x7ffffffff000ull
 #define HOLE_FROM 0x200000000ull /* above what programs without PIE use */
+/* Where huge pages are: the kernel puts mappings of that size and more there (mm/huge_memory.c, thp_get_unmapped_area(),
+ * Linux 6.7), and left remainders of a hole that begins elsewhere, which ring.c could not fill. */
+#define HOLE_GRAIN (2ull << 20)
 #define PIECES 1024		 /* IOV_MAX */
 #define READ_MAX (4ull << 20)	 /* bytes per call: what the caches hold */
 #define POPULATE_FROM 32	 /* pages: shorter runs are faulted in by the read itself */
@@ -50,7 +53,7 @@ uint64_t memory_find_hole(const image_mm *mms, size_t n, const struct memory_ran
 	uint64_t hole = HOLE_FROM;
 	for (size_t i = 0; i < count && ranges[i].start < hole + size; i++)
 		if (ranges[i].end > hole)
-			hole = ranges[i].end;
+			hole = (ranges[i].end + HOLE_GRAIN - 1) & ~(HOLE_GRAIN - 1);
 	return hole + size <= ADDRESS_END ? hole : 0;
 }
 

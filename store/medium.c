@@ -23,7 +23,11 @@
 #endif
 
 #define PMEM2_E_FIRST 100000
+#ifdef __SANITIZE_THREAD__
+#define RESERVE_ADDRESSES (1ull << 37)	/* it leaves 1.5 TiB to the program, libraries in the midst */
+#else
 #define RESERVE_ADDRESSES (1ull << 40)	/* address space kept free for growth; costs nothing */
+#endif
 #define HUGE_WORTH (256u << 10)		/* bytes needed of a folio before it is asked for */
 #define HUGE_BUSY_MAX 16
 #define MUCH (256u << 10)

@@ -49,6 +49,7 @@ int main(int argc, char **argv)
 			   cli.command ? " " : "");
 	if (status < 0)
 		status = output_error(&cli, &err);
+	options_free(&cli);
 	/* A result nobody could read is no success: a full disk, a closed pipe. */
 	if ((fflush(stdout) || ferror(stdout)) && status == EXIT_SUCCESS) {
 		fprintf(stderr, "fsnap: standard output: %s\n", strerror(errno));

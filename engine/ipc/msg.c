@@ -200,7 +200,8 @@ static int send_all(void *arg)
 	for (u_int i = 0; i < queue->messages.messages_len; i++) {
 		const image_ipc_message *message = &queue->messages.messages_val[i];
 		buffer->type = message->type;
-		memcpy(buffer->text, message->text.text_val, message->text.text_len);
+		if (message->text.text_len)
+			memcpy(buffer->text, message->text.text_val, message->text.text_len);
 		if (msgsnd(queue->perm.id, buffer, message->text.text_len, IPC_NOWAIT) < 0)
 			return -errno;
 	}

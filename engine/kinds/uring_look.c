@@ -283,7 +283,7 @@ static bool same_creds(const struct credentials *a, const image_creds *b)
 	}
 	return a->inheritable == b->inheritable && a->permitted == b->permitted && a->effective == b->effective &&
 	       a->n_groups == b->groups.groups_len && a->n_groups <= sizeof(a->groups) / sizeof(a->groups[0]) &&
-	       memcmp(a->groups, b->groups.groups_val, 4ul * a->n_groups) == 0;
+	       (!a->n_groups || memcmp(a->groups, b->groups.groups_val, 4ul * a->n_groups) == 0);
 }
 
 /* A thread of the process that has these; 0: none. */

@@ -130,7 +130,8 @@ static void put_memory(struct ring *ring, const image_file_io_uring *state)
 	uint32_t unread = (uint32_t)(state->cqes.cqes_len / ring->cqe);
 	memcpy(ring->sqes, state->sqes.sqes_val, ring->sqes_size);
 	ring_put(ring, ring->sqes, ring->sqes_size);
-	memcpy(ring->rings + p->sq_off.array, state->array.array_val, state->array.array_len);
+	if (state->array.array_len) /* IORING_SETUP_NO_SQARRAY */
+		memcpy(ring->rings + p->sq_off.array, state->array.array_val, state->array.array_len);
 	ring_put(ring, ring->rings + p->sq_off.array, state->array.array_len);
 	for (uint32_t i = 0; i < unread; i++) {
 		char *to = ring_cqe(ring, state->cq_tail - unread + i);

@@ -73,7 +73,8 @@ int with_list_read(int root, const char *skip, struct with_list *list, struct fs
 		return fail(err, FSNAP_E_SYSTEM, errno, "reading a directory");
 	if (read_directory(fd, ".", skip, list, err) < 0)
 		return -1;
-	qsort(list->entries, list->n, sizeof(*list->entries), by_path);
+	if (list->n)
+		qsort(list->entries, list->n, sizeof(*list->entries), by_path);
 	return 0;
 }
 

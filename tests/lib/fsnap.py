@@ -69,7 +69,7 @@ class Fsnap:
 
     def finish(self, handle, timeout=40):
         pid, base, argv = handle
-        status = children.wait(pid, timeout)
+        status = children.wait(pid, timeout * children.PATIENCE)
         if status is None:
             status = "none: still running"
         texts = []

@@ -15,6 +15,8 @@ import sys
 import time
 import traceback
 
+import children
+
 SKIP = 77
 CLONE_NEWNS, CLONE_NEWIPC, CLONE_NEWPID, CLONE_NEWNET = 0x20000, 0x8000000, 0x20000000, 0x40000000
 MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 0x40000
@@ -82,6 +84,7 @@ def run(body, timeout=60, stoppable=False):
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, end)
+    timeout *= children.PATIENCE
     if not wait_readable(pidfd, timeout):
         stop["by"] = f"time limit of {timeout} s"
         os.kill(pid, signal.SIGKILL)

@@ -76,7 +76,7 @@ class Trial:
 
     def until(self, what, seen, timeout=15):
         """Waits until seen() is true; a failure if it does not become so."""
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + timeout * children.PATIENCE
         while True:
             children.reap()
             try:

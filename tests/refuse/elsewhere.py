@@ -151,7 +151,7 @@ def changed(t):
     shutil.copy("/usr/bin/tail", t.path("program"))
     with open(t.path("input"), "w") as f:
         f.write("a line\n" * 100)
-    pid = t.start([t.path("program"), "-n", "1", "-s", "0.1", "---disable-inotify", "-f",
+    pid = t.start([t.path("program"), "-n", "1", "-s", "600", "---disable-inotify", "-f",
                    t.path("input")], name="tail")
     t.until("it shows the last line", lambda: os.path.getsize(t.path("tail.out")))
     image = t.dump(pid, "--kill")["image"]

@@ -2,7 +2,7 @@
  * Children that have ended and were not waited for yet: their statuses, an exit
  * and a signal, are still there to be collected after the dump and the restore.
  *
- * harness: differs=limit|SigBlk|Cap|THP|timerslack|coredump
+ * harness: differs=limit|SigBlk|SigCgt|Cap|THP|timerslack|coredump
  */
 #include "specimen.h"
 

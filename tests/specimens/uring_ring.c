@@ -2,7 +2,8 @@
  * A ring of io_uring that is idle: completions not read are there in order, submissions that were
  * prepared but not taken are taken afterwards, positions go on where they were (liburing keeps copies
  * of them), files that were registered (one of them closed since, one slot empty), the eventfd that is told.
- * Threads that the kernel had made for it are no threads of the program.
+ * Threads that the kernel had made for it are no threads of the program. Where a restore would lay memory of its own
+ * otherwise (restorer/memory.c, HOLE_FROM), the program has some, which ends where no huge page begins.
  *
  * harness: threads=1 differs=^task.(?!2\b)|Threads
  */
@@ -11,6 +12,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 
 enum { ENTRIES = 8 };
 
@@ -29,6 +31,9 @@ int main(void)
 	struct io_uring_params params = { 0 };
 	struct io_uring ring;
 	uring_begin(&ring, ENTRIES, &params);
+	char *low = mmap((void *)0x200000000, 0x1f8000, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+	MUST(low == MAP_FAILED ? -1 : 0);
 	int one = MUST(open(specimen_path("one"), O_RDWR | O_CREAT, 0600));
 	int two = MUST(open(specimen_path("two"), O_RDWR | O_CREAT, 0600));
 	MUST(write(one, "this is file one", 16));
