@@ -10,19 +10,29 @@
 #include "store/scope.h"
 
 /* Files that set something, in the order in which they are to be written. Which a group has depends on its
- * version and controllers. */
-static const char *const settings[] = {
-	"cgroup.type", "cgroup.subtree_control", "cgroup.max.depth", "cgroup.max.descendants",
-	"cpuset.cpus", "cpuset.mems", "cpuset.cpus.partition", "cpuset.cpu_exclusive", "cpuset.mem_exclusive",
-	"cpuset.memory_migrate", "cpuset.sched_load_balance",
-	"cpu.weight", "cpu.idle", "cpu.max", "cpu.max.burst", "cpu.uclamp.min", "cpu.uclamp.max", "cpu.shares",
-	"cpu.cfs_period_us", "cpu.cfs_quota_us", "cpu.cfs_burst_us", "cpu.rt_period_us", "cpu.rt_runtime_us",
-	"memory.min", "memory.low", "memory.high", "memory.max", "memory.swap.high", "memory.swap.max",
-	"memory.zswap.max", "memory.oom.group", "memory.limit_in_bytes", "memory.memsw.limit_in_bytes",
-	"memory.soft_limit_in_bytes", "memory.swappiness",
-	"io.weight", "io.max", "blkio.weight", "blkio.throttle.read_bps_device", "blkio.throttle.write_bps_device",
-	"blkio.throttle.read_iops_device", "blkio.throttle.write_iops_device",
-	"pids.max", "hugetlb.2MB.max", "hugetlb.1GB.max", "hugetlb.2MB.limit_in_bytes", "net_cls.classid",
+ * version and controllers: only version 2 knows those of `unified`, so nobody asks version 1 for them. */
+static const struct setting {
+	const char *name;
+	bool unified;
+} settings[] = {
+	{ "cgroup.type", true }, { "cgroup.subtree_control", true }, { "cgroup.max.depth", true },
+	{ "cgroup.max.descendants", true }, { "cpuset.cpus", false }, { "cpuset.mems", false },
+	{ "cpuset.cpus.partition", true }, { "cpuset.cpu_exclusive", false },
+	{ "cpuset.mem_exclusive", false }, { "cpuset.memory_migrate", false },
+	{ "cpuset.sched_load_balance", false }, { "cpu.weight", true }, { "cpu.idle", false },
+	{ "cpu.max", true }, { "cpu.max.burst", true }, { "cpu.uclamp.min", false },
+	{ "cpu.uclamp.max", false }, { "cpu.shares", false }, { "cpu.cfs_period_us", false },
+	{ "cpu.cfs_quota_us", false }, { "cpu.cfs_burst_us", false }, { "cpu.rt_period_us", false },
+	{ "cpu.rt_runtime_us", false }, { "memory.min", true }, { "memory.low", true },
+	{ "memory.high", true }, { "memory.max", true }, { "memory.swap.high", true },
+	{ "memory.swap.max", true }, { "memory.zswap.max", true }, { "memory.oom.group", true },
+	{ "memory.limit_in_bytes", false }, { "memory.memsw.limit_in_bytes", false },
+	{ "memory.soft_limit_in_bytes", false }, { "memory.swappiness", false },
+	{ "io.weight", true }, { "io.max", true }, { "blkio.weight", false },
+	{ "blkio.throttle.read_bps_device", false }, { "blkio.throttle.write_bps_device", false },
+	{ "blkio.throttle.read_iops_device", false }, { "blkio.throttle.write_iops_device", false },
+	{ "pids.max", false }, { "hugetlb.2MB.max", true }, { "hugetlb.1GB.max", true },
+	{ "hugetlb.2MB.limit_in_bytes", false }, { "net_cls.classid", false },
 };
 
 /* --- frozen ones ------------------------------------------------------------------ */
@@ -74,12 +84,15 @@ static int add_setting(image_cgroup *group, const char *name, char *value, struc
 	return 0;
 }
 
-/* In version 1 a hierarchy has files of its own controllers only: cpu.shares of cpu, and cgroup.* everywhere. */
-static bool may_have(const image_cgroup *group, const char *name)
+/* In version 1 a hierarchy has files of its own controllers only: cpu.shares of cpu. */
+static bool may_have(const image_cgroup *group, const struct setting *setting)
 {
+	const char *name = setting->name;
 	size_t length = strcspn(name, ".");
-	if (!*group->controllers || strncmp(name, "cgroup", length) == 0)
+	if (!*group->controllers)
 		return true;
+	if (setting->unified)
+		return false;
 	for (const char *at = group->controllers; *at; at += strcspn(at, ","), at += *at == ',')
 		if (strcspn(at, ",") == length && strncmp(at, name, length) == 0)
 			return true;
@@ -90,10 +103,9 @@ static int read_settings(image_cgroup *group, const char *directory, struct fsna
 {
 	cleanup_fd int dir = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	for (size_t i = 0; dir >= 0 && i < sizeof(settings) / sizeof(settings[0]); i++) {
-		if (!may_have(group, settings[i]) || faccessat(dir, settings[i], F_OK, 0) < 0)
-			continue;
-		cleanup_free char *value = procfs_read_once(dir, settings[i], NULL, NULL);
-		if (value && *value && strlen(value) < IMAGE_NAME && add_setting(group, settings[i], value, err) < 0)
+		const char *name = settings[i].name;
+		cleanup_free char *value = may_have(group, &settings[i]) ? procfs_read_once(dir, name, NULL, NULL) : NULL;
+		if (value && *value && strlen(value) < IMAGE_NAME && add_setting(group, name, value, err) < 0)
 			return -1;
 	}
 	return 0;

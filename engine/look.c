@@ -22,26 +22,35 @@
 #include "engine/trace.h"
 #include "store/scope.h"
 
+static const char *const namespace_names[NAMESPACES] = { "mnt", "net", "pid", "user", "uts", "ipc", "cgroup", "time" };
+
+/* Our own, by one walk to their directory. What is missing this kernel does not have. */
+static void read_own_namespaces(struct dump *dump)
+{
+	cleanup_fd int dir = dump->namespaces[0][0] ? -1 : open("/proc/self/ns", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	for (size_t i = 0; dir >= 0 && i < NAMESPACES; i++)
+		if (readlinkat(dir, namespace_names[i], dump->namespaces[i], sizeof(dump->namespaces[i]) - 1) < 0)
+			dump->namespaces[i][0] = '\0';
+}
+
 /* Namespaces of their own make a container, which is for later; refuse, rather than restore the
  * program into the wrong world. Those of time are made again. */
 static int refuse_namespaces(struct dump *dump, const struct process *process, struct fsnap_error *err)
 {
-	static const char *const names[NAMESPACES] = { "mnt", "net", "pid", "user",
-						       "uts", "ipc", "cgroup", "time" };
+	read_own_namespaces(dump);
 	for (size_t i = 0; i < NAMESPACES; i++) {
+		const char *name = namespace_names[i];
 		char path[32], theirs[sizeof(dump->namespaces[i])] = "";
-		snprintf(path, sizeof(path), "/proc/self/ns/%s", names[i]);
-		if (!dump->namespaces[i][0] &&
-		    readlink(path, dump->namespaces[i], sizeof(dump->namespaces[i]) - 1) < 0)
-			continue; /* this kernel has no such thing */
-		if (readlinkat(process->proc, path + strlen("/proc/self/"), theirs, sizeof(theirs) - 1) < 0)
+		snprintf(path, sizeof(path), "ns/%s", name);
+		if (!dump->namespaces[i][0] || readlinkat(process->proc, path, theirs, sizeof(theirs) - 1) < 0)
 			continue;
-		if (strcmp(names[i], "time") == 0 && clocks_allow(dump, process, theirs, dump->namespaces[i], err) < 0)
+		bool time = strcmp(name, "time") == 0;
+		if (time && clocks_allow(dump, process, theirs, dump->namespaces[i], err) < 0)
 			return -1;
-		if (strcmp(names[i], "time") == 0 || strcmp(theirs, dump->namespaces[i]) == 0)
+		if (time || strcmp(theirs, dump->namespaces[i]) == 0)
 			continue;
 		fail(err, FSNAP_E_UNSUPPORTED, 0, "process %d (%s) has its own %s namespace", process->pid,
-		     process->comm, names[i]);
+		     process->comm, name);
 		return error_hint(err, "run fsnap inside it: nsenter -t %d -a fsnap dump ...", process->pid);
 	}
 	return 0;

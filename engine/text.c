@@ -10,7 +10,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#define CHUNK (64u << 10)
+#define CHUNK (16u << 10) /* fits into what is quick: fresh memory costs more than another call */
 #define LONGEST 9u /* bytes of the longest sequence: mov $15, %rax; syscall */
 
 enum gadget { SYSCALL_RET, SIGRETURN, SYSCALL_ANY, GADGETS };
@@ -102,36 +102,27 @@ static size_t mov_15_before(const uint8_t *text, size_t at)
 	return 0;
 }
 
-/* The bytes looked right; the disassembler has the last word. */
-static bool confirmed(struct text_cache *cache, enum gadget gadget, const uint8_t *text, size_t n,
-		      uint64_t address)
+/* What the processor does from an address on is decided by the bytes there, whatever instructions they were
+ * meant to be part of: no disassembler needs to look (tests/unit/test_text_register.c has one confirm it). */
+static void candidate(struct search *search, enum gadget gadget, uint64_t address)
 {
-	static const unsigned wanted[GADGETS][2] = {
-		[SYSCALL_RET] = { X86_INS_SYSCALL, X86_INS_RET },
-		[SIGRETURN] = { X86_INS_MOV, X86_INS_SYSCALL },
-		[SYSCALL_ANY] = { X86_INS_SYSCALL, 0 },
-	};
-	size_t count = wanted[gadget][1] ? 2 : 1;
-	cs_insn *instructions;
-
-	if (!disassembler_open(cache))
-		return false;
-	size_t got = cs_disasm(cache->disassembler, text, n, address, count, &instructions);
-	bool yes = got == count;
-	for (size_t i = 0; yes && i < count; i++)
-		yes = instructions[i].id == wanted[gadget][i];
-	cs_free(instructions, got);
-	return yes;
-}
-
-static void candidate(struct search *search, enum gadget gadget, const uint8_t *text, size_t n,
-		      uint64_t address)
-{
-	if (!(search->missing & 1u << gadget) ||
-	    !confirmed(search->cache, gadget, text, n, address))
+	if (!(search->missing & 1u << gadget))
 		return;
 	search->found[gadget] = address;
 	search->missing &= ~(1u << gadget);
+}
+
+static bool is_gadget(enum gadget gadget, const uint8_t *text, size_t n)
+{
+	switch (gadget) {
+	case SYSCALL_RET:
+		return n >= 3 && !memcmp(text, "\x0f\x05\xc3", 3);
+	case SIGRETURN:
+		return (n >= 7 && text[5] == 0x0f && text[6] == 0x05 && mov_15_before(text, 5) == 5) ||
+		       (n >= 9 && text[7] == 0x0f && text[8] == 0x05 && mov_15_before(text, 7) == 7);
+	default:
+		return n >= 2 && !memcmp(text, "\x0f\x05", 2);
+	}
 }
 
 static void search_bytes(struct search *search, const uint8_t *text, size_t n, uint64_t address)
@@ -142,11 +133,10 @@ static void search_bytes(struct search *search, const uint8_t *text, size_t n, u
 			return;
 		size_t before = mov_15_before(text, at);
 		if (before)
-			candidate(search, SIGRETURN, text + at - before, before + 2,
-				  address + at - before);
+			candidate(search, SIGRETURN, address + at - before);
 		if (at + 2 < n && text[at + 2] == 0xc3)
-			candidate(search, SYSCALL_RET, text + at, 3, address + at);
-		candidate(search, SYSCALL_ANY, text + at, 2, address + at);
+			candidate(search, SYSCALL_RET, address + at);
+		candidate(search, SYSCALL_ANY, address + at);
 	}
 }
 
@@ -196,7 +186,7 @@ static struct text_known *known_mapping(struct text_cache *cache, const image_vm
 static void use_known(struct search *search, const struct text_known *known, const image_vma *vma)
 {
 	for (unsigned gadget = 0; gadget < GADGETS; gadget++) {
-		uint8_t text[LONGEST + 7] = { 0 };
+		uint8_t text[LONGEST];
 
 		if (!(search->missing & known->answered & 1u << gadget) ||
 		    known->found[gadget] == NOT_THERE)
@@ -204,7 +194,8 @@ static void use_known(struct search *search, const struct text_known *known, con
 		uint64_t address = vma->start + known->found[gadget];
 		size_t room = (size_t)(vma->end - address);
 		size_t got = read_text(search, address, text, room < LONGEST ? room : LONGEST);
-		candidate(search, gadget, text, got, address);
+		if (is_gadget(gadget, text, got))
+			candidate(search, gadget, address);
 	}
 }
 

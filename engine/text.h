@@ -4,7 +4,7 @@
  * System calls of the agent and the way home need three instruction sequences.
  * Nearly every program holds them already: in its dynamic linker, its libc, or,
  * linked statically, in itself.  They are searched in the process' own
- * executable pages by their bytes and confirmed by disassembly.
+ * executable pages by their bytes.
  */
 #ifndef ENGINE_TEXT_H
 #define ENGINE_TEXT_H

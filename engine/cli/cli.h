@@ -84,6 +84,7 @@ struct command {
 extern const struct command commands[]; /* commands.c; ended by one without a name */
 const struct command *command_find(const char *name);
 
+void memory_ahead(void); /* memory.c: for commands that last for milliseconds */
 int cli_dump(const struct cli *cli, struct fsnap_error *err);
 int cli_restore(const struct cli *cli, struct fsnap_error *err);
 int cli_clones(const struct cli *cli, const struct fsnap_restore_options *options, struct fsnap_error *err);

@@ -96,6 +96,7 @@ static int dump_leave_out(const struct cli *cli, int *leave_out, struct fsnap_er
 
 int cli_dump(const struct cli *cli, struct fsnap_error *err)
 {
+	memory_ahead();
 	struct progress progress = { 0 };
 	struct fsnap_dump_options options = {
 		.size = sizeof(options),

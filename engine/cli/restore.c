@@ -192,6 +192,7 @@ int cli_restore(const struct cli *cli, struct fsnap_error *err)
 	struct fsnap_restore_report report = { .size = sizeof(report) };
 	char *message;
 
+	memory_ahead();
 	if (restore_choose(cli, &options, &message, err) < 0)
 		return -1;
 	options.progress = progress_update;

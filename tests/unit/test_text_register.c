@@ -1,11 +1,14 @@
 /*
- * Is a register looked at again? (engine/text.h, text_forgets())  Code that does and code that does not,
- * read from this process.
+ * engine/text.h. Is a register looked at again? (text_forgets())  Code that does and code that does not,
+ * read from this process. And is what text_find() finds by its bytes what a disassembler says, too?
  */
 #include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "engine/text.h"
@@ -66,8 +69,50 @@ static void test_code(void **state)
 	close(mem);
 }
 
+static void assert_instruction(struct text_cache *cache, uint64_t *at, const char *expected)
+{
+	char seen[64];
+	size_t length = text_instruction(cache, (const uint8_t *)(uintptr_t)*at, 16, *at, seen, sizeof(seen));
+	assert_string_equal(seen, expected);
+	*at += length;
+}
+
+/* Each form of the way home, alone in a page of its own, behind bytes that are nearly it. */
+static void test_found(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *code, *mov;
+		size_t n;
+	} cases[] = {
+		{ "\x0f\x05\x0f\x06\xb8\x0f\x00\x00\x00\x0f\x05\x90\x0f\x05\xc3", "mov eax, 0xf", 15 },
+		{ "\xb8\x0f\x01\x00\x00\x0f\x05\x48\xc7\xc0\x0f\x00\x00\x00\x0f\x05\xc3", "mov rax, 0xf", 17 },
+	};
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		struct text_cache cache = { 0 };
+		struct text_gadgets found;
+		struct fsnap_error err = { 0 };
+		/* Across the border of two reads. */
+		size_t size = 64 << 10, at = (16 << 10) - 10;
+		uint8_t *page = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		assert_ptr_not_equal(page, MAP_FAILED);
+		memcpy(page + at, cases[i].code, cases[i].n);
+		const image_vma vma = { .start = (uintptr_t)page, .end = (uintptr_t)page + size,
+					.prot = PROT_READ | PROT_EXEC, .kind = VMA_ANON };
+		assert_int_equal(text_find(getpid(), &vma, 1, &found, &cache, &err), 0);
+		assert_true(found.syscall_any >= vma.start && found.syscall_ret && found.sigreturn);
+		assert_instruction(&cache, &found.syscall_any, "syscall");
+		assert_instruction(&cache, &found.syscall_ret, "syscall");
+		assert_instruction(&cache, &found.syscall_ret, "ret");
+		assert_instruction(&cache, &found.sigreturn, cases[i].mov);
+		assert_instruction(&cache, &found.sigreturn, "syscall");
+		text_cache_free(&cache);
+		munmap(page, size);
+	}
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(test_code) };
+	const struct CMUnitTest tests[] = { cmocka_unit_test(test_code), cmocka_unit_test(test_found) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
