@@ -36,6 +36,7 @@ struct watch {
 	uint64_t number; /* of the last image */
 	uint64_t oldest; /* of ours that is there */
 	unsigned skipped; /* in a row */
+	unsigned dying;	  /* the last of these, in a row, because the tree was about to end, or somebody in it */
 	uint64_t still_ns; /* the tree stood still for the last one; at most so long, if that one came to nothing */
 };
 
@@ -165,6 +166,17 @@ static bool may_pass(const struct fsnap_error *why)
 	       why->code == FSNAP_E_TARGET_DIED || why->code == FSNAP_E_TARGET_BUSY;
 }
 
+/* That it could not be saved while it ended is no more to be told than that it cannot be saved now. */
+static int tree_ended(struct watch *watch)
+{
+	struct fsnap_watch_report *report = watch->report;
+	report->skipped -= watch->dying;
+	if (!report->skipped)
+		report->why[0] = '\0';
+	report->ended = 1;
+	return 1;
+}
+
 /* 1: it is over. */
 static int make_image(struct watch *watch, struct fsnap_error *err)
 {
@@ -182,17 +194,18 @@ static int make_image(struct watch *watch, struct fsnap_error *err)
 	watch->still_ns = result < 0 ? clock_ns(CLOCK_MONOTONIC) - begun : image.frozen_us * 1000;
 	if (result == 0) {
 		watch->number++;
-		watch->skipped = 0;
+		watch->skipped = watch->dying = 0;
 		account(watch, &image);
 		drop_old(watch);
 		return 0;
 	}
 	if (watch->report->images && has_ended(watch))
-		return watch->report->ended = 1;
+		return tree_ended(watch);
 	if (!watch->report->images || !may_pass(&why) || ++watch->skipped > GIVE_UP_AFTER) {
 		*err = why;
 		return -1;
 	}
+	watch->dying = why.code == FSNAP_E_TARGET_DIED ? watch->dying + 1 : 0;
 	watch->report->skipped++;
 	snprintf(watch->report->why, sizeof(watch->report->why), "%s", why.message);
 	return 0;
@@ -211,9 +224,7 @@ static int await(struct watch *watch, uint64_t until)
 		int n = ppoll(polled, 2, &wait, NULL);
 		if (n < 0 && errno == EINTR)
 			continue;
-		if (n > 0 && polled[0].revents)
-			watch->report->ended = 1;
-		return n != 0;
+		return n > 0 && polled[0].revents ? tree_ended(watch) : n != 0;
 	}
 }
 

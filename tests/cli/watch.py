@@ -36,6 +36,28 @@ def check(t, pid):
             t.expect("memory", "ok", f.read())
 
 
+MANY = ("import os, threading, time\nfor _ in range(8): threading.Thread(target=time.sleep, args=(99,), daemon=True).start()\n"
+        "memory = bytearray(48 << 20)\nopen('many', 'w').close()\ntime.sleep(99)")
+
+
+def ends_while_it_is_saved(t):
+    """That it has ended is told as that, and not as an image that failed."""
+    for number in range(4):
+        if os.path.exists(t.path("many")):
+            os.unlink(t.path("many"))
+        pid = t.start([sys.executable, "-c", MANY], ready="many")
+        handle = t.fsnap.start("watch", "-t", pid, "--every", "1ms", "--max-share", "100%", "--name", f"many{number}")
+        first = os.path.join(t.fsnap.store, "images", f"many{number}-000001.fsnap")
+        t.until("its first image", lambda: os.path.exists(first), 30)
+        time.sleep(number / 100)
+        os.kill(pid, signal.SIGKILL)
+        children.wait_gone([pid], 10)
+        result = t.fsnap.finish(handle)
+        t.expect("exit status", 0, result.status)
+        t.expect_true(f"told as the end: {result.out}", "the tree has ended" in result.out)
+        t.expect(f"no failure: {result.err}", [], [x for x in ("has ended", "No such process") if x in result.err])
+
+
 def body(t):
     t.fsnap.name_store = False
     pid = t.start([os.path.join(t.helpers, "changing")])
@@ -79,6 +101,7 @@ def body(t):
         check(t, pid)
         os.kill(pid, signal.SIGKILL)
         children.wait_gone([pid], 10)
+    ends_while_it_is_saved(t)
     t.expect("removing all", 0, t.fsnap.run("rm", "--all").status)
     t.expect("nothing is left of them", [], os.listdir(os.path.join(t.fsnap.store, "ancestors")))
 
