@@ -1,6 +1,7 @@
 /*
  * step_hint.c - what the user can do about an operation of a restore that the kernel refused.
  */
+#include <sys/resource.h>
 #include <sys/syscall.h>
 
 #include "engine/restore.h"
@@ -24,8 +25,21 @@ static const struct {
 	{ SYS_ioprio_set, EPERM, "real-time I/O priority needs CAP_SYS_NICE" },
 };
 
+/* What it runs at is what the tasks begin with. */
+static int niced(long nr, int sys, struct fsnap_error *err)
+{
+	int nice = getpriority(PRIO_PROCESS, 0);
+	if (nice <= 0 || !((nr == SYS_sched_setattr && sys == EPERM) || (nr == SYS_setpriority && sys == EACCES)))
+		return 0;
+	return error_hint(err, "fsnap runs at nice %d, and who has neither CAP_SYS_NICE nor RLIMIT_NICE cannot have the tree at a lower one "
+			       "again: start fsnap without nice(1), or by root",
+			  nice);
+}
+
 int step_hint(long nr, int sys, struct fsnap_error *err)
 {
+	if (niced(nr, sys, err) < 0)
+		return -1;
 	for (size_t i = 0; i < sizeof(hints) / sizeof(hints[0]); i++)
 		if (hints[i].nr == nr && hints[i].sys == sys)
 			return error_hint(err, "%s", hints[i].hint);

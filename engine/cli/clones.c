@@ -29,14 +29,14 @@ void clones_print(const struct cli *cli, const struct fsnap_restore_report *repo
 		return;
 	}
 	for (unsigned i = 0; i < n; i++)
-		printf("%d\n", (int)reports[i].pid);
+		printf("%d\n", (int)reports[i].root);
 	if (!cli->quiet)
 		fprintf(stderr, "fsnap: %u copies of %s run (%s)\n", n, reports[0].image, text_micros(total_us).s);
 	/* They are told much the same. */
 	output_notes(cli, reports[0].notes);
 	for (unsigned i = 0; i < n && !cli->quiet; i++)
 		if (reports[i].listen[0])
-			fprintf(stderr, "  %d listens: %s\n", (int)reports[i].pid, reports[i].listen);
+			fprintf(stderr, "  %d listens: %s\n", (int)reports[i].root, reports[i].listen);
 }
 
 int cli_clones(const struct cli *cli, const struct fsnap_restore_options *options, struct fsnap_error *err)

@@ -15,10 +15,10 @@ void restore_print(const struct cli *cli, const struct fsnap_restore_report *rep
 	if (cli->json) {
 		report_restore_json(report);
 	} else if (cli->detach) {
-		printf("%d\n", (int)report->pid);
+		printf("%d\n", (int)report->root);
 	} else if (!cli->quiet) {
 		fprintf(stderr, "fsnap: %s runs again as process %d (%s)\n", report->image,
-			(int)report->pid, text_micros(report->total_us).s);
+			(int)report->root, text_micros(report->total_us).s);
 	}
 	fflush(stdout);
 	if (!cli->json)

@@ -95,6 +95,20 @@ def in_pid_namespaces(t, image, original, secret, uid=None):
     end(copies)
 
 
+def its_root_is_told(t, image):
+    """What is printed is the tree's root as the caller sees it, and not the first process of its namespace."""
+    result = t.fsnap.run("restore", image, "-d", "--pid-ns", "--net-ns", "--cwd", "/")
+    if not t.expect(f"restored: {result.err}", 0, result.status):
+        return
+    root = int(result.out)
+    with open(f"/proc/{root}/status", encoding="ascii") as f:
+        init = int(next(x.split()[1] for x in f if x.startswith("PPid:")))
+    with open(f"/proc/{root}/comm", encoding="ascii") as f:
+        t.expect("who has the number that was printed", "python3", f.read().strip())
+    os.kill(root, signal.SIGTERM)
+    t.until("with it its namespace ends", lambda: not os.path.exists(f"/proc/{init}") or children.reap())
+
+
 def all_or_none(t, image):
     before = set(children.tree(os.getpid()))
     with socket.socket() as s:
@@ -196,6 +210,12 @@ def without_root(t):
         t.expect("an ordinary user's copy", (copy["pid"], secret, True),
                  tuple(ask(port_of(copy))[i] for i in (0, 2, 3)))
     end(copies)
+    nice = os.nice(0) + 5
+    if nice < 19:  # the tests themselves may be niced
+        result = t.fsnap.run("restore", "mine", "-d", "--new-pids", "--listen", "7655=0", "--json", uid=1000,
+                             before=lambda: os.nice(5))
+        t.expect_error(result, 1, "RESTORE_STEP", "sched_setattr")
+        t.expect_true(f"the hint says that fsnap is niced: {result.hint}", f"fsnap runs at nice {nice}" in result.hint)
     probe = children.spawn(["/usr/bin/unshare", "-U", "true"], uid=1000, out="/dev/null")
     if children.wait(probe, 10) == 0:
         in_pid_namespaces(t, "mine", pid, secret, uid=1000)
@@ -216,6 +236,7 @@ def body(t):
     image = t.dump(pid)["image"]
     beside(t, image, pid, secret)
     in_pid_namespaces(t, image, pid, secret)
+    its_root_is_told(t, image)
     all_or_none(t, image)
     for each in children.tree(pid):
         os.kill(each, signal.SIGKILL)

@@ -16,8 +16,8 @@ STILL = 9.0  # seconds; the agent waits 5 s for an engine that died before its f
 
 
 class Victim:
-    def __init__(self, t):
-        self.t = t
+    def __init__(self, t, pace=1):
+        self.t, self.pace = t, pace
         self.harm_seen = 0
         self.pid = None
         self.before = {}
@@ -27,7 +27,7 @@ class Victim:
             if os.path.exists(self.t.path(name)):
                 os.unlink(self.t.path(name))
         self.harm_seen = 0
-        self.pid = self.t.start([os.path.join(self.t.helpers, "victim")], ready="ready",
+        self.pid = self.t.start([os.path.join(self.t.helpers, "victim"), str(self.pace)], ready="ready",
                                 name="victim")
         self.stuck()  # all threads are at work
         self.settle()

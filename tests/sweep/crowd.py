@@ -1,10 +1,12 @@
 #!/usr/bin/python3
 """Many at once into one store: every target is dumped while all others are, then dumped and killed, then restored,
-all at the same time. Each is unharmed each time, and has its own image. FSNAP_SWEEP=full: two hundred."""
+all at the same time. Each is unharmed each time, and has its own image. FSNAP_SWEEP=full: two hundred;
+FSNAP_CROWD=N: so many."""
 
 import os
 import resource
 import sys
+import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import children  # noqa: E402
@@ -12,8 +14,9 @@ import sweep  # noqa: E402
 import trial  # noqa: E402
 import victim  # noqa: E402
 
-CROWD = 200 if sweep.FULL else 10
+CROWD = int(os.environ.get("FSNAP_CROWD", 200 if sweep.FULL else 10))
 PATIENCE = 900 if sweep.FULL else 120
+PACE = 40  # two hundred of them take half a processor
 
 
 class Place:
@@ -36,6 +39,7 @@ class Place:
 
 def all_at_once(t, what, commands):
     """Runs one fsnap per line of `commands`, all of them at the same time; their reports."""
+    began = time.monotonic()
     running = [t.fsnap.start(*words, "--json") for words in commands]
     reports = []
     for handle in running:
@@ -43,6 +47,7 @@ def all_at_once(t, what, commands):
         t.expect(f"{what}: exit status of {' '.join(map(str, result.argv[3:6]))}: {result.err[-300:]}", 0,
                  result.status)
         reports.append(result.json)
+    t.note(f"{what}: {time.monotonic() - began:.1f} s")
     return reports
 
 
@@ -53,7 +58,7 @@ def unharmed(t, when, victims):
 
 def body(t):
     resource.setrlimit(resource.RLIMIT_NOFILE, (4096, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
-    victims = [victim.Victim(Place(t, number)) for number in range(CROWD)]
+    victims = [victim.Victim(Place(t, number), PACE) for number in range(CROWD)]
     for one in victims:
         one.start()
     reports = all_at_once(t, "dumps", [("dump", "-t", v.pid, "--name", f"first-{i}") for i, v in enumerate(victims)])

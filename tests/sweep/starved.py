@@ -4,7 +4,6 @@ restores and what looks at images. It says that there is no memory, or does with
 is left, the images are whole."""
 
 import os
-import re
 import signal
 import struct
 import sys
@@ -17,9 +16,6 @@ import trial  # noqa: E402
 import victim  # noqa: E402
 
 POINTS, SECONDS = 24, 15  # of each command; of all
-# A plan that has begun in one process is taken away where it stands if another cannot be had: perhaps between mmap and
-# munmap of the page by which it asks for locks (engine/state/future.c).
-ASKED = re.compile(r": mapping \S+ rw-p 0: expected .nothing.")
 STATUSES = (0, 1, 3, 4, 5, 6, 125)
 
 
@@ -80,10 +76,6 @@ def dumps(t, v, ration, turns, share, *options):
     for number in turns.of(total, share):
         status, _failed, where = starved(t, ration, number, *words)
         wrong = v.complaints()
-        if wrong and all(ASKED.search(x) for x in wrong):
-            t.note(f"{where}: left is {wrong}")
-            v.settle()
-            wrong = []
         if not t.expect(f"{where} (status {status}): the target", [], wrong[:8]):
             v.stop()
             v.start()

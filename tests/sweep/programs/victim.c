@@ -5,7 +5,8 @@
  * in flight, timers, vector registers, files, pipes.  Each moves a counter in the file "progress"
  * as long as all is well; what is not well is a line in the file "harm".  At rest it neither maps,
  * opens nor masks anything, so that what it looks like from outside is the same at any time.
- * Ends when the file "end" appears.
+ * Ends when the file "end" appears.  `victim N` rests N times as long, everywhere: of many that all take their processor
+ * time from each other none would get anywhere.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -37,6 +38,7 @@ static volatile uint64_t *progress;
 static int harm, plumbing[2], talk[2], bell, queue, file;
 static _Atomic uint32_t ball;
 static _Atomic uint64_t received, alarms, ticks;
+static long pace = 1;
 
 static void hurt(int who, const char *what, long expected, long seen)
 {
@@ -55,19 +57,19 @@ static void expect(int who, const char *what, long expected, long seen)
 
 static void rest(long us)
 {
-	struct timespec time = { 0, us * 1000 };
+	struct timespec time = { 0, us * 1000 * pace };
 	syscall(SYS_nanosleep, &time, NULL);
 }
 
 static void *sleeper(void *arg)
 {
 	for (;; progress[SLEEPER]++) {
-		struct timespec time = { 0, 3000000 }, left = { 0, 0 }, begin, end;
+		struct timespec time = { 0, 3000000 * pace }, left = { 0, 0 }, begin, end;
 		clock_gettime(CLOCK_MONOTONIC, &begin);
 		expect(SLEEPER, "nanosleep", 0, syscall(SYS_nanosleep, &time, &left));
 		clock_gettime(CLOCK_MONOTONIC, &end);
 		long took = (end.tv_sec - begin.tv_sec) * 1000000000 + end.tv_nsec - begin.tv_nsec;
-		expect(SLEEPER, "slept at least 3 ms", 1, took >= 3000000);
+		expect(SLEEPER, "slept no less than it was to", 1, took >= 3000000 * pace);
 	}
 	return arg;
 }
@@ -254,8 +256,10 @@ static void start(void *(*body)(void *), int who)
 		abort();
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+	if (argc > 1)
+		pace = strtol(argv[1], NULL, 10);
 	int map = open("progress", O_RDWR | O_CREAT | O_TRUNC, 0644);
 	if (map < 0 || ftruncate(map, 4096) < 0)
 		return 1;
@@ -283,10 +287,10 @@ int main(void)
 	for (int i = SLEEPER; i <= WAITER; i++)
 		if (bodies[i])
 			start(bodies[i], i);
-	struct itimerval often = { { 0, 4000 }, { 0, 4000 } };
+	struct itimerval often = { { 0, 4000 * pace }, { 0, 4000 * pace } };
 	setitimer(ITIMER_REAL, &often, NULL);
 	struct sigevent how = { .sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGRTMIN + 2 };
-	struct itimerspec period = { { 0, 5000000 }, { 0, 5000000 } };
+	struct itimerspec period = { { 0, 5000000 * pace }, { 0, 5000000 * pace } };
 	timer_t timer;
 	timer_create(CLOCK_MONOTONIC, &how, &timer);
 	timer_settime(timer, 0, &period, NULL);
@@ -295,7 +299,7 @@ int main(void)
 	uint64_t told[2] = { 0, 0 };
 	for (uint64_t before = 0, rounds = 0;; progress[POLLER]++, rounds++) {
 		struct epoll_event none;
-		expect(POLLER, "epoll_wait for 3 ms", 0, epoll_wait(idle, &none, 1, 3));
+		expect(POLLER, "epoll_wait for a while", 0, epoll_wait(idle, &none, 1, (int)(3 * pace)));
 		count(SIGNALLED, &received, &told[0]);
 		count(TIMED, &ticks, &told[1]);
 		uint64_t now = alarms;
