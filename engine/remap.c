@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "store/scope.h"
+
 static int bad(const char *word, const char *what, struct fsnap_error *err)
 {
 	fail(err, FSNAP_E_USAGE, 0, "--map %s: %s", word, what);
@@ -93,4 +95,28 @@ char *remap_path(const struct remap *remap, const char *path, struct fsnap_error
 	if (!result[0])
 		strcpy(result, "/");
 	return result;
+}
+
+char *remap_origin(const struct remap *remap, const char *path)
+{
+	for (size_t i = 0; i < remap->n; i++) {
+		const char *old = remap->list[i].old, *above = remap->list[i].new;
+		cleanup_free char *trimmed = strdup(above);
+		if (!trimmed)
+			return NULL;
+		trim(trimmed);
+		if (!remap_covers(trimmed, path))
+			continue;
+		char *origin = malloc(strlen(old) + strlen(path) + 1);
+		cleanup_free char *again = NULL;
+		if (!origin)
+			return NULL;
+		strcpy(origin, old);
+		strcat(origin, path + strlen(trimmed));
+		again = remap_path(remap, origin, NULL);
+		if (again && strcmp(again, path) == 0) /* and not a longer one's */
+			return origin;
+		free(origin);
+	}
+	return NULL;
 }

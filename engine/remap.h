@@ -32,4 +32,7 @@ void remap_close(struct remap *remap);
 /* The path it is now, malloc'ed, where that differs; NULL with no error: as it was. */
 char *remap_path(const struct remap *remap, const char *path, struct fsnap_error *err);
 
+/* What path it was that is this one now, malloc'ed; NULL: the same, or there is no memory to say it. */
+char *remap_origin(const struct remap *remap, const char *path);
+
 #endif

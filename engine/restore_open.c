@@ -36,7 +36,18 @@ int restore_ghost(struct restore *restore, unsigned ghost_id, unsigned flags, st
 	return fd;
 }
 
-static int cannot_open(const image_identity *identity, struct fsnap_error *err)
+/* By the name that the image has: who said --map wants it said otherwise. */
+static int say_where(const struct restore *restore, const char *path, const char *put_it, struct fsnap_error *err)
+{
+	int sys = errno;
+	cleanup_free char *origin = remap_origin(&restore->remap, path);
+	errno = sys;
+	if (origin)
+		return error_hint(err, "--map put %s there: say where it is now, --map %s=NEW", origin, origin);
+	return error_hint(err, "%s, or say where it is now: --map %s=NEW", put_it, path);
+}
+
+static int cannot_open(const struct restore *restore, const image_identity *identity, struct fsnap_error *err)
 {
 	if (identity->handle.handle_len && (errno == ESTALE || errno == ENOENT)) {
 		fail(err, FSNAP_E_FILE_MISSING, 0, "the file that was %s, and had other names, is not there any more",
@@ -45,12 +56,11 @@ static int cannot_open(const image_identity *identity, struct fsnap_error *err)
 	}
 	if (errno == ENOENT || errno == ENOTDIR) {
 		fail(err, FSNAP_E_FILE_MISSING, 0, "%s is not there any more", identity->path);
-		return error_hint(err, "put it back where it was, or say where it is now: --map %s=NEW",
-				  identity->path);
+		return say_where(restore, identity->path, "put it back where it was", err);
 	}
 	if (errno == EISDIR) {
 		fail(err, FSNAP_E_FILE_CHANGED, errno, "%s is not the file it was", identity->path);
-		return error_hint(err, "put it back, or say where it is now: --map %s=NEW", identity->path);
+		return say_where(restore, identity->path, "put it back", err);
 	}
 	fail(err, FSNAP_E_SYSTEM, errno, "cannot open %s", identity->path);
 	return error_hint(err, "restore as a user who may open it, or hand it in: --fd");
@@ -80,7 +90,7 @@ static int open_path(const struct restore *restore, const image_identity *identi
 		return -1;
 	cleanup_fd int fd = by_handle ? open_handle(identity, how) : open(identity->path, how);
 	if (fd < 0 || fstat(fd, stat) < 0)
-		return cannot_open(identity, err);
+		return cannot_open(restore, identity, err);
 	if (check_type(restore, identity, stat, err) < 0 || policy_check_open(&restore->policy, fd, err) < 0)
 		return -1;
 	return steal_fd(&fd);

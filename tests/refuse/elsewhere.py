@@ -123,6 +123,8 @@ def moved(t):
     os.rename(other + "/deep", third)
     refused(t, image, [], GENERAL, "FILE_MISSING", home)
     t.expect_true("the hint says --map", "--map" in t.fsnap.run("restore", image, "-d", "--json").hint)
+    t.expect_true("the hint behind a wrong --map names the path that the image has",
+                  f"--map {home}/deep/inner=NEW" in t.fsnap.run("restore", image, "-d", "--json", "--map", f"{home}={other}").hint)
     refused(t, image, ["--map", f"{home}={other}"], GENERAL, "FILE_MISSING", other + "/deep/inner",
             f"process {pid}")
     for bad in ("nothing", "relative=/x", "/x=relative", "=", f"{home}="):
