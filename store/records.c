@@ -158,12 +158,16 @@ int record_decode(const struct record *record, const char *image, xdrproc_t proc
 		  struct fsnap_error *err)
 {
 	XDR xdr;
+	errno = 0;
 	xdrmem_create(&xdr, (char *)record->body, record->length, XDR_DECODE);
 	bool done = proc(&xdr, object) && xdr_getpos(&xdr) == record->length;
 	xdr_destroy(&xdr);
 	if (done)
 		return 0;
+	int sys = errno; /* malloc(3)'s: XDR says no more than that it has not come to its end */
 	xdr_free(proc, object);
+	if (sys == ENOMEM)
+		return fail(err, FSNAP_E_NOMEM, ENOMEM, "image %s: a record of kind %" PRIu32, image, record->kind);
 	return layout_corrupt(err, image, "a record of kind %" PRIu32 " does not decode",
 			      record->kind);
 }
