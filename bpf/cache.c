@@ -21,6 +21,7 @@ static int load(struct cache_reader *reader, struct fsnap_error *err)
 	if (!reader->skeleton)
 		return bpf_refused(err, errno, "the page-cache iterator");
 	int result = cache_bpf__load(reader->skeleton);
+	result = bpf_loaded(result, reader->skeleton->bss);
 	if (result < 0)
 		return bpf_refused(err, -result, "the page-cache iterator");
 	/* An iterator over the descriptors of this very thread. */

@@ -1,5 +1,6 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -29,6 +30,11 @@ int bpf_refused(struct fsnap_error *err, int sys, const char *what)
 	}
 	fail(err, FSNAP_E_KERNEL_LACKS, sys, "loading %s", what);
 	return error_hint(err, "it takes CONFIG_DEBUG_INFO_BTF and Linux 6.1");
+}
+
+int bpf_loaded(int result, const void *shared)
+{
+	return result == 0 && !shared ? -EOPNOTSUPP : result;
 }
 
 /* Reading an iterator runs its program. */

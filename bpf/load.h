@@ -14,6 +14,10 @@ void bpf_quiet(void);
 /* KERNEL_LACKS or PERMISSION, with what libbpf said and what helps. Returns -1. */
 int bpf_refused(struct fsnap_error *err, int sys, const char *what);
 
+/* What loading has come to: libbpf, where its probe for it fails, does without the memory that programs and we have in
+ * common, and says nothing. */
+int bpf_loaded(int result, const void *shared);
+
 /* Runs an iterator once that tells what it finds in its maps, and nothing through its descriptor. */
 int bpf_run(struct bpf_program *program, union bpf_iter_link_info info, const char *what,
 	    struct fsnap_error *err);
@@ -33,6 +37,7 @@ int bpf_run(struct bpf_program *program, union bpf_iter_link_info info, const ch
 		bpf_quiet();                                                                          \
 		reader->skeleton = name##_bpf__open();                                                \
 		int result = reader->skeleton ? name##_bpf__load(reader->skeleton) : -errno;          \
+		result = bpf_loaded(result, result ? NULL : reader->skeleton->bss);                   \
 		if (result == 0)                                                                      \
 			return reader;                                                                \
 		bpf_refused(err, -result, what);                                                      \

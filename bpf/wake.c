@@ -44,6 +44,7 @@ struct wake_reader *wake_open(struct fsnap_error *err)
 	if (result == 0) {
 		bpf_program__set_autoattach(reader->skeleton->progs.name_tracer, false);
 		result = wake_bpf__load(reader->skeleton);
+		result = bpf_loaded(result, reader->skeleton->bss);
 	}
 	if (result == 0 && name_tracer(reader, err) == 0)
 		result = wake_bpf__attach(reader->skeleton);

@@ -261,7 +261,7 @@ static int view_fd(struct dump *dump, struct process *process, int number, struc
 		return fail(err, FSNAP_E_SYSTEM, errno, "process %d (%s): descriptor %d", process->pid,
 			    process->comm, number);
 	if (dup < 0)
-		return fail(err, FSNAP_E_PERMISSION, refused, "process %d (%s): descriptor %d (%s)",
+		return fail(err, procfs_code(refused), refused, "process %d (%s): descriptor %d (%s)",
 			    process->pid, process->comm, number, link);
 	snprintf(name, sizeof(name), "fdinfo/%d", number);
 	cleanup_free char *info = procfs_read_once(process->proc, name, NULL, err);

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "engine/dump.h"
+#include "engine/procfs.h"
 #include "store/scope.h"
 
 #ifndef F_GET_SEALS
@@ -129,7 +130,7 @@ unsigned ghost_save(struct dump *dump, int fd, unsigned kind, const char *name, 
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
 	cleanup_fd int own = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 	if (own < 0) {
-		fail(err, FSNAP_E_PERMISSION, errno, "%s: its content cannot be read", name);
+		fail(err, procfs_code(errno), errno, "%s: its content cannot be read", name);
 		return 0;
 	}
 	image_ghost *ghosts = grow(dump->ghosts, dump->n_ghosts, sizeof(*ghosts), err);

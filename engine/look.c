@@ -90,7 +90,7 @@ int look_at_process(struct dump *dump, struct process *process, struct fsnap_err
 		close(process->mem);
 	process->mem = openat(process->proc, "mem", O_RDWR | O_CLOEXEC);
 	if (process->mem < 0) {
-		fail(err, FSNAP_E_PERMISSION, errno, "its memory");
+		procfs_failed(process->proc, "mem", err);
 		return explain_permission(process, err);
 	}
 	process->processors = dump->processors ? dump->processors : (dump->processors = get_nprocs());

@@ -138,9 +138,11 @@ struct saved_mapped *mapped_find(struct dump *dump, struct process *process, con
 		return known_mapped(dump, process, map, &dump->mapped[known], err);
 	cleanup_fd int fd = mapped_open(process, map);
 	if (fd < 0) {
-		fail(err, FSNAP_E_UNSUPPORTED, errno, "process %d (%s): cannot open mapped file %s",
+		int sys = errno;
+		fail(err, FSNAP_E_UNSUPPORTED, sys, "process %d (%s): cannot open mapped file %s",
 		     process->pid, process->comm, map->path);
-		error_hint(err, "run fsnap as root");
+		if (procfs_code(sys) == FSNAP_E_PERMISSION)
+			error_hint(err, "run fsnap as root");
 		return NULL;
 	}
 	return refuse_device(process, map, fd, err) < 0 ? NULL : add(dump, process, map, fd, err);
@@ -154,7 +156,7 @@ int mapped_executable(struct dump *dump, struct process *process, struct fsnap_e
 	ssize_t n = readlinkat(process->proc, "exe", path, sizeof(path) - 1);
 	struct stat stat;
 	if (fd < 0 || n < 0 || fstat(fd, &stat) < 0)
-		return fail(err, FSNAP_E_PERMISSION, errno, "process %d (%s): its executable", process->pid,
+		return fail(err, procfs_code(errno), errno, "process %d (%s): its executable", process->pid,
 			    process->comm);
 	path[n] = '\0';
 	/* Its device as stat(2) says it, which btrfs and overlayfs make differ from what maps says. */

@@ -27,6 +27,13 @@ int maps_refuse(const struct process *process, const struct procfs_map *map, con
 
 /* --- content that others have, too ------------------------------------------- */
 
+static int hint_of_contents(struct fsnap_error *err)
+{
+	if (!err || err->code != FSNAP_E_PERMISSION)
+		return -1;
+	return error_hint(err, "its content is reached through /proc/PID/map_files: run fsnap as root");
+}
+
 static int file_mapping(struct dump *dump, struct process *process, const struct procfs_map *map,
 			image_vma *vma, struct fsnap_error *err)
 {
@@ -49,9 +56,9 @@ static int shared_mapping(struct dump *dump, struct process *process, const stru
 		return 0;
 	cleanup_fd int fd = mapped_open(process, map);
 	if (fd < 0) {
-		fail(err, FSNAP_E_PERMISSION, errno, "process %d (%s): shared memory at %lx", process->pid,
+		fail(err, procfs_code(errno), errno, "process %d (%s): shared memory at %lx", process->pid,
 		     process->comm, map->start);
-		return error_hint(err, "its content is reached through /proc/PID/map_files: run fsnap as root");
+		return hint_of_contents(err);
 	}
 	vma->object = ghost_save(dump, fd, 1, name, err);
 	return vma->object ? 0 : -1;
@@ -66,9 +73,9 @@ static int segment_mapping(struct dump *dump, struct process *process, const str
 		return 0;
 	cleanup_fd int fd = mapped_open(process, map);
 	if (fd < 0) {
-		fail(err, FSNAP_E_PERMISSION, errno, "process %d (%s): System V shared memory at %lx",
+		fail(err, procfs_code(errno), errno, "process %d (%s): System V shared memory at %lx",
 		     process->pid, process->comm, map->start);
-		return error_hint(err, "its content is reached through /proc/PID/map_files: run fsnap as root");
+		return hint_of_contents(err);
 	}
 	vma->object = ipc_shm_mapped(dump, process, map, fd, err);
 	return vma->object ? 0 : -1;

@@ -280,7 +280,7 @@ int pages_find(struct dump *dump, struct process *process, struct fsnap_error *e
 {
 	cleanup_fd int pagemap = openat(process->proc, "pagemap", O_RDONLY | O_CLOEXEC);
 	if (pagemap < 0)
-		return fail(err, FSNAP_E_PERMISSION, errno, "process %d (%s): pagemap", process->pid,
+		return fail(err, procfs_code(errno), errno, "process %d (%s): pagemap", process->pid,
 			    process->comm);
 	int result = getenv("FSNAP_NO_PAGEMAP_SCAN") ? 1 : scan(dump, process, pagemap, err);
 	for (u_int i = 0; result == 1 && i < process->mm.vmas.vmas_len; i++) {

@@ -34,12 +34,17 @@ static const char *path_of(int dir, char *path, size_t size)
 	return path;
 }
 
+int procfs_code(int sys)
+{
+	return sys == ESRCH ? FSNAP_E_TARGET_DIED :
+	       sys == EACCES || sys == EPERM ? FSNAP_E_PERMISSION : FSNAP_E_SYSTEM;
+}
+
 /* ESRCH and ENOENT both mean that the process went away under us. */
 int procfs_failed(int dir, const char *name, struct fsnap_error *err)
 {
 	int sys = errno;
-	int code = sys == ESRCH || sys == ENOENT ? FSNAP_E_TARGET_DIED :
-		   sys == EACCES || sys == EPERM ? FSNAP_E_PERMISSION : FSNAP_E_SYSTEM;
+	int code = procfs_code(sys == ENOENT ? ESRCH : sys);
 	char path[32];
 	if (name[0] == '/')
 		return fail(err, code, sys, "cannot read %s", name);

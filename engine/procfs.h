@@ -43,6 +43,8 @@ struct procfs_stat {
 	unsigned long arg_start, arg_end, env_start, env_end;
 };
 
+/* What an error of the kernel about another process means: TARGET_DIED, PERMISSION or SYSTEM. */
+int procfs_code(int sys);
 /* Says why `name` in that directory cannot be read (errno): TARGET_DIED, PERMISSION or SYSTEM. Returns -1. */
 int procfs_failed(int dir, const char *name, struct fsnap_error *err);
 int procfs_stat(int dir, const char *name, struct procfs_stat *stat, struct fsnap_error *err);

@@ -14,10 +14,18 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#define PLACES 8192
+#define CALLERS 5
+#define STACK_MOST (1u << 20)
+
 struct ration {
 	uint64_t failing; /* the number of the allocation; 0: none */
 	uint64_t count;
 	uint64_t failed;
+	/* By where it is made, and who called whom to make it; as in sweep/programs/site.h. */
+	uint64_t failing_place; /* 0: none */
+	uint64_t listing;	/* whether places are written down */
+	uint64_t places[PLACES];
 };
 
 void *__real_malloc(size_t size);
@@ -82,9 +90,51 @@ __attribute__((constructor)) static void begin(void)
 		ration = at;
 }
 
-static int refused(void)
+static uint64_t mix(uint64_t hash, uint64_t value)
 {
-	if (!ration || spared || __atomic_add_fetch(&ration->count, 1, __ATOMIC_RELAXED) != ration->failing)
+	hash = (hash ^ value) * 0x9E3779B97F4A7C15ull;
+	return hash ^ hash >> 29;
+}
+
+/* Libraries use the register that holds frames for other things: whatever it says, nothing but our stack is read. */
+static uint64_t place_of(const uintptr_t *frame)
+{
+	extern void *__libc_stack_end;
+	uintptr_t end = (uintptr_t)__libc_stack_end, at = (uintptr_t)frame;
+	uint64_t hash = mix(2, frame[1]);
+	if (at > end || end - at > STACK_MOST) /* another thread's */
+		return hash;
+	for (int i = 0; i < CALLERS && frame[0] > at && frame[0] < end - 16 && frame[0] % 8 == 0; i++) {
+		frame = (const uintptr_t *)frame[0];
+		at = (uintptr_t)frame;
+		hash = mix(hash, frame[1]);
+	}
+	return hash;
+}
+
+static void list_place(uint64_t place)
+{
+	for (size_t i = place % PLACES;; i = (i + 1) % PLACES) {
+		uint64_t none = 0;
+		if (__atomic_compare_exchange_n(&ration->places[i], &none, place, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED) ||
+		    none == place)
+			return;
+	}
+}
+
+/* The first from a place is: what fails once is not tried for ever. */
+static int is_failing(const uintptr_t *frame)
+{
+	if (__atomic_add_fetch(&ration->count, 1, __ATOMIC_RELAXED) == ration->failing)
+		return 1;
+	if (ration->listing)
+		list_place(place_of(frame));
+	return ration->failing_place && !ration->failed && place_of(frame) == ration->failing_place;
+}
+
+static int refused(const void *frame)
+{
+	if (!ration || spared || !is_failing(frame))
 		return 0;
 	ration->failed = 1;
 	errno = ENOMEM;
@@ -93,15 +143,15 @@ static int refused(void)
 
 void *__wrap_malloc(size_t size)
 {
-	return refused() ? NULL : __real_malloc(size);
+	return refused(__builtin_frame_address(0)) ? NULL : __real_malloc(size);
 }
 
 void *__wrap_calloc(size_t n, size_t size)
 {
-	return refused() ? NULL : __real_calloc(n, size);
+	return refused(__builtin_frame_address(0)) ? NULL : __real_calloc(n, size);
 }
 
 void *__wrap_realloc(void *old, size_t size)
 {
-	return refused() ? NULL : __real_realloc(old, size);
+	return refused(__builtin_frame_address(0)) ? NULL : __real_realloc(old, size);
 }

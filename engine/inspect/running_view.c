@@ -176,7 +176,7 @@ static int read_descriptors(struct process_view *process, int dir, struct fsnap_
 	cleanup_dir DIR *all = fd >= 0 ? fdopendir(fd) : NULL;
 
 	if (!all)
-		return fail(err, FSNAP_E_PERMISSION, errno, "process %d: its descriptors",
+		return fail(err, procfs_code(errno), errno, "process %d: its descriptors",
 			    process->process.pid);
 	for (struct dirent *entry; (entry = readdir(all));)
 		if (isdigit((unsigned char)entry->d_name[0]) &&

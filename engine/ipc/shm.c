@@ -17,6 +17,7 @@
 
 #include "engine/dump.h"
 #include "engine/ipc/ipc.h"
+#include "engine/procfs.h"
 #include "engine/restore.h"
 #include "store/scope.h"
 
@@ -123,9 +124,9 @@ static int add_idle(struct dump *dump, int id, unsigned key, size_t size, struct
 {
 	void *at = shmat(id, NULL, SHM_RDONLY);
 	if (at == (void *)-1)
-		return fail(err, FSNAP_E_PERMISSION, errno, WHAT " %d", id);
+		return fail(err, procfs_code(errno), errno, WHAT " %d", id);
 	cleanup_fd int fd = open_attached(at, size);
-	int result = fd < 0 ? fail(err, FSNAP_E_PERMISSION, errno, WHAT " %d: its content", id)
+	int result = fd < 0 ? fail(err, procfs_code(errno), errno, WHAT " %d: its content", id)
 		     : add_shm(dump, id, key, fd, err) ? 0
 						       : -1;
 	shmdt(at);

@@ -129,7 +129,7 @@ static int userfaultfd_save_links(struct dump *dump, image_file *file, void *out
 	struct userfaults *faults = &process->userfaults;
 	cleanup_fd int fd = (int)syscall(SYS_pidfd_getfd, process->pidfd, number, 0);
 	if (fd < 0)
-		return fail(err, FSNAP_E_PERMISSION, errno, "process %d (%s): descriptor %d", process->pid,
+		return fail(err, procfs_code(errno), errno, "process %d (%s): descriptor %d", process->pid,
 			    process->comm, number);
 	for (u_int i = 0; i < faults->n_ranges; i++) {
 		const image_watch *range = &faults->ranges[i].watch;

@@ -204,7 +204,7 @@ int track_open(struct track *track, struct process *process, struct fsnap_error 
 		return -1;
 	track->pagemap = openat(process->proc, "pagemap", O_RDONLY | O_CLOEXEC);
 	if (track->pagemap < 0)
-		return fail(err, FSNAP_E_PERMISSION, errno, "process %d (%s): pagemap", process->pid, process->comm);
+		return fail(err, procfs_code(errno), errno, "process %d (%s): pagemap", process->pid, process->comm);
 	uint64_t mark = clock_ns(CLOCK_MONOTONIC);
 	int result = seize_alone(process, err);
 	if (result == 0) {

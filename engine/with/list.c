@@ -1,3 +1,4 @@
+#include "engine/procfs.h"
 #include "engine/with/with.h"
 
 #include <dirent.h>
@@ -51,7 +52,7 @@ static int read_directory(int fd, const char *path, const char *skip, struct wit
 		int next = S_ISDIR(stat.st_mode) ?
 				   openat(fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) : -1;
 		if (S_ISDIR(stat.st_mode) && next < 0 && errno != ENOENT)
-			return fail(err, FSNAP_E_PERMISSION, errno, "%s", below);
+			return fail(err, procfs_code(errno), errno, "%s", below);
 		if (next >= 0 && read_directory(next, below, NULL, list, err) < 0)
 			return -1;
 	}

@@ -5,6 +5,9 @@
  * stopat N interrupt FILE COMMAND... - the same, with EINTR, of calls that a signal can interrupt.
  * stopat N shorten FILE COMMAND... - lets the first read or write from there on that may do so do half.
  *
+ * stopat 0 sites FILE COMMAND... - lists in FILE from where such calls are made: the place as a number, and the call.
+ * stopat PLACE site FILE COMMAND... - lets the first call from that place fail.
+ *
  * Every entry into and every return from a system call counts, in all its threads; children are
  * left alone.  At the N-th the command stands still for MS milliseconds, as after SIGSTOP, and then
  * gets SIGKILL.  FILE tells where it was ended, or how many stops there were if it came to its end.
@@ -26,10 +29,16 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "coverage.h"
+#include "site.h"
+
 static long stops;
+static pid_t counting; /* the thread that does nothing else any more than write down which lines it has run */
 static pid_t failing; /* the thread in the call that is going to fail */
 static int failure;
-static enum { KILL, FAULT, INTERRUPT, SHORTEN } mode;
+static enum { KILL, FAULT, INTERRUPT, SHORTEN, SITES, SITE } mode;
+static struct site_text text; /* of the command */
+static uint64_t wanted;       /* SITE */
 
 /* 0: the call fails only where fsnap or the kernel has gone mad, or its failure is not the point. */
 static int likely_errno(long nr, int fd)
@@ -43,7 +52,16 @@ static int likely_errno(long nr, int fd)
 	case SYS_openat: case SYS_open: case SYS_memfd_create: case SYS_pidfd_open: case SYS_pidfd_getfd:
 	case SYS_pipe2: case SYS_socket: case SYS_socketpair: case SYS_dup: case SYS_eventfd2:
 	case SYS_epoll_create1: case SYS_io_uring_setup: case SYS_timerfd_create: case SYS_signalfd4:
+	case SYS_inotify_init1: case SYS_fanotify_init: case SYS_accept4: case SYS_perf_event_open:
 		return EMFILE;
+	case SYS_userfaultfd: case SYS_bpf: case SYS_setns: case SYS_unshare: /* somebody's policy */
+		return EPERM;
+	case SYS_connect:
+		return ECONNREFUSED;
+	case SYS_sendmsg: case SYS_recvmsg:
+		return ENOMEM;
+	case SYS_inotify_add_watch: case SYS_fanotify_mark: case SYS_pwritev: case SYS_symlinkat: case SYS_mkdir:
+	case SYS_copy_file_range: case SYS_sendfile:
 	case SYS_write: case SYS_pwrite64: case SYS_fallocate: case SYS_ftruncate: case SYS_mkdirat:
 	case SYS_renameat: case SYS_renameat2: case SYS_linkat:
 		return ENOSPC;
@@ -57,6 +75,8 @@ static int likely_errno(long nr, int fd)
 	case SYS_fstatfs: case SYS_unlinkat: case SYS_sendto: case SYS_recvfrom: case SYS_process_vm_readv:
 	case SYS_kcmp: case SYS_prlimit64: case SYS_sched_getattr: case SYS_sched_getaffinity:
 	case SYS_setsockopt: case SYS_getsockopt: case SYS_bind: case SYS_listen: case SYS_epoll_ctl:
+	case SYS_preadv: case SYS_fchmod: case SYS_fgetxattr: case SYS_process_madvise: case SYS_getsockname:
+	case SYS_getpeername: case SYS_fchdir: case SYS_splice: case SYS_tee: case SYS_sched_setaffinity:
 		return EIO;
 	}
 	return 0;
@@ -135,6 +155,10 @@ static int idle(pid_t tid)
 {
 	struct user_regs_struct regs = { 0 };
 	ptrace(PTRACE_GETREGS, tid, 0, &regs);
+	if (regs.orig_rax == SYS_close && regs.rdi == COVERAGE_IS_WRITTEN)
+		counting = tid;
+	if (counting == tid)
+		return 1;
 	const char *request = getenv("STOPAT_REQUEST");
 	if (request)
 		return regs.orig_rax != SYS_ptrace || regs.rdi != strtoul(request, NULL, 16);
@@ -146,6 +170,32 @@ static int error_for(const struct user_regs_struct *regs)
 {
 	long nr = (long)regs->orig_rax;
 	return mode == INTERRUPT ? interruptible(nr) : likely_errno(nr, (int)regs->rdi);
+}
+
+/* Each place once. */
+static void list_site(uint64_t site, long nr, FILE *to)
+{
+	static uint64_t seen[1 << 16];
+	size_t i = site % (1 << 16);
+	while (seen[i] && seen[i] != site)
+		i = (i + 1) % (1 << 16);
+	if (!seen[i])
+		fprintf(to, "%016lx %ld\n", seen[i] = site, nr);
+}
+
+/* May the call that this thread stands before fail, and is it one from the place that was asked for, if any was? */
+static int chosen(const struct user_regs_struct *regs, pid_t tid, const char *path)
+{
+	static FILE *list;
+	failure = error_for(regs);
+	if (!failure || (mode != SITE && mode != SITES))
+		return failure;
+	uint64_t site = site_of(tid, regs, &text);
+	if (mode == SITE)
+		return site == wanted;
+	if (list || (list = fopen(path, "w")))
+		list_site(site, (long)regs->orig_rax, list);
+	return 0;
 }
 
 static void let_fail(long last, const char *path, pid_t tid)
@@ -161,8 +211,7 @@ static void let_fail(long last, const char *path, pid_t tid)
 	if (failing == tid) {
 		regs.rax = (unsigned long long)-failure;
 		failing = -1;
-	} else if (!failing && stops >= last && before_call(tid) &&
-		   (failure = error_for(&regs))) {
+	} else if (!failing && stops >= last && before_call(tid) && chosen(&regs, tid, path)) {
 		tell(path, strerror(failure), tid);
 		regs.orig_rax = (unsigned long long)-1;
 		failing = tid;
@@ -205,8 +254,12 @@ int main(int argc, char **argv)
 	if (argc < 5)
 		return 2;
 	long last = atol(argv[1]), ms = atol(argv[2]);
+	wanted = strtoull(argv[1], NULL, 16);
 	mode = !strcmp(argv[2], "fault") ? FAULT : !strcmp(argv[2], "interrupt") ? INTERRUPT :
-	       !strcmp(argv[2], "shorten") ? SHORTEN : KILL;
+	       !strcmp(argv[2], "shorten") ? SHORTEN : !strcmp(argv[2], "sites") ? SITES :
+	       !strcmp(argv[2], "site") ? SITE : KILL;
+	if (mode == SITE)
+		last = 0;
 	pid_t pid = start(argv + 4);
 	int begun = 0, killed = 0;
 	for (;;) {
@@ -217,13 +270,13 @@ int main(int argc, char **argv)
 		if (!WIFSTOPPED(status)) {
 			if (tid != pid)
 				continue;
-			if (!killed && !failing)
+			if (!killed && !failing && mode != SITES)
 				tell(argv[3], "ended", 0);
 			return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 		}
 		int event = status >> 16, number = WSTOPSIG(status), deliver = 0;
 		if (event == PTRACE_EVENT_EXEC)
-			begun = 1; /* from here on it is the command's own */
+			begun = 1, text = site_text(pid); /* from here on it is the command's own */
 		else if (number == (SIGTRAP | 0x80) && begun && idle(tid))
 			;
 		else if (number == (SIGTRAP | 0x80) && begun && mode != KILL)
