@@ -109,14 +109,6 @@ void heirlooms_free(struct heirlooms *heirlooms)
 	free(heirlooms);
 }
 
-uint64_t heirlooms_pages(const struct heirlooms *heirlooms)
-{
-	uint64_t pages = 0;
-	for (size_t i = 0; heirlooms && i < heirlooms->n_legacies; i++)
-		pages += heirlooms->legacies[i].end - heirlooms->legacies[i].page;
-	return pages;
-}
-
 /* --- lists of pages ---------------------------------------------------------------------- */
 
 int laid_set(struct relative *relative, struct page_list *list, struct fsnap_error *err)

@@ -64,9 +64,6 @@ int heirlooms_find(struct heirlooms **out, const struct image *image, const stru
 		   struct fsnap_error *err);
 void heirlooms_free(struct heirlooms *heirlooms);
 
-/* How many pages are laid to be inherited. */
-uint64_t heirlooms_pages(const struct heirlooms *heirlooms);
-
 /* At the beginning of the plan of process `who`, when it has dropped the restorer's memory. */
 int heirlooms_enter(struct heirlooms *heirlooms, struct plans *plans, const struct memory_source *source,
 		    size_t who, struct fsnap_error *err);

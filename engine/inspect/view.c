@@ -92,14 +92,6 @@ struct mapped_view *view_mapped(const struct tree_view *view, unsigned id)
 	return NULL;
 }
 
-const image_ghost *view_ghost(const struct tree_view *view, unsigned id)
-{
-	for (size_t i = 0; i < view->n_ghosts; i++)
-		if (view->ghosts[i].id == id)
-			return &view->ghosts[i];
-	return NULL;
-}
-
 const image_file *view_file(const struct tree_view *view, unsigned id)
 {
 	for (size_t i = 0; i < view->n_files; i++)

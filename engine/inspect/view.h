@@ -71,7 +71,6 @@ size_t view_read(struct process_view *process, uint64_t address, void *to, size_
 
 const image_vma *view_vma(const struct process_view *process, uint64_t address);
 struct mapped_view *view_mapped(const struct tree_view *view, unsigned id);
-const image_ghost *view_ghost(const struct tree_view *view, unsigned id);
 const image_file *view_file(const struct tree_view *view, unsigned id);
 
 /* The ELF file behind a mapping and how far it was moved: runtime address = ELF address + *bias.
