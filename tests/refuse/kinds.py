@@ -15,7 +15,8 @@ from fsnap import EXIT_REFUSED  # noqa: E402
 KINDS = {
     "io_uring": "requests under way",
     "userfaultfd_forks": "follows forks", "userfaultfd_two": "several processes hold",
-    "userfaultfd_outside": "another process", "netlink": "long answer", "packet": "ring",
+    "userfaultfd_outside": "another process", "netlink": "long answer",
+    "netlink_answer": "an answer that is not read yet", "connector": "connector", "packet": "ring",
     "vsock": "vsock", "alg": "cryptography", "perf": "perf",
     "mptcp": "Multipath TCP", "tcp_md5": "MD5", "tcp_urgent": "urgent",
     "pidfd": "pidfd", "bpf": "BPF", "fanotify_events": "fanotify", "kmsg": "kernel log", "aio": "requests are under way",
@@ -41,6 +42,16 @@ def one(t, kind, word):
     holder.stop(pid)
 
 
+def noted(t):
+    """What is lost as it is when a queue overflows is told, and refuses nothing."""
+    pid = holder.start(t, "netlink_notices")
+    report = t.dump(pid, "--name", "noted")
+    t.expect("the note", ["notices not read yet from netlink sockets are not in the image"], report.get("notes"))
+    holder.expect_well(t, pid, "a dump with a note")
+    t.fsnap.run("rm", "noted")
+    holder.stop(pid)
+
+
 def body(t):
     pid = holder.start(t, "nothing")
     earlier = t.dump(pid)["image"]
@@ -48,6 +59,7 @@ def body(t):
     holder.stop(pid)
     for kind, word in KINDS.items():
         one(t, kind, word)
+    noted(t)
     t.expect("the earlier image verifies", 0, t.fsnap.run("verify", earlier).status)
 
 

@@ -7,11 +7,13 @@
 #include <linux/if_packet.h>
 #include <linux/io_uring.h>
 #include <linux/netlink.h>
+#include <linux/rtnetlink.h>
 #include <linux/userfaultfd.h>
 #include <linux/perf_event.h>
 #include <poll.h>
 #include <mqueue.h>
 #include <net/ethernet.h>
+#include <net/if.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sched.h>
@@ -95,6 +97,36 @@ static void hold_netlink(void)
 	} question = { .header = { .nlmsg_len = sizeof(question), .nlmsg_type = 18 /* RTM_GETLINK */,
 				   .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP, .nlmsg_seq = 1 } };
 	keep((int)send(fd, &question, sizeof(question), 0));
+}
+
+/* The same of one message, which is there as soon as it was asked for. */
+static void hold_netlink_answer(void)
+{
+	int fd = keep(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE));
+	struct {
+		struct nlmsghdr header;
+		struct ifinfomsg link;
+	} question = { .header = { .nlmsg_len = sizeof(question), .nlmsg_type = RTM_GETLINK,
+				   .nlmsg_flags = NLM_F_REQUEST, .nlmsg_seq = 1 },
+		       .link = { .ifi_index = 1 } };
+	keep((int)send(fd, &question, sizeof(question), 0));
+}
+
+/* What happens to others, and was told: the loopback device has another MTU. */
+static void hold_netlink_notices(void)
+{
+	int fd = keep(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE));
+	struct sockaddr_nl own = { .nl_family = AF_NETLINK, .nl_groups = RTMGRP_LINK };
+	struct ifreq request = { .ifr_name = "lo", .ifr_mtu = 30000 };
+	int any = keep(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+	keep(bind(fd, (struct sockaddr *)&own, sizeof(own)));
+	keep(ioctl(any, SIOCSIFMTU, &request));
+	close(any);
+}
+
+static void hold_connector(void)
+{
+	keep(socket(AF_NETLINK, SOCK_DGRAM | SOCK_CLOEXEC, NETLINK_CONNECTOR));
 }
 
 static void hold_packet(void)
@@ -340,6 +372,9 @@ static const struct holding kinds[] = {
 	{ "userfaultfd_two", hold_userfaultfd_two },
 	{ "userfaultfd_outside", hold_userfaultfd_outside },
 	{ "netlink", hold_netlink },
+	{ "netlink_answer", hold_netlink_answer },
+	{ "netlink_notices", hold_netlink_notices },
+	{ "connector", hold_connector },
 	{ "packet", hold_packet },
 	{ "vsock", hold_vsock },
 	{ "alg", hold_alg },
