@@ -18,7 +18,7 @@ endif()
 if(FSNAP_COVERAGE)
 	# prefer-atomic: threads count side by side. abs-path: the report finds generated sources, too.
 	add_compile_options(--coverage -fprofile-update=prefer-atomic -fprofile-abs-path)
-	add_link_options(--coverage -Wl,--wrap=_exit) # tests/coverage.c
+	add_link_options(--coverage -Wl,--wrap=_exit,--wrap=__gcov_exit,--wrap=__gcov_execve) # tests/coverage.c
 endif()
 if(FSNAP_SANITIZE STREQUAL "thread")
 	# Its shadow has fixed places, which Linux 6.6 and later, randomising more bits, may take (personality(2)).
