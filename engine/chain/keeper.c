@@ -156,8 +156,9 @@ static void close_others(const struct keeper *keeper)
 
 static void live(struct keeper *keeper)
 {
-	if (fork() > 0)
-		_exit(0); /* whoever asked for it is to have no child */
+	pid_t child = fork();
+	if (child != 0)
+		_exit(child < 0); /* whoever asked for it is to have no child */
 	setsid();
 	if (chdir("/") < 0)
 		_exit(1);
@@ -177,7 +178,7 @@ int keeper_start(pid_t pid, uint64_t start, struct chain *chain, bool heat, stru
 	struct keeper keeper = { .pid = pid, .heat = heat, .dump = -1, .listener = listen_for(pid, start, err) };
 	if (keeper.listener < 0)
 		return -1;
-	int result = -1;
+	int result = -1, status = 0;
 	keeper.root = (int)syscall(SYS_pidfd_open, pid, 0);
 	if (keeper.root < 0)
 		fail(err, FSNAP_E_NO_PROCESS, errno, "process %d", pid);
@@ -187,8 +188,10 @@ int keeper_start(pid_t pid, uint64_t start, struct chain *chain, bool heat, stru
 			live(&keeper);
 		if (child < 0)
 			fail(err, FSNAP_E_SYSTEM, errno, "tracking process %d", pid);
+		else if (waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0)
+			result = 0;
 		else
-			result = waitpid(child, NULL, 0) == child ? 0 : -1;
+			fail(err, FSNAP_E_SYSTEM, 0, "tracking process %d: a process of its own", pid);
 	}
 	chain->is_kept = result == 0;
 	keeper.parcel.n_fds = 0; /* the chain's */

@@ -12,10 +12,14 @@
 #include "engine/sized.h"
 #include "store/scope.h"
 
-static uint64_t start_of(const struct process *root)
+/* With another start time nobody would find the keeper again. */
+static int start_of(const struct process *root, uint64_t *start, struct fsnap_error *err)
 {
 	struct procfs_stat stat;
-	return procfs_stat(root->proc, "stat", &stat, NULL) == 0 ? stat.start_time : 0;
+	if (procfs_stat(root->proc, "stat", &stat, err) < 0)
+		return error_context(err, "process %d (%s)", root->pid, root->comm);
+	*start = stat.start_time;
+	return 0;
 }
 
 static void describe(const struct chain *chain, struct fsnap_track_report *report)
@@ -27,27 +31,27 @@ static void describe(const struct chain *chain, struct fsnap_track_report *repor
 }
 
 /* What files it reads matters to the dumps to come as what memory it writes does, but is not promised. */
-static int keep(struct dump *dump, const struct process *root, int heat, struct fsnap_track_report *report,
-		struct fsnap_error *err)
+static int keep(struct dump *dump, const struct process *root, uint64_t start, int heat,
+		struct fsnap_track_report *report, struct fsnap_error *err)
 {
 	struct fsnap_error why = { 0 };
 	int watch = heat == FSNAP_HEAT_NEVER ? -1 : heat_watch_start(root->pid, &why);
 	report->heat = watch >= 0;
 	if (watch < 0 && heat != FSNAP_HEAT_NEVER)
 		dump_note(dump, "which files it reads is not watched: %s", why.message);
-	int result = keeper_start(root->pid, start_of(root), dump->chain, watch == 0, err);
+	int result = keeper_start(root->pid, start, dump->chain, watch == 0, err);
 	if (result < 0 && watch == 0)
 		heat_watch_end(root->pid, NULL);
 	return result;
 }
 
 /* The beginning of a dump, which ends there. */
-static int begin(struct dump *dump, struct process *root, int heat, struct fsnap_track_report *report,
-		 struct fsnap_error *err)
+static int begin(struct dump *dump, struct process *root, uint64_t start, int heat,
+		 struct fsnap_track_report *report, struct fsnap_error *err)
 {
 	if (root->image.zombie)
 		return fail(err, FSNAP_E_NO_PROCESS, 0, "process %d (%s) has ended", root->pid, root->comm);
-	if (keeper_refuse_watched(root->pid, start_of(root), err) < 0)
+	if (keeper_refuse_watched(root->pid, start, err) < 0)
 		return -1;
 	machine_raise_files();
 	dump->chain = dump->lent = chain_new();
@@ -57,7 +61,7 @@ static int begin(struct dump *dump, struct process *root, int heat, struct fsnap
 		return -1;
 	describe(dump->chain, report);
 	if (dump->chain->n_members)
-		return keep(dump, root, heat, report, err);
+		return keep(dump, root, start, heat, report, err);
 	return fail(err, FSNAP_E_UNSUPPORTED, 0, "nothing of the tree can be tracked: %.*s",
 		    (int)strcspn(report->notes, "\n"), report->notes);
 }
@@ -71,12 +75,12 @@ static int track(const struct fsnap_track_options *options, struct fsnap_track_r
 		return fail(err, FSNAP_E_USAGE, 0, "%d is not a process ID", options->pid);
 	struct process *root = seize_refuse_self(options->pid, err) < 0 ? NULL :
 			       seize_prepare(&dump.tree, options->pid, 0, err);
-	int result = -1;
+	uint64_t start = 0;
+	int result = root ? start_of(root, &start, err) : -1;
 	report->pid = options->pid;
-	if (root && options->stop)
-		result = keeper_stop(root->pid, start_of(root), err);
-	else if (root)
-		result = begin(&dump, root, options->heat, report, err);
+	if (result == 0)
+		result = options->stop ? keeper_stop(root->pid, start, err)
+				       : begin(&dump, root, start, options->heat, report, err);
 	memcpy(report->notes, dump_report.notes, sizeof(report->notes));
 	if (result < 0 && err && err->code == FSNAP_E_UNSUPPORTED && !err->hint[0])
 		error_hint(err, "`fsnap dump` saves it all the same, in full each time");

@@ -77,7 +77,7 @@ def properly_ended(t, status, where, told):
                  "fsnap: " in said or '"error":' in said or "damaged: " in said)
         t.expect(f"{where}: knows the word for it: {said[:300]}", False, "Success" in said)
         if "not permitted" not in told:
-            t.expect(f"{where}: nothing is advised that does not help: {said[-300:]}", False, "fsnap as root" in said)
+            t.expect(f"{where}: nothing is advised that does not help: {said[-300:]}", False, "as root or as the owner" in said)
     t.checks += 1
     return status, where
 

@@ -121,7 +121,12 @@ def tracked(t, c, v):
         t.fsnap.name_store = False
         t.fsnap.run("track", "-t", v.pid, "--stop")
         t.fsnap.name_store = True
-    c.each("track", "-t", v.pid, after=stop)
+
+    def tracked_or_not(where, status, _listed):
+        t.fsnap.name_store = False
+        t.expect(f"{where}: can be ended", status == 0, t.fsnap.run("track", "-t", v.pid, "--stop").status == 0)
+        t.fsnap.name_store = True
+    c.each("track", "-t", v.pid, after=stop, look=tracked_or_not)
     t.fsnap.name_store = False
     c.run("track", "-t", v.pid)
     t.fsnap.name_store = True
