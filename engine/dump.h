@@ -222,11 +222,14 @@ void finder_take(struct dump *dump);
 int finder_end(struct dump *dump, struct fsnap_error *err);
 void finder_stop(struct dump *dump); /* instead, or when it has ended: before the tree runs */
 
-/* Of a range of private anonymous memory: all of it, or what tracking says was written. */
+struct track_spans;
+
+/* Of a range of private anonymous memory: all of it, or what tracking says was written, and said before (only): agents
+ * run while a thread of its own finds pages, and what they write and put back was there all the time. */
 int pages_scan(struct dump *dump, struct process *process, int pagemap, uint64_t start, uint64_t end,
 	       struct fsnap_error *err);
 int pages_scan_written(struct dump *dump, struct process *process, int pagemap, uint64_t start, uint64_t end,
-		       struct fsnap_error *err);
+		       const struct track_spans *only, struct fsnap_error *err);
 
 /* The same in two steps, of which the first can be done by any thread: what is in a range, -1 where that is more than there
  * is room for, or not to be had; then for each region. */

@@ -159,10 +159,12 @@ static int judge_range(struct judgement *judge, uint64_t start, uint64_t end, st
 		return look(judge, start, end, err);
 	if (asked < 0 || add_doubts(judge->space, start, end, &judge->written, err) < 0)
 		return -1;
-	/* All that was written in one question, where it need not be asked range by range. */
+	/* All that was written in one question, where it need not be asked range by range. Only what is in the list, or a page
+	 * that an agent has written meanwhile would be stored twice: here, and as kept. */
 	bool together = judge->space->n_doubts == 0;
 	if (together && judge->written.n &&
-	    pages_scan_written(judge->dump, judge->process, judge->pagemap, start, end, err) < 0)
+	    pages_scan_written(judge->dump, judge->process, judge->pagemap, start, end, &judge->written,
+			       err) < 0)
 		return -1;
 	for (size_t i = 0; i < judge->written.n; i++) {
 		const image_span *written = &judge->written.spans[i];

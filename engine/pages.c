@@ -13,6 +13,7 @@
 #include "engine/pagemap.h"
 #include "engine/procfs.h"
 #include "engine/secrets.h"
+#include "engine/track/track.h"
 #include "store/scope.h"
 
 #define LARGE (4ull << 20)
@@ -124,12 +125,32 @@ static struct scan_argument question(uint64_t start, uint64_t end, enum scan_wha
 	};
 }
 
+/* What of a region lies in `only`, which is sorted, as the regions come; NULL: all of it. */
+static int take_within(struct dump *dump, struct process *process, int pagemap, const struct scan_region *region,
+		       enum scan_what what, const struct track_spans *only, size_t *first, struct fsnap_error *err)
+{
+	struct scan_region part = *region;
+	if (!only)
+		return take_region(dump, process, pagemap, region, what, err);
+	while (*first < only->n && only->spans[*first].end <= region->start)
+		++*first;
+	for (size_t i = *first; i < only->n && only->spans[i].start < region->end; i++) {
+		const image_span *span = &only->spans[i];
+		part.start = span->start > region->start ? span->start : region->start;
+		part.end = span->end < region->end ? span->end : region->end;
+		if (take_region(dump, process, pagemap, &part, what, err) < 0)
+			return -1;
+	}
+	return 0;
+}
+
 /* Stores what [start, end) holds that is no file's and, as a rule, not the zero page. Telling files' pages apart costs
  * a look at each page's descriptor (24 ms per GiB, against 5), which large anonymous mappings need not
  * have. Returns 1 where the kernel cannot scan. */
-static int scan_range(struct dump *dump, struct process *process, int pagemap, uint64_t start,
-		      uint64_t end, enum scan_what what, struct fsnap_error *err)
+static int scan_within(struct dump *dump, struct process *process, int pagemap, uint64_t start, uint64_t end,
+		       enum scan_what what, const struct track_spans *only, struct fsnap_error *err)
 {
+	size_t first = 0;
 	struct scan_region regions[REGIONS];
 	struct scan_argument argument = question(start, end, what, regions, REGIONS);
 	while (argument.start < end) {
@@ -140,11 +161,17 @@ static int scan_range(struct dump *dump, struct process *process, int pagemap, u
 			return fail(err, FSNAP_E_SYSTEM, errno, "process %d (%s): PAGEMAP_SCAN",
 				    process->pid, process->comm);
 		for (int i = 0; i < n; i++)
-			if (take_region(dump, process, pagemap, &regions[i], what, err) < 0)
+			if (take_within(dump, process, pagemap, &regions[i], what, only, &first, err) < 0)
 				return -1;
 		argument.start = argument.walk_end;
 	}
 	return 0;
+}
+
+static int scan_range(struct dump *dump, struct process *process, int pagemap, uint64_t start, uint64_t end,
+		      enum scan_what what, struct fsnap_error *err)
+{
+	return scan_within(dump, process, pagemap, start, end, what, NULL, err);
 }
 
 int pages_scan(struct dump *dump, struct process *process, int pagemap, uint64_t start, uint64_t end,
@@ -154,9 +181,9 @@ int pages_scan(struct dump *dump, struct process *process, int pagemap, uint64_t
 }
 
 int pages_scan_written(struct dump *dump, struct process *process, int pagemap, uint64_t start, uint64_t end,
-		       struct fsnap_error *err)
+		       const struct track_spans *only, struct fsnap_error *err)
 {
-	return scan_range(dump, process, pagemap, start, end, SCAN_WRITTEN, err);
+	return scan_within(dump, process, pagemap, start, end, SCAN_WRITTEN, only, err);
 }
 
 /* What lies between mappings with a rule of their own: mostly text of libraries, which need not be looked through where it

@@ -244,7 +244,7 @@ static int tracked_part(struct dump *dump, struct process *process, int pagemap,
 	bool many = are_many(dump, process, end - start) &&
 		    track_written(pagemap, start, end, ignore, NULL, err) == 0; /* not lost */
 	chain_begin(dump);
-	if (many && pages_scan_written(dump, process, pagemap, start, end, err) < 0)
+	if (many && pages_scan_written(dump, process, pagemap, start, end, NULL, err) < 0)
 		return -1;
 	int result = track_renew(&process->chained->member->track, start, end, track_note, &changes, err);
 	if (result == TRACK_LOST && lose(process->chained, start, end, err) < 0)
