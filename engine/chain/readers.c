@@ -137,8 +137,7 @@ static void note(struct surveyed *known, const struct process *process, uint64_t
 
 int readers_survey(struct dump *dump, struct process *process, struct fsnap_error *err)
 {
-	/* When the tree stands still they are the finder's, which may be another thread (finder.c). */
-	struct readers *readers = dump->still ? NULL : kept(dump);
+	struct readers *readers = kept(dump);
 	struct chain_member *member = readers ? chain_member_of(dump->chain, process) : NULL;
 	uint64_t sum = member ? sum_of(readers, process) : 0;
 	if (member && use(&member->surveyed, process, sum))
