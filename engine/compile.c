@@ -248,6 +248,7 @@ static int compile_process(struct restore *restore, const image_process *process
 static int number_tasks(struct restore *restore, struct fsnap_error *err)
 {
 	const struct model *model = &restore->model;
+	uint32_t wanted = 0;
 	restore->plans = plans_new();
 	restore->first_task = calloc(model->n_processes, sizeof(*restore->first_task));
 	restore->common_filters = calloc(model->n_processes, sizeof(*restore->common_filters));
@@ -259,6 +260,7 @@ static int number_tasks(struct restore *restore, struct fsnap_error *err)
 		snprintf(who, sizeof(who), "process %d (%s)", process->pid,
 			 process->threads.threads_val[0].comm);
 		restore->first_task[i] = plans_task(restore->plans, process->pid, who);
+		wanted++;
 		if (process->zombie)
 			continue;
 		restore->common_filters[i] = seccomp_common(process);
@@ -270,8 +272,11 @@ static int number_tasks(struct restore *restore, struct fsnap_error *err)
 			snprintf(who, sizeof(who), "process %d thread %d (%s)", process->pid,
 				 process->threads.threads_val[j].tid, process->threads.threads_val[j].comm);
 			plans_task(restore->plans, process->threads.threads_val[j].tid, who);
+			wanted++;
 		}
 	}
+	if (plans_task_count(restore->plans) != wanted) /* there are arrays as long as that */
+		return fail(err, FSNAP_E_NOMEM, ENOMEM, "plans");
 	restore->n_parking = restore->report->threads + restore->n_leaving;
 	return family_tasks(restore, err) < 0 ? -1 : renumber_prepare(restore, err);
 }
