@@ -183,6 +183,22 @@ static int store_written(struct dump *dump, struct process *process, int pagemap
 	return 0;
 }
 
+/* What of a range that was written has not been stored already. `stored` is sorted, as the ranges come. */
+static int store_rest(struct dump *dump, struct process *process, int pagemap, const struct track_spans *stored,
+		      size_t *next, uint64_t from, uint64_t to, struct fsnap_error *err)
+{
+	for (; from < to; ++*next) {
+		const image_span *span = *next < stored->n ? &stored->spans[*next] : NULL;
+		uint64_t gap = span && span->start < to ? span->start : to;
+		if (from < gap && pages_scan(dump, process, pagemap, from, gap, err) < 0)
+			return -1;
+		if (!span || span->end > to)
+			return 0; /* it has more, for a later range */
+		from = span->end > from ? span->end : from;
+	}
+	return 0;
+}
+
 struct walk {
 	struct dump *dump;
 	struct process *process;
@@ -200,13 +216,15 @@ static int keep_base(void *arg, uint64_t start, uint64_t end, struct fsnap_error
 	return keep(walk->dump, walk->process, walk->pagemap, &walk->base, start, end, err);
 }
 
-/* What was not written is what the base says, or, in a live dump, what was copied before it stood still. */
+/* What was not written is what the base says, or, in a live dump, what was copied before it stood still. `stored`: what of
+ * the changes has been stored; NULL: nothing. */
 static int walk(struct dump *dump, struct process *process, int pagemap, const struct track_spans *changes,
-		bool stored, uint64_t start, uint64_t end, struct fsnap_error *err)
+		const struct track_spans *stored, uint64_t start, uint64_t end, struct fsnap_error *err)
 {
 	const struct track_spans none = { 0 }; /* what is doubtful in a live dump was perhaps written before, and given back since */
 	struct walk walk = { dump, process, pagemap, { .changes = live_follows(dump, process) ? &none : changes } };
 	uint64_t at = start;
+	size_t next = 0;
 	if (process->chained->based)
 		walk.base.runs = image_runs(dump->parent, process->chained->member->space, &walk.base.n);
 	cleanup_free struct answer *answers = stored ? NULL : ask_ahead(pagemap, changes);
@@ -215,8 +233,11 @@ static int walk(struct dump *dump, struct process *process, int pagemap, const s
 		uint64_t from = change->start > at ? change->start : at, to = change->end;
 		if (to <= at)
 			continue;
-		if (live_keep(dump, process, pagemap, at, from, keep_base, &walk, err) < 0 ||
-		    (!stored && store_written(dump, process, pagemap, answers ? &answers[i] : NULL, change, from, err) < 0))
+		if (live_keep(dump, process, pagemap, at, from, keep_base, &walk, err) < 0)
+			return -1;
+		int result = stored ? store_rest(dump, process, pagemap, stored, &next, from, to, err) :
+				      store_written(dump, process, pagemap, answers ? &answers[i] : NULL, change, from, err);
+		if (result < 0)
 			return -1;
 		at = to;
 	}
@@ -230,23 +251,19 @@ static bool are_many(const struct dump *dump, const struct process *process, uin
 	return chained->based && chained->n_changes > chained->bytes >> 19 && bytes >= TABLE && !live_follows(dump, process);
 }
 
-static int ignore(void *arg, uint64_t start, uint64_t end, struct fsnap_error *err)
-{
-	(void)arg, (void)start, (void)end, (void)err;
-	return 0;
-}
-
-/* Part of a mapping that was registered, as we know. From here on all of it counts as not written. */
+/* Part of a mapping that was registered, as we know. From here on all of it counts as not written. Where changes are many,
+ * those of `stored` are stored by one question; a page of a stack that an agent's frame is laid into behind that one
+ * (finder.c) is among the changes only. */
 static int tracked_part(struct dump *dump, struct process *process, int pagemap, uint64_t start, uint64_t end,
 			struct fsnap_error *err)
 {
-	struct track_spans changes = { 0 };
+	struct track_spans changes = { 0 }, stored = { 0 };
 	bool many = are_many(dump, process, end - start) &&
-		    track_written(pagemap, start, end, ignore, NULL, err) == 0; /* not lost */
+		    track_written(pagemap, start, end, track_note, &stored, err) == 0; /* not lost */
 	chain_begin(dump);
-	if (many && pages_scan_written(dump, process, pagemap, start, end, NULL, err) < 0)
-		return -1;
-	int result = track_renew(&process->chained->member->track, start, end, track_note, &changes, err);
+	int result = many ? pages_scan_written(dump, process, pagemap, start, end, &stored, err) : 0;
+	if (result == 0)
+		result = track_renew(&process->chained->member->track, start, end, track_note, &changes, err);
 	if (result == TRACK_LOST && lose(process->chained, start, end, err) < 0)
 		result = -1;
 	if (result == TRACK_LOST || (result == 0 && !process->chained->based && !live_follows(dump, process)))
@@ -254,8 +271,9 @@ static int tracked_part(struct dump *dump, struct process *process, int pagemap,
 	else if (result == 0 && live_doubts(dump, process, start, end, &changes, err) < 0)
 		result = -1;
 	else if (result == 0)
-		result = walk(dump, process, pagemap, &changes, many, start, end, err);
+		result = walk(dump, process, pagemap, &changes, many ? &stored : NULL, start, end, err);
 	free(changes.spans);
+	free(stored.spans);
 	return result;
 }
 
