@@ -53,7 +53,7 @@ set(quick
 	"specimen\\.(memory_private|thread_robust|socket_pair_processes|event_epoll|proc_children)\\.(restored|live)\\.0"
 	"specimen\\.(memory_cow_family|pipe_content|file_locks|timer_posix|tty_pair)\\.restored\\.1000"
 	"cli\\.(core|foreground|heat|inspect|sign|template|watch)"
-	"refuse\\.(images|kinds|killed|policy)")
+	"refuse\\.(images|kinds|policy)")
 
 # What is checked takes several times as long.
 set(patience 4)
