@@ -37,19 +37,23 @@ int bpf_loaded(int result, const void *shared)
 	return result == 0 && !shared ? -EOPNOTSUPP : result;
 }
 
-/* Reading an iterator runs its program. */
+int bpf_begin(int program, const union bpf_iter_link_info *info, const char *what, struct fsnap_error *err)
+{
+	DECLARE_LIBBPF_OPTS(bpf_link_create_opts, opts, .iter_info = (union bpf_iter_link_info *)info,
+			    .iter_info_len = sizeof(*info));
+	cleanup_fd int link = bpf_link_create(program, 0, BPF_TRACE_ITER, &opts);
+	if (link < 0)
+		return bpf_refused(err, errno, what);
+	int fd = bpf_iter_create(link); /* which goes on without the link */
+	return fd >= 0 ? fd : fail(err, FSNAP_E_SYSTEM, errno, "%s", what);
+}
+
 int bpf_run(struct bpf_program *program, union bpf_iter_link_info info, const char *what,
 	    struct fsnap_error *err)
 {
 	char nothing[16];
-	DECLARE_LIBBPF_OPTS(bpf_iter_attach_opts, opts, .link_info = &info, .link_info_len = sizeof(info));
-	struct bpf_link *link = bpf_program__attach_iter(program, &opts);
-	if (!link)
-		return bpf_refused(err, errno, what);
-	cleanup_fd int fd = bpf_iter_create(bpf_link__fd(link));
-	int result = fd < 0 || read(fd, nothing, sizeof(nothing)) < 0 ? -1 : 0;
-	if (result < 0)
-		fail(err, FSNAP_E_SYSTEM, errno, "%s", what);
-	bpf_link__destroy(link);
-	return result;
+	cleanup_fd int fd = bpf_begin(bpf_program__fd(program), &info, what, err);
+	if (fd < 0)
+		return -1;
+	return read(fd, nothing, sizeof(nothing)) < 0 ? fail(err, FSNAP_E_SYSTEM, errno, "%s", what) : 0;
 }

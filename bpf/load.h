@@ -22,8 +22,13 @@ int bpf_loaded(int result, const void *shared);
 int bpf_run(struct bpf_program *program, union bpf_iter_link_info info, const char *what,
 	    struct fsnap_error *err);
 
-/* struct NAME_reader, NAME_open() and NAME_close(), of a reader that has nothing but its skeleton. */
-#define BPF_READER(name, what)                                                                        \
+/* An iterator of a program: a descriptor; reading it runs the program. */
+int bpf_begin(int program, const union bpf_iter_link_info *info, const char *what, struct fsnap_error *err);
+
+/* struct NAME_reader, NAME_open() and NAME_close(), of a reader that has nothing but its skeleton; `shared`: the memory it
+ * has in common with its programs (bpf_loaded()), or anything, where there is none. */
+#define BPF_READER(name, what) BPF_READER_OF(name, what, reader->skeleton->bss)
+#define BPF_READER_OF(name, what, shared)                                                             \
 	struct name##_reader {                                                                        \
 		struct name##_bpf *skeleton;                                                          \
 	};                                                                                            \
@@ -37,7 +42,7 @@ int bpf_run(struct bpf_program *program, union bpf_iter_link_info info, const ch
 		bpf_quiet();                                                                          \
 		reader->skeleton = name##_bpf__open();                                                \
 		int result = reader->skeleton ? name##_bpf__load(reader->skeleton) : -errno;          \
-		result = bpf_loaded(result, result ? NULL : reader->skeleton->bss);                   \
+		result = bpf_loaded(result, result ? NULL : (shared));                                  \
 		if (result == 0)                                                                      \
 			return reader;                                                                \
 		bpf_refused(err, -result, what);                                                      \

@@ -295,6 +295,7 @@ void dump_free(struct dump *dump)
 	youth_free(&dump->youth);
 	mapped_free(dump);
 	async_close(dump->async);
+	readers_leave_flags(dump);
 	time_left_free(dump);
 	sem_forget(dump);
 	xdr_free((xdrproc_t)xdr_image_ipc, (char *)&dump->ipc);

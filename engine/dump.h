@@ -6,6 +6,7 @@
  *	sharing.c     what processes share that is not shared as a rule
  *	kinship.c     sessions, process groups and their leaders
  *	smaps.c       what madvise(2) and others have said about mappings
+ *	vm_flags.c    the same of large processes, without a walk through their page tables
  *	maps.c        the address space: mappings and mm fields
  *	mapped.c      the files that are mapped
  *	pages.c       which pages must be stored
@@ -120,6 +121,8 @@ struct dump {
 	struct ghost_copy *ghost_copies;
 	size_t n_ghost_copies;
 	struct async_reader *async; /* NULL: not needed so far */
+	struct flags_reader *flags; /* likewise, or chain->readers has it */
+	bool no_flags; /* it cannot be had */
 	image_ipc ipc; /* System V objects */
 	struct ipc_dump ipc_known;
 	int *ghost_fds; /* of each ghost, open until its content is copied */
@@ -187,13 +190,13 @@ int kinship_collect(struct dump *dump, struct fsnap_error *err);
 /* records.c */
 int records_put(struct dump *dump, image_tree *tree, struct fsnap_error *err);
 
-/* smaps.c asks what is costly to ask, before the freeze; maps.c the rest. */
-int maps_survey(struct process *process, struct fsnap_error *err);
+/* smaps.c and vm_flags.c ask what is costly to ask, before the freeze; maps.c the rest. */
+int maps_survey(struct dump *dump, struct process *process, struct fsnap_error *err);
 /* What the survey said of the mapping that begins there; NULL: nothing. */
 const struct advice *maps_known_advice(const struct process *process, uint64_t start);
 /* The same, of this very mapping; a new survey, unless *asked, if it knows none such. */
-int maps_advice(struct process *process, uint64_t start, uint64_t end, bool *asked, struct advice *advice,
-		struct fsnap_error *err);
+int maps_advice(struct dump *dump, struct process *process, uint64_t start, uint64_t end, bool *asked,
+		struct advice *advice, struct fsnap_error *err);
 /* What /proc/PID/stat says: where its program lies, whether it is the same as before; its group and session. */
 int maps_note_program(struct process *process, struct fsnap_error *err);
 int maps_collect(struct dump *dump, struct process *process, struct fsnap_error *err); /* behind it */

@@ -177,7 +177,7 @@ static int add_vma(struct dump *dump, struct process *process, struct procfs_map
 	if (!array)
 		return -1;
 	mm->vmas.vmas_val = array;
-	if (maps_advice(process, map->start, map->end, asked, &advice, err) < 0)
+	if (maps_advice(dump, process, map->start, map->end, asked, &advice, err) < 0)
 		return -1;
 	image_vma *vma = &array[mm->vmas.vmas_len];
 	*vma = (image_vma){

@@ -14,6 +14,7 @@
 #include "engine/procfs.h"
 #include "engine/secrets.h"
 #include "engine/track/track.h"
+#include "store/parallel.h"
 #include "store/scope.h"
 
 #define LARGE (4ull << 20)
@@ -168,10 +169,71 @@ static int scan_within(struct dump *dump, struct process *process, int pagemap, 
 	return 0;
 }
 
-static int scan_range(struct dump *dump, struct process *process, int pagemap, uint64_t start, uint64_t end,
-		      enum scan_what what, struct fsnap_error *err)
+int pages_ask(int pagemap, uint64_t start, uint64_t end, struct scan_region *regions, size_t room)
 {
-	return scan_within(dump, process, pagemap, start, end, what, NULL, err);
+	struct scan_argument argument = question(start, end, 0, regions, room);
+	int n = ioctl(pagemap, SCAN, &argument);
+	return n >= 0 && argument.walk_end >= end ? n : -1;
+}
+
+/* --- large ranges: by as many threads as there are processors, a window of pieces at a time -------------- */
+
+#define PIECE (32ull << 20) /* bytes: 0.1 ms; none ends within a huge page */
+#define PIECES 256
+#define ASKED_BY_ONE 4 /* pieces, at least: making a thread costs half of one */
+
+struct piece {
+	uint64_t start, end;
+	struct scan_region regions[16]; /* most are of one */
+	int n; /* -1: there are more, or it is not known */
+};
+
+struct window {
+	int pagemap;
+	struct piece *pieces;
+	size_t n;
+};
+
+static void ask_some(void *arg, uint64_t first, uint64_t n)
+{
+	const struct window *window = arg;
+	for (struct piece *piece = window->pieces + first; piece < window->pieces + first + n; piece++)
+		piece->n = pages_ask(window->pagemap, piece->start, piece->end, piece->regions,
+				     sizeof(piece->regions) / sizeof(piece->regions[0]));
+}
+
+static int take_piece(struct dump *dump, struct process *process, int pagemap, const struct piece *piece,
+		      struct fsnap_error *err)
+{
+	if (piece->n < 0)
+		return scan_within(dump, process, pagemap, piece->start, piece->end, 0, NULL, err);
+	for (int i = 0; i < piece->n; i++)
+		if (take_region(dump, process, pagemap, &piece->regions[i], 0, err) < 0)
+			return -1;
+	return 0;
+}
+
+static int scan_range(struct dump *dump, struct process *process, int pagemap, uint64_t start,
+		      uint64_t end, enum scan_what what, struct fsnap_error *err)
+{
+	struct window window = { .pagemap = pagemap };
+	if (what || end - start < 2 * ASKED_BY_ONE * PIECE)
+		return scan_within(dump, process, pagemap, start, end, what, NULL, err);
+	cleanup_free struct piece *pieces = window.pieces = malloc(PIECES * sizeof(*pieces));
+	if (!pieces)
+		return fail(err, FSNAP_E_NOMEM, ENOMEM, "process %d (%s): its pages", process->pid, process->comm);
+	while (start < end) {
+		for (window.n = 0; window.n < PIECES && start < end; start = pieces[window.n++].end)
+			pieces[window.n] = (struct piece){
+				.start = start, .end = end - start < PIECE ? end : (start / PIECE + 1) * PIECE };
+		parallel_for(window.n, ASKED_BY_ONE, ask_some, &window);
+		for (size_t i = 0; i < window.n; i++) {
+			int result = take_piece(dump, process, pagemap, &pieces[i], err);
+			if (result)
+				return result;
+		}
+	}
+	return 0;
 }
 
 int pages_scan(struct dump *dump, struct process *process, int pagemap, uint64_t start, uint64_t end,
@@ -207,13 +269,6 @@ static int scan_gap(struct dump *dump, struct process *process, int pagemap, str
 		start = bare && bare->start < end ? bare->end : end;
 	}
 	return 0;
-}
-
-int pages_ask(int pagemap, uint64_t start, uint64_t end, struct scan_region *regions, size_t room)
-{
-	struct scan_argument argument = question(start, end, 0, regions, room);
-	int n = ioctl(pagemap, SCAN, &argument);
-	return n >= 0 && argument.walk_end >= end ? n : -1;
 }
 
 int pages_take_region(struct dump *dump, struct process *process, int pagemap, const struct scan_region *region,

@@ -1,28 +1,46 @@
 /*
  * smaps.c - what madvise(2), mlock(2) and their like have said about each mapping:
  * /proc/PID/smaps, which is where the kernel tells it.  That walks all page tables,
- * so it is read before the freeze, and again only if a mapping has changed since.
+ * so it is read before the freeze, and again only if a mapping has changed since. Of
+ * large processes it is read only where nothing else tells: vm_flags.c.
  */
 #include <stdlib.h>
 #include <string.h>
 
 #include "engine/dump.h"
 #include "engine/procfs.h"
+#include "engine/smaps.h"
 #include "store/scope.h"
+
+#define NO_BIT 63 /* it has moved from kernel to kernel */
 
 static const struct {
 	char code[3]; /* in VmFlags of /proc/PID/smaps (proc(5)) */
+	unsigned char bit; /* of vm_flags (include/linux/mm.h) */
 	unsigned advice, marks;
 } flags[] = {
-	{ "dc", ADVICE_DONTFORK, 0 },	{ "wf", ADVICE_WIPEONFORK, 0 },	 { "dd", ADVICE_DONTDUMP, 0 },
-	{ "hg", ADVICE_HUGEPAGE, 0 },	{ "nh", ADVICE_NOHUGEPAGE, 0 },	 { "mg", ADVICE_MERGEABLE, 0 },
-	{ "lo", ADVICE_LOCKED, 0 },	{ "lf", ADVICE_ONFAULT, 0 },	 { "sr", ADVICE_SEQUENTIAL, 0 },
-	{ "rr", ADVICE_RANDOM, 0 },	{ "sl", ADVICE_SEALED, 0 },	 { "um", 0, MARK_WATCHED_MISSING },
-	{ "uw", 0, MARK_WATCHED_WRITES },	{ "ui", 0, MARK_WATCHED_MINOR },	 { "nr", 0, MARK_NORESERVE },
-	{ "gd", 0, MARK_GROWSDOWN },	{ "ht", 0, MARK_HUGETLB },	 { "dp", 0, MARK_DROPPABLE },
-	{ "sf", 0, MARK_SYNC },		{ "ss", 0, MARK_SHADOW_STACK },	 { "mw", 0, MARK_MAY_WRITE },
-	{ "io", 0, MARK_DEVICE },	{ "pf", 0, MARK_DEVICE },
+	{ "dc", 17, ADVICE_DONTFORK, 0 },     { "wf", 25, ADVICE_WIPEONFORK, 0 },
+	{ "dd", 26, ADVICE_DONTDUMP, 0 },     { "hg", 29, ADVICE_HUGEPAGE, 0 },
+	{ "nh", 30, ADVICE_NOHUGEPAGE, 0 },   { "mg", 31, ADVICE_MERGEABLE, 0 },
+	{ "lo", 13, ADVICE_LOCKED, 0 },	      { "lf", 19, ADVICE_ONFAULT, 0 },
+	{ "sr", 15, ADVICE_SEQUENTIAL, 0 },   { "rr", 16, ADVICE_RANDOM, 0 },
+	{ "sl", NO_BIT, ADVICE_SEALED, 0 },   { "um", 9, 0, MARK_WATCHED_MISSING },
+	{ "uw", 12, 0, MARK_WATCHED_WRITES }, { "ui", NO_BIT, 0, MARK_WATCHED_MINOR },
+	{ "nr", 21, 0, MARK_NORESERVE },      { "gd", 8, 0, MARK_GROWSDOWN },
+	{ "ht", 22, 0, MARK_HUGETLB },	      { "dp", NO_BIT, 0, MARK_DROPPABLE },
+	{ "sf", 23, 0, MARK_SYNC },	      { "ss", NO_BIT, 0, MARK_SHADOW_STACK },
+	{ "mw", 5, 0, MARK_MAY_WRITE },	      { "io", 14, 0, MARK_DEVICE },
+	{ "pf", 10, 0, MARK_DEVICE },
 };
+
+void smaps_note_bits(uint64_t bits, struct advice *advice)
+{
+	for (size_t i = 0; i < sizeof(flags) / sizeof(flags[0]); i++)
+		if (flags[i].bit != NO_BIT && bits >> flags[i].bit & 1) {
+			advice->flags |= flags[i].advice;
+			advice->marks |= flags[i].marks;
+		}
+}
 
 static void parse_flags(const char *codes, struct advice *advice)
 {
@@ -63,7 +81,7 @@ static char *parse_one(char *text, char *codes, struct process *process, struct 
 	return line ? line + 1 : codes + strlen(codes);
 }
 
-int maps_survey(struct process *process, struct fsnap_error *err)
+int smaps_survey(struct process *process, struct fsnap_error *err)
 {
 	cleanup_free char *text = procfs_read(process->proc, "smaps", NULL, err);
 	if (!text)
@@ -106,13 +124,13 @@ static const struct advice *look_up(const struct process *process, uint64_t star
 
 /* A mapping that has changed since: all are asked for anew, once. While the process still runs they may
  * have changed yet again; that does not matter, for it is collected a second time when it stands still. */
-int maps_advice(struct process *process, uint64_t start, uint64_t end, bool *asked, struct advice *advice,
+int maps_advice(struct dump *dump, struct process *process, uint64_t start, uint64_t end, bool *asked, struct advice *advice,
 		struct fsnap_error *err)
 {
 	const struct advice *found = look_up(process, start, end);
 	if (!found && !*asked) {
 		*asked = true;
-		if (maps_survey(process, err) < 0)
+		if (maps_survey(dump, process, err) < 0)
 			return -1;
 		found = look_up(process, start, end);
 	}

@@ -60,7 +60,8 @@ struct chain {
 		struct wake_reader *wake;
 		struct sleep_reader *sleep;
 		struct vmas_reader *vmas;
-		bool no_wake, no_sleep, no_vmas; /* they cannot be had */
+		struct flags_reader *flags;
+		bool no_wake, no_sleep, no_vmas, no_flags; /* they cannot be had */
 		struct peek *peek; /* kinds/peek.h: the same kernel, whoever's descriptors are looked behind */
 		bool no_peek;
 		bool looked; /* an image has told what is true of its descriptors: */
@@ -128,9 +129,11 @@ void chain_leave(struct dump *dump);
 /* NULL: not to be had. */
 struct wake_reader *readers_wake(struct dump *dump);
 struct sleep_reader *readers_sleep(struct dump *dump);
+struct flags_reader *readers_flags(struct dump *dump);
 /* Closes what is not to stay. */
 void readers_leave_wake(struct dump *dump, struct wake_reader *reader);
 void readers_leave_sleep(struct dump *dump, struct sleep_reader *reader);
+void readers_leave_flags(struct dump *dump);
 void readers_free(struct readers *readers);
 struct peek *readers_peek(struct dump *dump);
 void readers_leave_peek(struct dump *dump, struct peek *peek);

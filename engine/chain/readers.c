@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bpf/flags.h"
 #include "bpf/sleep.h"
 #include "bpf/vmas.h"
 #include "bpf/wake.h"
@@ -50,8 +51,26 @@ void readers_leave_sleep(struct dump *dump, struct sleep_reader *reader)
 		sleep_close(reader);
 }
 
+/* Asked once for each large process: of one dump it is kept, too. */
+struct flags_reader *readers_flags(struct dump *dump)
+{
+	struct readers *readers = kept(dump);
+	struct flags_reader **reader = readers ? &readers->flags : &dump->flags;
+	bool *missing = readers ? &readers->no_flags : &dump->no_flags;
+	if (!*reader && !*missing)
+		*missing = !(*reader = flags_open(NULL));
+	return *reader;
+}
+
+void readers_leave_flags(struct dump *dump)
+{
+	flags_close(dump->flags);
+	dump->flags = NULL;
+}
+
 void readers_free(struct readers *readers)
 {
+	flags_close(readers->flags);
 	wake_close(readers->wake);
 	sleep_close(readers->sleep);
 	vmas_close(readers->vmas);
@@ -142,7 +161,7 @@ int readers_survey(struct dump *dump, struct process *process, struct fsnap_erro
 	uint64_t sum = member ? sum_of(readers, process) : 0;
 	if (member && use(&member->surveyed, process, sum))
 		return 0;
-	if (maps_survey(process, err) < 0)
+	if (maps_survey(dump, process, err) < 0)
 		return -1;
 	if (sum)
 		note(&member->surveyed, process, sum);
