@@ -47,8 +47,12 @@ static int decode_state(struct restore *restore, size_t index, struct fsnap_erro
 	}
 	XDR xdr;
 	void *state = &restore->files[index].state;
+	errno = 0;
 	xdrmem_create(&xdr, file->state.state_val, file->state.state_len, XDR_DECODE);
-	if (!kind->xdr(&xdr, state))
+	bool decoded = kind->xdr(&xdr, state);
+	if (!decoded && errno == ENOMEM)
+		return fail(err, FSNAP_E_NOMEM, ENOMEM, "the record of %s", file->label);
+	if (!decoded)
 		return fail(err, FSNAP_E_IMAGE_CORRUPT, 0, "the record of %s cannot be decoded", file->label);
 	return kind->remap ? kind->remap(restore, state, err) : 0;
 }

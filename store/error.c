@@ -46,6 +46,13 @@ int fail(struct fsnap_error *err, int code, int sys, const char *format, ...)
 	return -1;
 }
 
+int error_of_name(int sys)
+{
+	bool misnamed = sys == ENOENT || sys == ENOTDIR || sys == EISDIR || sys == EACCES || sys == EROFS || sys == ELOOP ||
+			sys == ENAMETOOLONG;
+	return misnamed ? FSNAP_E_USAGE : FSNAP_E_SYSTEM;
+}
+
 int error_hint(struct fsnap_error *err, const char *format, ...)
 {
 	if (!err)

@@ -26,6 +26,10 @@ int error_hint(struct fsnap_error *err, const char *format, ...)
 int error_context(struct fsnap_error *err, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
 
+/* The code for a file the caller has named, and that cannot be opened or made: a name that leads nowhere is his mistake;
+ * what else is in the way is the machine's. */
+int error_of_name(int sys);
+
 static inline bool error_is_set(const struct fsnap_error *err)
 {
 	return err && err->code != FSNAP_E_OK;

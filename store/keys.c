@@ -44,13 +44,6 @@ static int parse(const char *path, const char *line, const char *what, uint8_t *
 	return 0;
 }
 
-/* A name that leads nowhere is the caller's mistake; what else is in the way is the machine's. */
-static int cannot_open(const char *path, int sys, struct fsnap_error *err)
-{
-	bool misnamed = sys == ENOENT || sys == ENOTDIR || sys == EACCES || sys == ELOOP || sys == ENAMETOOLONG;
-	return fail(err, misnamed ? FSNAP_E_USAGE : FSNAP_E_SYSTEM, sys, "%s: opening the key", path);
-}
-
 /* refused: what others may not be able to do. */
 static int read_key(const char *path, const char *what, mode_t refused, uint8_t *key, size_t size,
 		    struct fsnap_error *err)
@@ -59,7 +52,7 @@ static int read_key(const char *path, const char *what, mode_t refused, uint8_t 
 	struct stat st;
 	cleanup_fd int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	if (fd < 0 || fstat(fd, &st) < 0)
-		return cannot_open(path, errno, err);
+		return fail(err, error_of_name(errno), errno, "%s: opening the key", path);
 	/* Who may write here decides whom we believe. */
 	if (!S_ISREG(st.st_mode) || (st.st_mode & refused) || (st.st_uid != 0 && st.st_uid != geteuid()))
 		return not_a_key(path, refused & 044 ? "others may read it" : "others may write to it", err);

@@ -9,6 +9,7 @@
 #define STORE_SCOPE_H
 
 #include <dirent.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -40,6 +41,14 @@ static inline void scope_closedir(DIR **dir)
 #define cleanup_free __attribute__((cleanup(scope_free)))
 #define cleanup_file __attribute__((cleanup(scope_fclose)))
 #define cleanup_dir __attribute__((cleanup(scope_closedir)))
+
+/* Ends a stream of open_memstream(3); false: something is missing in *text for want of memory, of which glibc's last
+ * fclose(3) says nothing where it could not even begin. */
+static inline bool scope_end_text(FILE *stream, char *const *text)
+{
+	bool whole = !ferror(stream);
+	return fclose(stream) == 0 && whole && *text;
+}
 
 static inline int steal_fd(int *fd)
 {

@@ -79,7 +79,7 @@ static int get(const char *source, bool is_new, struct line *line, struct fsnap_
 		return type_in(is_new, line, err);
 	cleanup_fd int fd = open(path + 1, O_RDONLY | O_CLOEXEC);
 	if (fd < 0 || fstat(fd, &st) < 0)
-		return fail(err, FSNAP_E_USAGE, errno, "%s: opening the passphrase", path + 1);
+		return fail(err, error_of_name(errno), errno, "%s: opening the passphrase", path + 1);
 	if (S_ISREG(st.st_mode) && (st.st_mode & 077)) {
 		fail(err, FSNAP_E_USAGE, 0, "%s: others may read this passphrase", path + 1);
 		return error_hint(err, "chmod 600 %s", path + 1);

@@ -25,7 +25,7 @@ static int read_timeline(const char *path, char **text, struct fsnap_error *err)
 	struct stat stat;
 	cleanup_file FILE *file = strcmp(path, "-") == 0 ? fdopen(dup(STDIN_FILENO), "r") : fopen(path, "re");
 	if (!file || fstat(fileno(file), &stat) < 0)
-		return fail(err, FSNAP_E_USAGE, errno, "--timeline %s", path);
+		return fail(err, error_of_name(errno), errno, "--timeline %s", path);
 	*text = calloc(1, LARGEST_TIMELINE + 1);
 	if (!*text)
 		return fail(err, FSNAP_E_NOMEM, ENOMEM, "--timeline %s", path);
@@ -93,7 +93,7 @@ static int write_file(const char *path, const char *data, struct fsnap_error *er
 	int fd = mkstemp(part);
 	FILE *out = fd >= 0 ? fdopen(fd, "w") : NULL;
 	if (!out)
-		return fail(err, FSNAP_E_USAGE, errno, "writing %s", path);
+		return fail(err, error_of_name(errno), errno, "writing %s", path);
 	int result = write_page(data, out);
 	if (fclose(out) != 0 || result < 0 || rename(part, path) < 0) {
 		fail(err, FSNAP_E_SYSTEM, errno, "writing %s", path);
@@ -111,7 +111,7 @@ static int use(const struct cli *cli, const struct inspection *inspection, struc
 	if (!memory)
 		return fail(err, FSNAP_E_NOMEM, ENOMEM, "the report of %s", inspection->image);
 	int result = gather(cli, inspection, memory, err);
-	if (fclose(memory) != 0 && result == 0)
+	if (!scope_end_text(memory, &data) && result == 0)
 		result = fail(err, FSNAP_E_NOMEM, ENOMEM, "the report of %s", inspection->image);
 	if (result < 0)
 		return -1;

@@ -7,6 +7,7 @@
 
 #include "engine/cli/cli.h"
 #include "engine/cli/report.h"
+#include "store/scope.h"
 
 /* In the foreground stdout belongs to the tree as soon as it runs: people get one line on
  * stderr, and a program that asked for JSON gets it before anything the tree may print later. */
@@ -131,12 +132,15 @@ static int read_message(const char *text, struct fsnap_restore_options *options,
 	FILE *file = fopen(text + 1, "re"), *out = open_memstream(bytes, &options->message_length);
 	for (int c; file && out && (c = getc(file)) != EOF;)
 		putc(c, out);
-	if (!file || !out || ferror(file))
-		fail(err, FSNAP_E_FILE_MISSING, errno, "--message %s", text);
-	if (out)
-		fclose(out);
+	int result = 0;
+	if (!file || ferror(file))
+		result = fail(err, FSNAP_E_FILE_MISSING, errno, "--message %s", text);
+	if ((!out || !scope_end_text(out, bytes)) && result == 0)
+		result = fail(err, FSNAP_E_NOMEM, ENOMEM, "--message %s", text);
+	if (file)
+		fclose(file);
 	options->message = *bytes;
-	return file ? fclose(file) : -1;
+	return result;
 }
 
 static void choose_copy(const struct cli *cli, struct fsnap_restore_options *options)

@@ -158,9 +158,8 @@ static int gather(struct core *core, struct fsnap_error *err)
 {
 	FILE *notes = open_memstream(&core->notes, &core->notes_size);
 
-	if (notes)
-		core_notes(core->process, notes);
-	if (!notes || ferror(notes) | fclose(notes))
+	bool whole = notes && core_notes(core->process, notes);
+	if (!notes || !scope_end_text(notes, &core->notes) || !whole)
 		return fail(err, FSNAP_E_NOMEM, ENOMEM, "the notes of a core file");
 	return core_segments(core->process, &core->segments, err);
 }
@@ -178,7 +177,7 @@ static int save(struct core *core, const char *path, struct fsnap_error *err)
 		return fail(err, FSNAP_E_USAGE, ENAMETOOLONG, "%s", path);
 	core->fd = mkostemp(part, O_CLOEXEC);
 	if (core->fd < 0) {
-		fail(err, FSNAP_E_USAGE, errno, "writing %s", path);
+		fail(err, error_of_name(errno), errno, "writing %s", path);
 		return error_hint(err, "-o FILE says where else");
 	}
 	int result = write_core(core, err);

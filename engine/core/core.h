@@ -30,7 +30,7 @@ struct core_segments {
 /* The caller frees segments->all, on failure too. */
 int core_segments(struct process_view *process, struct core_segments *segments, struct fsnap_error *err);
 
-/* Writes the content of PT_NOTE. Errors stay in the stream. */
-void core_notes(struct process_view *process, FILE *out);
+/* Writes the content of PT_NOTE. Errors stay in the stream; false: there is no memory. */
+bool core_notes(struct process_view *process, FILE *out);
 
 #endif

@@ -10,6 +10,7 @@
 #include <sys/procfs.h>
 
 #include "engine/core/core.h"
+#include "store/scope.h"
 
 static void put_padding(FILE *out, size_t size)
 {
@@ -113,7 +114,7 @@ static bool is_file(const struct process_view *process, const image_vma *vma)
 }
 
 /* NT_FILE: count, unit of offsets; start, end, offset of each; then their names. */
-static void put_files(FILE *out, const struct process_view *process)
+static bool put_files(FILE *out, const struct process_view *process)
 {
 	const image_vma *vmas = process->mm.vmas.vmas_val;
 	char *text = NULL;
@@ -122,7 +123,7 @@ static void put_files(FILE *out, const struct process_view *process)
 	uint64_t head[2] = { 0, STORE_PAGE };
 
 	if (!body)
-		return;
+		return false;
 	for (u_int i = 0; i < process->mm.vmas.vmas_len; i++)
 		head[0] += is_file(process, &vmas[i]);
 	fwrite(head, sizeof(head), 1, body);
@@ -136,16 +137,18 @@ static void put_files(FILE *out, const struct process_view *process)
 			const char *path = view_mapped(process->tree, vmas[i].object)->mapped.identity.path;
 			fwrite(path, 1, strlen(path) + 1, body);
 		}
-	if (fclose(body) == 0 && head[0])
+	bool whole = scope_end_text(body, &text);
+	if (whole && head[0])
 		put(out, NT_FILE, "CORE", text, size);
 	free(text);
+	return whole;
 }
 
-void core_notes(struct process_view *process, FILE *out)
+bool core_notes(struct process_view *process, FILE *out)
 {
 	const image_thread *threads = process->process.threads.threads_val;
 	siginfo_t no_signal = { 0 }; /* nothing has ended it */
-	bool first = true;
+	bool first = true, whole = true;
 
 	for (u_int i = 0; i < process->process.threads.threads_len; i++) {
 		const struct user_regs_struct *regs = view_regs(&threads[i]);
@@ -156,9 +159,10 @@ void core_notes(struct process_view *process, FILE *out)
 			put_process(out, process);
 			put(out, NT_SIGINFO, "CORE", &no_signal, sizeof(no_signal));
 			put(out, NT_AUXV, "CORE", process->mm.auxv.auxv_val, process->mm.auxv.auxv_len);
-			put_files(out, process);
+			whole = put_files(out, process);
 		}
 		put_vectors(out, &threads[i]);
 		first = false;
 	}
+	return whole;
 }

@@ -121,7 +121,9 @@ def body(t):
     dumps(t, v, ration, turns, 1)
     ration.set(0)
     t.dump(v.pid, "--name", "seen")
-    reads(t, ration, turns, 1.3, "inspect", "seen", "--json")
+    reads(t, ration, turns, 1.2, "inspect", "seen", "--json")
+    reads(t, ration, turns, 1.3, "core", "seen", "-o", t.path("core"))
+    reads(t, ration, turns, 1.4, "report", "seen", "-o", t.path("report.html"))
     if sweep.FULL:
         others(t, v, ration, turns)
     ration.set(0)
