@@ -79,6 +79,7 @@ struct saved_file {
 struct saved_mapped {
 	image_mapped image;
 	bool still; /* it was described, or looked at again, since the tree stands still */
+	int64_t changed_ns; /* ctime: mtime can be set back, and a watch looks again after hours */
 	uint64_t device, inode; /* as /proc/PID/maps says them */
 };
 

@@ -53,9 +53,8 @@ static void *find(void *arg)
 static bool is_worth_it(const struct dump *dump)
 {
 	uint64_t bytes = dump->tree.processes[0]->dirty;
-	/* A watch's would save half a millisecond of a server's 2.5. But frames are laid on stacks meanwhile (home_lay()): a
-	 * page that is written between two questions about it would be in the image twice, or, where what was written is
-	 * asked for first and renewed then (chain_pages.c, are_many()), not at all. */
+	/* A watch's would save half a millisecond of a server's 2.5, but takes processor time from the server for a thread in each
+	 * image. */
 	if (dump->chain && dump->chain->stays_open)
 		return false;
 	for (size_t i = 0; i < dump->known.n_processes; i++)

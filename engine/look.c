@@ -25,19 +25,29 @@
 static const char *const namespace_names[NAMESPACES] = { "mnt", "net", "pid", "user", "uts", "ipc", "cgroup", "time" };
 
 /* Our own, by one walk to their directory. What is missing this kernel does not have. */
-static void read_own_namespaces(struct dump *dump)
+static int read_own_namespaces(struct dump *dump, struct fsnap_error *err)
 {
-	cleanup_fd int dir = dump->namespaces[0][0] ? -1 : open("/proc/self/ns", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	for (size_t i = 0; dir >= 0 && i < NAMESPACES; i++)
-		if (readlinkat(dir, namespace_names[i], dump->namespaces[i], sizeof(dump->namespaces[i]) - 1) < 0)
-			dump->namespaces[i][0] = '\0';
+	if (dump->namespaces[0][0])
+		return 0;
+	cleanup_fd int dir = open("/proc/self/ns", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (dir < 0)
+		return fail(err, FSNAP_E_SYSTEM, errno, "/proc/self/ns");
+	for (size_t i = 0; i < NAMESPACES; i++) {
+		char *ours = dump->namespaces[i];
+		ssize_t n = readlinkat(dir, namespace_names[i], ours, sizeof(dump->namespaces[i]) - 1);
+		if (n < 0 && errno != ENOENT)
+			return fail(err, FSNAP_E_SYSTEM, errno, "/proc/self/ns/%s", namespace_names[i]);
+		ours[n < 0 ? 0 : n] = '\0';
+	}
+	return 0;
 }
 
 /* Namespaces of their own make a container, which is for later; refuse, rather than restore the
  * program into the wrong world. Those of time are made again. */
 static int refuse_namespaces(struct dump *dump, const struct process *process, struct fsnap_error *err)
 {
-	read_own_namespaces(dump);
+	if (read_own_namespaces(dump, err) < 0)
+		return -1;
 	for (size_t i = 0; i < NAMESPACES; i++) {
 		const char *name = namespace_names[i];
 		char path[32], theirs[sizeof(dump->namespaces[i])] = "";

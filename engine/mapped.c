@@ -58,12 +58,19 @@ static const char *unescaped(const struct procfs_map *map, int fd, char *link, s
 	return link;
 }
 
+static int64_t changed_ns(const struct stat *stat)
+{
+	return stat->st_ctim.tv_sec * 1000000000ll + stat->st_ctim.tv_nsec;
+}
+
 static int describe(struct dump *dump, struct process *process, const struct procfs_map *map, int fd,
 		    struct saved_mapped *mapped, struct fsnap_error *err)
 {
 	char link[4096];
 	const char *path = unescaped(map, fd, link, sizeof(link));
+	struct stat stat;
 	mapped->still = dump->still;
+	mapped->changed_ns = fstat(fd, &stat) == 0 ? changed_ns(&stat) : 0;
 	if (dump_identity(dump, process, fd, path, &mapped->image.identity, err) < 0)
 		return -1;
 	return note_build_id(&mapped->image, fd, err);
@@ -71,13 +78,13 @@ static int describe(struct dump *dump, struct process *process, const struct pro
 
 /* Until the tree stood still, what had been described was perhaps written, renamed, removed, its number given to
  * another file. Content that is kept in the image is looked at last (ghost_settle()). */
-static bool still_holds(const image_identity *identity)
+static bool still_holds(const struct saved_mapped *mapped)
 {
 	struct stat now;
+	const image_identity *identity = &mapped->image.identity;
 	return identity->ghost ||
 	       (stat(identity->path, &now) == 0 && now.st_dev == identity->dev && now.st_ino == identity->ino &&
-		(uint64_t)now.st_size == identity->size &&
-		now.st_mtim.tv_sec * 1000000000ll + now.st_mtim.tv_nsec == identity->mtime_ns);
+		(uint64_t)now.st_size == identity->size && changed_ns(&now) == mapped->changed_ns);
 }
 
 /* Only files, and /dev/zero, can be opened again and be the same. */
@@ -97,7 +104,7 @@ static struct saved_mapped *known_mapped(struct dump *dump, struct process *proc
 {
 	if (mapped->still || !dump->still)
 		return mapped;
-	mapped->still = still_holds(&mapped->image.identity);
+	mapped->still = still_holds(mapped);
 	if (mapped->still)
 		return mapped;
 	cleanup_fd int fd = mapped_open(process, map);
@@ -162,7 +169,7 @@ int mapped_executable(struct dump *dump, struct process *process, struct fsnap_e
 	/* Its device as stat(2) says it, which btrfs and overlayfs make differ from what maps says. */
 	for (size_t i = 0; i < dump->n_mapped; i++) {
 		const image_identity *known = &dump->mapped[i].image.identity;
-		if (known->dev == stat.st_dev && known->ino == stat.st_ino && still_holds(known)) {
+		if (known->dev == stat.st_dev && known->ino == stat.st_ino && still_holds(&dump->mapped[i])) {
 			process->mm.exe = dump->mapped[i].image.id;
 			return 0;
 		}

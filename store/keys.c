@@ -86,7 +86,7 @@ static int write_key(const char *path, mode_t mode, const char *what, const uint
 	char text[LINE_MAX_KEY], line[2 * LINE_MAX_KEY];
 	int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
 	if (fd < 0)
-		return fail(err, FSNAP_E_USAGE, errno, "%s: making the key", path);
+		return fail(err, error_of_name(errno), errno, "%s: making the key", path);
 	sodium_bin2base64(text, sizeof(text), key, size, BASE64);
 	int length = snprintf(line, sizeof(line), "%s %s\n", what, text);
 	bool written = write(fd, line, (size_t)length) == length && fsync(fd) == 0;

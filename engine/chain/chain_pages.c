@@ -259,7 +259,7 @@ static int tracked_part(struct dump *dump, struct process *process, int pagemap,
 {
 	struct track_spans changes = { 0 }, stored = { 0 };
 	bool many = are_many(dump, process, end - start) &&
-		    track_written(pagemap, start, end, track_note, &stored, err) == 0; /* not lost */
+		    track_written(pagemap, start, end, track_note, &stored, NULL) == 0; /* not lost, and noted */
 	chain_begin(dump);
 	int result = many ? pages_scan_written(dump, process, pagemap, start, end, &stored, err) : 0;
 	if (result == 0)

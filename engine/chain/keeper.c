@@ -188,7 +188,7 @@ int keeper_start(pid_t pid, uint64_t start, struct chain *chain, bool heat, stru
 			live(&keeper);
 		if (child < 0)
 			fail(err, FSNAP_E_SYSTEM, errno, "tracking process %d", pid);
-		else if (waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0)
+		else if (TEMP_FAILURE_RETRY(waitpid(child, &status, 0)) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0)
 			result = 0;
 		else
 			fail(err, FSNAP_E_SYSTEM, 0, "tracking process %d: a process of its own", pid);
