@@ -76,15 +76,40 @@ static int describe(struct dump *dump, struct process *process, const struct pro
 	return note_build_id(&mapped->image, fd, err);
 }
 
-/* Until the tree stood still, what had been described was perhaps written, renamed, removed, its number given to
- * another file. Content that is kept in the image is looked at last (ghost_settle()). */
-static bool still_holds(const struct saved_mapped *mapped)
+/* A program that runs may map another file where one was read to be, before we open what is mapped there. Some file systems
+ * (btrfs, overlayfs) say other numbers to stat(2) than to /proc/PID/maps, always. */
+static bool has_its_number(const struct saved_mapped *mapped)
+{
+	const image_identity *identity = &mapped->image.identity;
+	return identity->ino == mapped->inode &&
+	       identity->dev == makedev((unsigned)(mapped->device >> 32), (unsigned)mapped->device);
+}
+
+/* Asked of the file itself, as long as no path leads to it, or its number does not tell that it is the one. */
+static bool is_mapped(const struct process *process, const struct procfs_map *map, const struct saved_mapped *mapped)
+{
+	cleanup_fd int fd = mapped_open(process, map);
+	struct stat now;
+	const image_identity *identity = &mapped->image.identity;
+	return fd >= 0 && fstat(fd, &now) == 0 && now.st_dev == identity->dev && now.st_ino == identity->ino &&
+	       (!identity->ghost || now.st_nlink == 0);
+}
+
+static bool path_holds(const struct saved_mapped *mapped)
 {
 	struct stat now;
 	const image_identity *identity = &mapped->image.identity;
-	return identity->ghost ||
-	       (stat(identity->path, &now) == 0 && now.st_dev == identity->dev && now.st_ino == identity->ino &&
-		(uint64_t)now.st_size == identity->size && changed_ns(&now) == mapped->changed_ns);
+	return stat(identity->path, &now) == 0 && now.st_dev == identity->dev && now.st_ino == identity->ino &&
+	       (uint64_t)now.st_size == identity->size && changed_ns(&now) == mapped->changed_ns;
+}
+
+/* Until the tree stood still, what had been described was perhaps written, renamed, removed, its number given to
+ * another file. Content that is kept in the image is looked at last (ghost_settle()). */
+static bool still_holds(const struct process *process, const struct procfs_map *map, const struct saved_mapped *mapped)
+{
+	bool ghost = mapped->image.identity.ghost;
+	return (ghost || path_holds(mapped)) &&
+	       ((!ghost && has_its_number(mapped)) || is_mapped(process, map, mapped));
 }
 
 /* Only files, and /dev/zero, can be opened again and be the same. */
@@ -104,7 +129,7 @@ static struct saved_mapped *known_mapped(struct dump *dump, struct process *proc
 {
 	if (mapped->still || !dump->still)
 		return mapped;
-	mapped->still = still_holds(mapped);
+	mapped->still = still_holds(process, map, mapped);
 	if (mapped->still)
 		return mapped;
 	cleanup_fd int fd = mapped_open(process, map);
@@ -166,11 +191,14 @@ int mapped_executable(struct dump *dump, struct process *process, struct fsnap_e
 		return fail(err, procfs_code(errno), errno, "process %d (%s): its executable", process->pid,
 			    process->comm);
 	path[n] = '\0';
-	/* Its device as stat(2) says it, which btrfs and overlayfs make differ from what maps says. */
+	/* Its device as stat(2) says it, which btrfs and overlayfs make differ from what maps says: what was described before
+	 * the tree stood still may be described anew, as what it is not. */
 	for (size_t i = 0; i < dump->n_mapped; i++) {
-		const image_identity *known = &dump->mapped[i].image.identity;
-		if (known->dev == stat.st_dev && known->ino == stat.st_ino && still_holds(&dump->mapped[i])) {
-			process->mm.exe = dump->mapped[i].image.id;
+		const struct saved_mapped *mapped = &dump->mapped[i];
+		const image_identity *known = &mapped->image.identity;
+		if (known->dev == stat.st_dev && known->ino == stat.st_ino &&
+		    (mapped->still || has_its_number(mapped)) && (known->ghost || path_holds(mapped))) {
+			process->mm.exe = mapped->image.id;
 			return 0;
 		}
 	}

@@ -93,8 +93,15 @@ unsigned ipc_shm_mapped(struct dump *dump, const struct process *process,
 			const struct procfs_map *map, int fd, struct fsnap_error *err)
 {
 	struct shmid_ds ds;
+	struct stat stat;
 	unsigned name = 0;
 	sscanf(map->path, "/SYSV%8x", &name);
+	/* Its number is the segment's (ipc/shm.c, newseg()). While the program runs, another may be there by now. */
+	if (fstat(fd, &stat) < 0 || stat.st_ino != map->inode) {
+		fail(err, FSNAP_E_SYSTEM, ENOENT, "process %d (%s): " WHAT " at %lx", process->pid,
+		     process->comm, map->start);
+		return 0;
+	}
 	if (shmctl((int)map->inode, IPC_STAT, &ds) < 0 && errno != EACCES) {
 		fail(err, FSNAP_E_UNSUPPORTED, errno, "process %d (%s): " WHAT " at %lx",
 		     process->pid, process->comm, map->start);
