@@ -16,7 +16,8 @@ BPF_READER_OF(flags, WHAT, reader->skeleton)
 #define AT_ONCE 1024 /* mappings: the kernel's own buffer takes no more (kernel/bpf/bpf_iter.c: eight pages) */
 
 /* The iterator of one task's mappings that has filled more than one buffer tells the last one over and over (seen on Linux
- * 6.18): what does not go on upwards is the end. */
+ * 6.18): what does not go on upwards is the end. Of a process that runs, a mapping that grew meanwhile may look like that and
+ * end it early: what lies behind is then looked for in the freeze, and asked anew (maps_advice()). */
 static bool goes_on(const struct flags_mapping *mappings, size_t n, ssize_t bytes)
 {
 	return bytes >= (ssize_t)sizeof(*mappings) && (n == 0 || mappings[n].start >= mappings[n - 1].end);

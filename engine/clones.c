@@ -43,20 +43,10 @@ static char *numbered(const char *text, unsigned number)
 		fprintf(out, "%u", number);
 		at += 2;
 	}
-	if (out)
-		fclose(out);
-	return result;
-}
-
-static char **numbered_list(const char *const *words, unsigned number)
-{
-	size_t n = 0;
-	while (words && words[n])
-		n++;
-	char **list = words ? calloc(n + 1, sizeof(*list)) : NULL;
-	for (size_t i = 0; list && i < n; i++)
-		list[i] = numbered(words[i], number);
-	return list;
+	if (!out || fclose(out) == 0)
+		return result;
+	free(result);
+	return NULL;
 }
 
 static void free_list(char **list)
@@ -66,12 +56,29 @@ static void free_list(char **list)
 	free(list);
 }
 
+/* False: there is no memory for it. */
+static bool numbered_list(const char *const *words, unsigned number, char ***list)
+{
+	size_t n = 0;
+	while (words && words[n])
+		n++;
+	*list = words ? calloc(n + 1, sizeof(**list)) : NULL;
+	for (size_t i = 0; *list && i < n; i++)
+		if (!((*list)[i] = numbered(words[i], number))) {
+			free_list(*list);
+			*list = NULL;
+		}
+	return !words || *list;
+}
+
 static int make_one(const struct fsnap_restore_options *common, unsigned number, struct fsnap_restore_report *report,
 		    struct fsnap_error *err)
 {
 	struct fsnap_restore_options own = *common;
-	char **map = numbered_list(own.map, number), **listen = numbered_list(own.listen, number);
-	char **env = numbered_list(own.env, number), **with = numbered_list(own.with, number), *cwd = own.cwd ? numbered(own.cwd, number) : NULL;
+	char **map = NULL, **listen = NULL, **env = NULL, **with = NULL;
+	cleanup_free char *cwd = own.cwd ? numbered(own.cwd, number) : NULL;
+	bool said = numbered_list(own.map, number, &map) && numbered_list(own.listen, number, &listen) &&
+		    numbered_list(own.env, number, &env) && numbered_list(own.with, number, &with) && (cwd || !own.cwd);
 	own.map = (const char *const *)map;
 	own.listen = (const char *const *)listen;
 	own.env = (const char *const *)env;
@@ -79,12 +86,12 @@ static int make_one(const struct fsnap_restore_options *common, unsigned number,
 	own.cwd = cwd;
 	own.copy = number;
 	report->size = sizeof(*report);
-	int result = fsnap_restore(&own, report, err);
+	int result = said ? fsnap_restore(&own, report, err) :
+			    fail(err, FSNAP_E_NOMEM, ENOMEM, "the options of copy %u", number);
 	free_list(map);
 	free_list(listen);
 	free_list(env);
 	free_list(with);
-	free(cwd);
 	return result;
 }
 

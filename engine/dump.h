@@ -191,7 +191,7 @@ int kinship_collect(struct dump *dump, struct fsnap_error *err);
 /* records.c */
 int records_put(struct dump *dump, image_tree *tree, struct fsnap_error *err);
 
-/* smaps.c and vm_flags.c ask what is costly to ask, before the freeze; maps.c the rest. */
+/* smaps.c asks what is costly to ask, before the freeze, or has vm_flags.c do it; maps.c the rest. */
 int maps_survey(struct dump *dump, struct process *process, struct fsnap_error *err);
 /* What the survey said of the mapping that begins there; NULL: nothing. */
 const struct advice *maps_known_advice(const struct process *process, uint64_t start);

@@ -4,14 +4,17 @@
  * so it is read before the freeze, and again only if a mapping has changed since. Of
  * large processes it is read only where nothing else tells: vm_flags.c.
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/chain/chain.h"
 #include "engine/dump.h"
 #include "engine/procfs.h"
 #include "engine/smaps.h"
 #include "store/scope.h"
 
+#define WORTH_IT (384ull << 20) /* bytes: smaps takes as long for them as loading the iterator of vm_flags.c */
 #define NO_BIT 63 /* it has moved from kernel to kernel */
 
 static const struct {
@@ -101,6 +104,28 @@ int smaps_survey(struct process *process, struct fsnap_error *err)
 		line = parse_one(line, codes, process, &array[process->n_advice++]);
 	}
 	return 0;
+}
+
+/* Anonymous bytes that are there: proc_pid_statm(5). */
+static uint64_t anonymous(const struct process *process)
+{
+	unsigned long long resident, shared;
+	cleanup_free char *text = procfs_read_once(process->proc, "statm", NULL, NULL);
+	if (!text || sscanf(text, "%*u %llu %llu", &resident, &shared) != 2 || shared > resident)
+		return 0;
+	return (resident - shared) * STORE_PAGE;
+}
+
+int maps_survey(struct dump *dump, struct process *process, struct fsnap_error *err)
+{
+	uint64_t bytes = anonymous(process);
+	const char *always = getenv("FSNAP_ASK_FLAGS"); /* for tests: 1 or 0, whatever the size */
+	bool worth = always ? always[0] == '1' : bytes >= WORTH_IT;
+	struct flags_reader *reader = worth ? readers_flags(dump) : NULL;
+	if (worth && always && !reader)
+		return fail(err, FSNAP_E_UNSUPPORTED, 0, "FSNAP_ASK_FLAGS: this kernel does not tell flags of mappings");
+	int result = reader ? vm_flags_survey(reader, process, bytes, err) : 1;
+	return result == 1 ? smaps_survey(process, err) : result;
 }
 
 const struct advice *maps_known_advice(const struct process *process, uint64_t start)

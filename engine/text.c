@@ -120,9 +120,12 @@ static bool is_gadget(enum gadget gadget, const uint8_t *text, size_t n)
 	case SIGRETURN:
 		return (n >= 7 && text[5] == 0x0f && text[6] == 0x05 && mov_15_before(text, 5) == 5) ||
 		       (n >= 9 && text[7] == 0x0f && text[8] == 0x05 && mov_15_before(text, 7) == 7);
-	default:
+	case SYSCALL_ANY:
 		return n >= 2 && !memcmp(text, "\x0f\x05", 2);
+	case GADGETS:
+		break;
 	}
+	return false;
 }
 
 static void search_bytes(struct search *search, const uint8_t *text, size_t n, uint64_t address)

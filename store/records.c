@@ -164,7 +164,9 @@ int record_decode(const struct record *record, const char *image, xdrproc_t proc
 	xdr_destroy(&xdr);
 	if (done)
 		return 0;
-	int sys = errno; /* malloc(3)'s: XDR says no more than that it has not come to its end */
+	/* malloc(3)'s: XDR says no more than that it has not come to its end. It may have been asked for more than there is
+	 * because the image is damaged, too: who has the memory is told so. */
+	int sys = errno;
 	xdr_free(proc, object);
 	if (sys == ENOMEM)
 		return fail(err, FSNAP_E_NOMEM, ENOMEM, "image %s: a record of kind %" PRIu32, image, record->kind);

@@ -104,7 +104,7 @@ const struct check checks_of_restoring[] = {
 	  "as root: sysctl kernel.unprivileged_userns_clone=1 user.max_pid_namespaces=1024" },
 	{ GROUP, "time namespaces", time_namespace, true,
 	  "after another boot CLOCK_MONOTONIC jumps: timers by absolute times expire at other moments",
-	  "run fsnap as root, on a kernel with CONFIG_TIME_NS" },
+	  "run fsnap as root; if you do, the kernel has none (CONFIG_TIME_NS)" },
 	{ GROUP, "users and capabilities", rights, false,
 	  "not restored are programs that had such a capability, or what it is for: another user (SETUID, SETGID), higher "
 	  "limits (SYS_RESOURCE), priorities (SYS_NICE); all others are", "run fsnap as root" },

@@ -21,18 +21,6 @@ static int read_mapped(struct tree_view *view, struct fsnap_error *err)
 	return 0;
 }
 
-static int read_ghosts(struct tree_view *view, struct fsnap_error *err)
-{
-	for (size_t i = 0; i < image_count(view->image, IMAGE_GHOST); i++) {
-		image_ghost *ghost = VIEW_ADD(view->ghosts, view->n_ghosts, err);
-
-		if (!ghost ||
-		    image_get(view->image, IMAGE_GHOST, i, (xdrproc_t)xdr_image_ghost, ghost, err))
-			return -1;
-	}
-	return 0;
-}
-
 static int read_files(struct tree_view *view, struct fsnap_error *err)
 {
 	for (size_t i = 0; i < image_count(view->image, IMAGE_FILE); i++) {
@@ -104,7 +92,7 @@ int view_of_image(struct tree_view *view, struct image *image, struct fsnap_erro
 	*view = (struct tree_view){ .image = image };
 	if (image_get(image, IMAGE_TREE, 0, (xdrproc_t)xdr_image_tree, &view->tree, err) ||
 	    image_get(image, IMAGE_MACHINE, 0, (xdrproc_t)xdr_image_machine, &view->machine, err) ||
-	    read_mapped(view, err) || read_ghosts(view, err) || read_files(view, err) ||
+	    read_mapped(view, err) || read_files(view, err) ||
 	    read_processes(view, err)) {
 		view_free(view);
 		return -1;

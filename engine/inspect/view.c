@@ -56,7 +56,6 @@ void view_free(struct tree_view *view)
 		xdr_free((xdrproc_t)xdr_image_mapped, (char *)&view->mapped[i].mapped);
 	}
 	free(view->mapped);
-	free_array(view->ghosts, view->n_ghosts, sizeof(image_ghost), (xdrproc_t)xdr_image_ghost);
 	free_array(view->files, view->n_files, sizeof(image_file), (xdrproc_t)xdr_image_file);
 	xdr_free((xdrproc_t)xdr_image_tree, (char *)&view->tree);
 	xdr_free((xdrproc_t)xdr_image_machine, (char *)&view->machine);

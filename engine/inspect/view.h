@@ -46,8 +46,6 @@ struct tree_view {
 	size_t n_processes;
 	struct mapped_view *mapped;
 	size_t n_mapped;
-	image_ghost *ghosts;
-	size_t n_ghosts;
 	image_file *files;
 	size_t n_files;
 
