@@ -17,6 +17,7 @@
 #include "engine/kinds/locks.h"
 #include "engine/kinds/peek.h"
 #include "engine/kinds/sockopt.h"
+#include "engine/leftover.h"
 #include "engine/procfs.h"
 #include "engine/record_locks.h"
 #include "store/scope.h"
@@ -263,6 +264,8 @@ static int view_fd(struct dump *dump, struct process *process, int number, struc
 	if (dup < 0)
 		return fail(err, procfs_code(refused), refused, "process %d (%s): descriptor %d (%s)",
 			    process->pid, process->comm, number, link);
+	if (leftover_note_descriptor(process, number, link, dup, err))
+		return 0;
 	snprintf(name, sizeof(name), "fdinfo/%d", number);
 	cleanup_free char *info = procfs_read_once(process->proc, name, NULL, err);
 	struct fd_view view = { .dump = dump, .process = process, .pid = process->live, .fd = number,

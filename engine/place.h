@@ -14,8 +14,8 @@
  *      the bootstrap calls leaves the leader with wrong registers, and all with their signals blocked;
  *  W2  death between the call that maps the agent and its first step, or while threads are being led in, leaves the
  *      mapping behind, unused (and, where there is one, the descriptor until the end of its plan, which closes it whether
- *      or not we live to see it); so does death in the midst of the last call. The next dump takes it out (leftover.c), but
- *      for one that nothing was written to yet, which could be anybody's;
+ *      or not we live to see it); so does death in the midst of the last call. The next dump takes it out, as it was or
+ *      with nothing written to it yet (leftover.c), but for one that lies elsewhere than it was asked for;
  *  W3  a seccomp filter that forbids munmap or futex applies again when fsnap is gone:
  *      the agent's way home is then a filter violation.
  *  W4  a stop ends epoll_wait(2), sigtimedwait(2) and their like with EINTR (signal(7)); some

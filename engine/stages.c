@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "engine/frame.h"
+#include "engine/leftover.h"
 #include "engine/placed.h"
 #include "engine/trace.h"
 #include "store/scope.h"
@@ -102,15 +103,16 @@ static bool set_args(struct placed *placed, uint64_t a, uint64_t b, uint64_t c, 
 
 /* --- in -------------------------------------------------------------------------------- */
 
-/* Any NUL byte serves as a name; the vDSO's ELF header has some that every process shares. Without it,
- * the eight that the kernel has put at the very top of the stack. */
-static uint64_t empty_string(const struct process *process)
+/* A name by which it is known should we die (leftover.h), or else any NUL byte: the vDSO's ELF header has some that every
+ * process shares. Without it, the eight that the kernel has put at the very top of the stack. */
+static uint64_t memfd_name(const struct process *process)
 {
 	uint64_t top = 0;
 	for (u_int i = 0; i < process->mm.vmas.vmas_len; i++) {
 		const image_vma *vma = &process->mm.vmas.vmas_val[i];
+		uint64_t name = strcmp(vma->name, "[vdso]") == 0 ? leftover_name(process, vma->start) : 0;
 		if (strcmp(vma->name, "[vdso]") == 0)
-			return vma->start + 8;
+			return name ? name : vma->start + 8;
 		if (strcmp(vma->name, "[stack]") == 0)
 			top = vma->end - 8;
 	}
@@ -206,8 +208,9 @@ static bool map_here(struct placed *placed, int fd)
  * denied itself to make memory executable (PR_SET_MDWE), but may make it so no more. */
 static bool shared_arguments(struct placed *placed)
 {
-	return placed->by_address && !placed->map && set_args(placed, 0, placed->size, PROT_READ | PROT_EXEC,
-							      MAP_SHARED | MAP_ANONYMOUS, (uint64_t)-1);
+	return placed->by_address && !placed->map &&
+	       set_args(placed, leftover_place(placed->process, placed->size), placed->size, PROT_READ | PROT_EXEC,
+			MAP_SHARED | MAP_ANONYMOUS, (uint64_t)-1);
 }
 
 /* What of it cannot be used is taken out again. */
@@ -251,7 +254,7 @@ static int dropped_stray(struct placed *placed, int64_t result, struct fsnap_err
 
 static bool memfd_arguments(struct placed *placed)
 {
-	return !placed->map && set_args(placed, empty_string(placed->process), memfd_flags(), 0, 0, 0);
+	return !placed->map && set_args(placed, memfd_name(placed->process), memfd_flags(), 0, 0, 0);
 }
 
 static int got_memfd(struct placed *placed, int64_t remote, struct fsnap_error *err)

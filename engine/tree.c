@@ -92,6 +92,7 @@ void process_free(struct process *process)
 	free(process->userfaults.present);
 	free(process->swapped);
 	free(process->leftovers);
+	free(process->left_fds);
 	tdestroy(process->locks_known, free);
 	close_if_open(process->proc);
 	close_if_open(process->pidfd);

@@ -104,6 +104,8 @@ struct process {
 		uint64_t start, end, inode;
 	} *leftovers;
 	size_t n_leftovers;
+	int *left_fds;		  /* and descriptors */
+	size_t n_left_fds;
 	image_span *swapped;	  /* pages that were in swap when they were found, by address */
 	u_int n_swapped;
 	struct process *first_child, *next_sibling; /* once the tree stands still: kinship.c */

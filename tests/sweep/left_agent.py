@@ -1,6 +1,7 @@
 #!/usr/bin/python3
-"""fsnap is killed at each change of registers: where it leaves an unused mapping of the agent (window W2 of engine/place.h),
-the next dump takes it out, also for users who may not open other processes' mappings."""
+"""fsnap is killed at each change of registers and at each step through a system call of the target's: where it leaves an
+unused mapping or descriptor of the agent (window W2 of engine/place.h), be it that nothing was written to it yet, the next
+dump takes it out, also for users who may not open other processes' mappings."""
 
 import os
 import sys
@@ -10,33 +11,26 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import children  # noqa: E402
 import trial  # noqa: E402
 
-SETREGS = "d"
+REQUESTS = {"d": "changes of registers", "18": "steps"}  # PTRACE_SETREGS, PTRACE_SYSCALL
+SOON_MS = 3  # the call that was begun is made meanwhile
 USER = 1000
 
 
-def mappings(pid):
-    """Those that have an agent in them. What nobody has written to yet could be anybody's, and can be saved."""
+def left_in(pid):
+    """What sleep has none of: memory without a name, and descriptors of such."""
     with open(f"/proc/{pid}/maps", encoding="utf-8") as f:
-        lines = [x for x in f.read().splitlines() if "/memfd:" in x or "/dev/zero" in x]
-    return [x for x in lines if " rw-s " in x or begins(pid, int(x.partition("-")[0], 16)) == b"agnt"]
+        found = [x for x in f.read().splitlines() if "/memfd:" in x or "/dev/zero" in x]
+    links = [os.readlink(f"/proc/{pid}/fd/{x}") for x in os.listdir(f"/proc/{pid}/fd")]
+    return found + [x for x in links if "/memfd:" in x]
 
 
-def begins(pid, address):
-    """With what; nothing where it has just gone."""
-    with open(f"/proc/{pid}/mem", "rb", 0) as f:
-        try:
-            return os.pread(f.fileno(), 4, address)
-        except OSError:
-            return b""
-
-
-def killed(t, uid, store, number, pid):
+def killed(t, uid, store, request, number, pid, options):
     told = t.path(f"told.{uid}")
     if os.path.exists(told):
         os.unlink(told)
-    argv = [os.path.join(t.helpers, "stopat"), str(number), "0", told, t.fsnap.binary, "--store", store,
-            "dump", "-t", str(pid), "--name", "killed"]
-    handle = children.spawn(argv, out=t.path(f"stopat.{uid}"), uid=uid, env={**os.environ, "STOPAT_REQUEST": SETREGS})
+    argv = [os.path.join(t.helpers, "stopat"), str(number), str(SOON_MS), told, t.fsnap.binary, "--store", store,
+            "dump", "-t", str(pid), "--name", "killed", *options]
+    handle = children.spawn(argv, out=t.path(f"stopat.{uid}"), uid=uid, env={**os.environ, "STOPAT_REQUEST": request})
     children.wait(handle, 30)
     with open(told, encoding="utf-8") as f:
         return "killed" in f.read()
@@ -56,18 +50,25 @@ def dumps(t, uid):
     pid = t.start(["/usr/bin/sleep", "1000"], uid=uid, name=f"sleep.{uid}")
     t.until("it sleeps", lambda: "sleep" in open(f"/proc/{pid}/wchan").read() or "nanosleep" in
             open(f"/proc/{pid}/stack").read() or open(f"/proc/{pid}/stat").read().split()[2] == "S")
-    store, number, left = t.path(f"store.{uid}"), 0, 0
-    while killed(t, uid, store, number := number + 1, pid):
-        if not mappings(pid):
-            continue
-        left += 1
-        result = next_dump(t, uid, store, number, pid)
-        t.expect(f"user {uid}, killed at {number}: the next dump ({result.message})", 0, result.status)
-        t.expect(f"user {uid}, killed at {number}: what it leaves", [], mappings(pid))
-    t.note(f"user {uid}: killed at {number - 1} points, an agent was left {left} times")
-    t.expect_true("an agent was left behind, and taken out", left > 0)
+    for request, what in REQUESTS.items():
+        swept(t, uid, request, what, pid)
+        swept(t, uid, request, what, pid, "--live")
     t.expect("it still runs", "S", open(f"/proc/{pid}/stat").read().split()[2])
     os.kill(pid, 9)
+
+
+def swept(t, uid, request, what, pid, *options):
+    store, number, left = t.path("store.%s" % ".".join((str(uid), request, *options))), 0, 0
+    while killed(t, uid, store, request, number := number + 1, pid, options):
+        if not left_in(pid):
+            continue
+        left += 1
+        where = f"user {uid}, {options}, killed at {number} of its {what}"
+        result = next_dump(t, uid, store, number, pid)
+        t.expect(f"{where}: the next dump ({result.message})", 0, result.status)
+        t.expect(f"{where}: what it leaves", [], left_in(pid))
+    t.note(f"user {uid}, {options}: killed at {number - 1} of its {what}, something was left {left} times")
+    t.expect_true("something was left behind, and taken out", left > 0)
 
 
 def body(t):
