@@ -6,6 +6,7 @@
  * harness: restless live
  */
 #include "../specimen_memory.h"
+#include "../specimen_worker.h"
 
 enum { PAIRS = 8, FILES = 2 * PAIRS, PAGES = 2 };
 
@@ -16,8 +17,7 @@ static struct file {
 } files[FILES];
 
 static char *exchanged[PAIRS];
-static volatile uint64_t rounds;
-static volatile int halt, halted;
+static struct worker worker;
 
 static uint64_t seed_of(int i)
 {
@@ -31,15 +31,10 @@ static void map_there(char *at, int fd)
 
 static void *exchange(void *arg)
 {
-	for (;;) {
-		int pair = (int)(rounds % PAIRS), other = (int)(rounds / PAIRS % 2);
+	for (unsigned n = 0;; n++) {
+		unsigned pair = n % PAIRS, other = n / PAIRS % 2;
 		map_there(exchanged[pair], files[2 * pair + other].fd);
-		rounds++;
-		if (!halt)
-			continue;
-		halted = 1;
-		while (halt)
-			usleep(500);
+		worker_changed(&worker);
 	}
 	return arg;
 }
@@ -78,15 +73,9 @@ int main(void)
 	pthread_t thread;
 	MUST_ZERO(pthread_create(&thread, NULL, exchange, NULL));
 	while (specimen_round()) {
-		uint64_t before = rounds;
-		halted = 0;
-		halt = 0;
-		while (rounds < before + 100)
-			usleep(500);
+		worker_go_on(&worker, 100);
 		specimen_ready();
-		halt = 1;
-		while (!halted)
-			usleep(500);
+		worker_halt(&worker);
 		for (int i = 0; i < FILES; i++) {
 			char what[64];
 			snprintf(what, sizeof(what), "%s, what is mapped for good", i % 4 < 2 ? "a removed file" : "a file");

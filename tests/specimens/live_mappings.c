@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 
 #include "../specimen_memory.h"
+#include "../specimen_worker.h"
 
 #ifndef MADV_GUARD_INSTALL
 #define MADV_GUARD_INSTALL 102
@@ -24,8 +25,8 @@ static struct slot {
 	uint64_t seeds[SLOT_PAGES];
 } *slots; /* private memory, too */
 
-static volatile uint64_t changes, wrong;
-static volatile int halt, halted;
+static volatile uint64_t wrong;
+static struct worker worker;
 static char *heap;
 
 static uint64_t random_next(void)
@@ -206,12 +207,7 @@ static void *work(void *arg)
 		wrong += count_wrong(slot);
 		kinds[random_below(sizeof(kinds) / sizeof(kinds[0]))](slot, from, n);
 		wrong += count_wrong(slot);
-		changes++;
-		if (!halt)
-			continue;
-		halted = 1;
-		while (halt)
-			usleep(500);
+		worker_changed(&worker);
 	}
 	return arg;
 }
@@ -248,15 +244,9 @@ int main(void)
 	pthread_t thread;
 	MUST_ZERO(pthread_create(&thread, NULL, work, NULL));
 	while (specimen_round()) {
-		uint64_t before = changes;
-		halted = 0;
-		halt = 0;
-		while (changes < before + 20)
-			usleep(500);
+		worker_go_on(&worker, 20);
 		specimen_ready();
-		halt = 1;
-		while (!halted)
-			usleep(500);
+		worker_halt(&worker);
 		expect_int("pages found wrong on the way", 0, (long long)wrong);
 		for (int i = 0; i < SLOTS; i++) {
 			char what[64];
