@@ -44,14 +44,14 @@ static uint64_t change_of(const struct page_run *run, uint64_t page)
 void compare(const struct page_run *a, size_t n_a, const struct page_run *b, size_t n_b,
 		    compare_fn *tell, void *arg)
 {
-	const struct page_run *end_a = a + n_a, *end_b = b + n_b;
-	for (uint64_t page = 0; a < end_a || b < end_b;) {
-		const struct page_run *in_a = a < end_a ? a : NULL, *in_b = b < end_b ? b : NULL;
+	size_t i = 0, j = 0; /* who has no pages has no array either */
+	for (uint64_t page = 0; i < n_a || j < n_b;) {
+		const struct page_run *in_a = i < n_a ? &a[i] : NULL, *in_b = j < n_b ? &b[j] : NULL;
 		uint64_t change_a = change_of(in_a, page), change_b = change_of(in_b, page);
 		uint64_t next = change_a < change_b ? change_a : change_b;
 		tell(arg, page, next, at_of(in_a, page), at_of(in_b, page));
 		page = next;
-		a += in_a && in_a->page + in_a->npages <= page;
-		b += in_b && in_b->page + in_b->npages <= page;
+		i += in_a && in_a->page + in_a->npages <= page;
+		j += in_b && in_b->page + in_b->npages <= page;
 	}
 }
