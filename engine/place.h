@@ -48,7 +48,9 @@ struct placed;
 struct placement {
 	struct process *process; /* stopped */
 	struct plans *plans;	 /* task 0 runs in its leader, task i in process->tasks[i], all at once */
-	bool alone;		 /* only the leader enters; further tasks are threads that its plan starts */
+	/* Only the leader enters; further tasks are those that its plan starts. The other threads stay in the calls
+	 * they were in, whatever becomes of us. */
+	bool alone;
 	struct placed *placed;	 /* out: keeps control memory for plans_data_at()/plans_slot() */
 	/* May be NULL. Called in the midst of the leader's plan: when it has posted barrier
 	 * PLACE_READY; then it goes on behind its wait for PLACE_DONE. */

@@ -159,8 +159,7 @@ static void plan_birth(struct birth *birth)
 {
 	const struct process *process = birth->child->process;
 	struct plans *plans = birth->plans = plans_new();
-	for (size_t i = 0; i < process->n_tasks; i++)
-		plans_task(plans, process->tasks[i]->tid, process->comm);
+	plans_task(plans, process->tasks[0]->tid, process->comm);
 	uint32_t helper = plans_task(plans, 0, process->comm), copy = plans_task(plans, 0, process->comm);
 	plan_note(plans, "a helper that makes a copy of memory");
 	plan_fork(plans, 0, helper, 0);
@@ -192,7 +191,7 @@ static int bear(struct dump *dump, struct snapshot_child *const *children, size_
 	for (size_t i = 0; i < n; i++) {
 		births[i].child = children[i];
 		plan_birth(&births[i]);
-		placements[i] = (struct placement){ .process = children[i]->process, .plans = births[i].plans };
+		placements[i] = (struct placement){ .process = children[i]->process, .plans = births[i].plans, .alone = true };
 	}
 	int result = place_run(placements, n, &why);
 	for (size_t i = 0; i < n; i++) {

@@ -195,18 +195,13 @@ static int round_of(struct dump *dump, size_t from, size_t *next, struct fsnap_e
 		if (n == 0 || placements[n - 1].process != search->process) {
 			if (n == PLACE_BATCH)
 				break;
-			placements[n] = (struct placement){ .process = search->process, .plans = plans_new() };
+			placements[n] = (struct placement){ .process = search->process, .plans = plans_new(), .alone = true };
 			plans_task(placements[n++].plans, search->process->pid,
 				   search->process->comm);
 		}
 		ask_search(search, placements[n - 1].plans);
 	}
 	*next = i;
-	/* Its other threads have nothing to do, but are tasks of the plan. */
-	for (size_t j = 0; j < n; j++)
-		for (size_t k = 1; k < placements[j].process->n_tasks; k++)
-			plans_task(placements[j].plans, placements[j].process->tasks[k]->tid,
-				   placements[j].process->comm);
 	int result = n ? place_run(placements, n, err) : 0;
 	for (size_t j = 0, k = from; j < n; j++) {
 		for (; result == 0 && k < *next; k++) {

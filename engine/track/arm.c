@@ -161,8 +161,7 @@ static int make_inside(struct track *track, struct process *process, struct fsna
 {
 	struct plans *plans = plans_new();
 	struct maker maker = { .track = track };
-	for (size_t i = 0; i < process->n_tasks; i++)
-		plans_task(plans, process->tasks[i]->tid, process->comm);
+	plans_task(plans, process->tasks[0]->tid, process->comm);
 	plan_note(plans, "a userfaultfd for who asks what is written");
 	plan_call(plans, 0, SYS_userfaultfd, IMM(O_CLOEXEC | UFFD_USER_MODE_ONLY));
 	plan_accept_any(plans);
@@ -172,7 +171,7 @@ static int make_inside(struct track *track, struct process *process, struct fsna
 	plan_accept_any(plans);
 	plan_call(plans, 0, SYS_close, SLOT(maker.fd));
 	plan_accept_any(plans);
-	struct placement placement = { .process = process, .plans = plans, .meanwhile = take_descriptor,
+	struct placement placement = { .process = process, .plans = plans, .alone = true, .meanwhile = take_descriptor,
 				       .arg = &maker };
 	int result = place_run(&placement, 1, err);
 	placed_free(placement.placed);

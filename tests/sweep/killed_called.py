@@ -1,7 +1,8 @@
 #!/usr/bin/python3
 """fsnap dump is killed at a sample of its system calls, and just before each thread of the target gets a signal that it
 sleeps for: in a call that the handler ends. Whatever fsnap was doing to it, it wakes, once. The same with one signal for
-the whole process: one thread wakes, that in which the handler ran."""
+the whole process: one thread wakes, that in which the handler ran. A live dump leads threads away no more often than
+another one, but for the main thread: each time is one in which they could be harmed (W8, W9 of engine/place.h)."""
 
 import os
 import signal
@@ -15,6 +16,7 @@ import sweep  # noqa: E402
 import trial  # noqa: E402
 
 THREADS, POINTS, SECONDS = 4, 80, 8
+SETSIGMASK = "420b"  # of ptrace(2)
 LOST = 0.1  # what W8 of engine/place.h is allowed to be of all moments
 
 
@@ -77,8 +79,21 @@ def called(t, to_each):
     children.wait(pid, 5)
 
 
+def led_away(t):
+    """Who is led away has his mask changed."""
+    pid, _tids = start(t, True)
+    os.environ["STOPAT_REQUEST"] = SETSIGMASK
+    plain, live = (sweep.counted(t, "dump", "-t", pid, "--name", f"masks{len(x)}", *x) for x in ((), ("--live",)))
+    del os.environ["STOPAT_REQUEST"]
+    t.expect_true(f"masks are changed at {plain} stops of a dump, at {live} of a live one",
+                  plain >= 4 * THREADS and live - plain < 2 * THREADS)
+    os.kill(pid, signal.SIGKILL)
+    children.wait(pid, 5)
+
+
 def body(t):
     t.note(f"seed {sweep.seed()}")
+    led_away(t)
     called(t, True)
     called(t, False)
 
