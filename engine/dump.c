@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "bpf/async.h"
+#include "engine/ahead.h"
 #include "engine/awake.h"
 #include "engine/chain/chain.h"
 #include "engine/dump.h"
@@ -234,6 +235,8 @@ static void explain_death(const struct dump *dump, struct fsnap_error *err)
 	}
 }
 
+#define HEAP_PER_PROCESS (24u << 10) /* that collecting its state takes; what one takes is little */
+
 static int tell_story(struct dump *dump, struct fsnap_error *err)
 {
 	uint64_t begin = clock_ns(CLOCK_MONOTONIC), mark = begin;
@@ -244,8 +247,9 @@ static int tell_story(struct dump *dump, struct fsnap_error *err)
 	if (live_copy(dump, err) < 0)
 		return -1;
 	chain_hurry(dump, true);
-	dump->awake = awake_begin();
+	ahead_heap(dump->known.n_processes * HEAP_PER_PROCESS);
 	finder_begin(dump);
+	dump->awake = awake_begin();
 	lap(&mark);
 	uint64_t frozen = mark;
 	int result = frozen_part(dump, &tree, &mark, err);

@@ -11,6 +11,7 @@
 #include <signal.h>
 #include <stdlib.h>
 
+#include "engine/ahead.h"
 #include "engine/chain/chain.h"
 #include "engine/copy.h"
 #include "engine/dump.h"
@@ -21,6 +22,8 @@
 struct finder {
 	struct dump *dump;
 	pthread_t thread;
+	size_t heap; /* bytes that it will take */
+	sem_t ready;
 	sem_t handed; /* posted once for each process, in the order of the tree, and once at the end */
 	size_t n;     /* so many were */
 	bool enough;  /* nobody wants the rest */
@@ -36,18 +39,32 @@ static struct process *next(const struct tree *tree, size_t *at)
 	return tree->processes[(*at)++];
 }
 
+static void await(sem_t *semaphore)
+{
+	while (sem_wait(semaphore) < 0)
+		; /* EINTR */
+}
+
 static void *find(void *arg)
 {
 	struct finder *finder = arg;
+	ahead_heap(finder->heap);
+	sem_post(&finder->ready);
 	for (size_t done = 0, at = 0; finder->result == 0; done++) {
-		while (sem_wait(&finder->handed) < 0)
-			; /* EINTR */
+		await(&finder->handed);
 		if (done == __atomic_load_n(&finder->n, __ATOMIC_ACQUIRE) ||
 		    __atomic_load_n(&finder->enough, __ATOMIC_ACQUIRE))
 			break;
 		finder->result = pages_find(finder->dump, next(&finder->dump->tree, &at), &finder->error);
 	}
 	return NULL;
+}
+
+/* Lists of runs, jobs and spans, which are copied as they grow. */
+static size_t heap_for(const struct process *process)
+{
+	enum { PER_PROCESS = 2 << 10, PER_CHANGE = 2 << 10 };
+	return PER_PROCESS + (process->chained ? process->chained->n_changes * PER_CHANGE : 0);
 }
 
 static bool is_worth_it(const struct dump *dump)
@@ -68,6 +85,10 @@ void finder_begin(struct dump *dump)
 	if (!finder)
 		return;
 	finder->dump = dump;
+	finder->heap = heap_for(dump->tree.processes[0]);
+	for (size_t i = 0; i < dump->known.n_processes; i++)
+		finder->heap += heap_for(dump->known.processes[i]);
+	sem_init(&finder->ready, 0, 0);
 	sem_init(&finder->handed, 0, 0);
 	sigset_t all, before;
 	sigfillset(&all); /* signals are the caller's business */
@@ -75,9 +96,11 @@ void finder_begin(struct dump *dump)
 	bool made = pthread_create(&finder->thread, NULL, find, finder) == 0;
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	if (made) {
+		await(&finder->ready);
 		dump->finder = finder;
 		return;
 	}
+	sem_destroy(&finder->ready);
 	sem_destroy(&finder->handed);
 	free(finder);
 }
@@ -98,6 +121,7 @@ int finder_end(struct dump *dump, struct fsnap_error *err)
 	dump->finder = NULL;
 	sem_post(&finder->handed);
 	pthread_join(finder->thread, NULL);
+	sem_destroy(&finder->ready);
 	sem_destroy(&finder->handed);
 	int result = finder->result;
 	if (result < 0 && err && !error_is_set(err))

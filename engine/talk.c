@@ -192,7 +192,7 @@ static int await_answer(struct placed *placed, uint32_t number, struct fsnap_err
 
 int talk_send_leader(struct placed *placed, struct fsnap_error *err)
 {
-	const struct agent_entries *entries = placed->map;
+	const struct agent_entries *entries = (const void *)agent_blob; /* as it lies there */
 	if (placed->sent)
 		return 0;
 	placed->sent = true;
@@ -210,7 +210,7 @@ static int send_thread(struct placed *placed, uint32_t number, uint32_t entry, s
 /* They write to control memory from their first step on. */
 int talk_send_threads(struct placed *placed, struct fsnap_error *err)
 {
-	const struct agent_entries *entries = placed->map;
+	const struct agent_entries *entries = (const void *)agent_blob; /* as it lies there */
 	if (placed->n > 1 && await_start(placed, err) < 0)
 		return -1;
 	for (uint32_t i = (uint32_t)placed->n - 1; i > 0; i--) /* in this order: home.c, choose_places() */

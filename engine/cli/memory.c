@@ -3,24 +3,19 @@
  */
 #include <malloc.h>
 #include <stdint.h>
-#include <stdlib.h>
 #include <sys/mman.h>
 
+#include "engine/ahead.h"
 #include "engine/cli/cli.h"
 
-/* What a small dump or restore touches, at once: a page that comes by a fault takes 4 us, one that is asked for with others
- * 0.6. Where the kernel cannot (before Linux 5.14), they come by faults. */
+/* What a small dump or restore touches, at once (ahead.h). Where the kernel cannot (before Linux 5.14), it comes by faults. */
 void memory_ahead(void)
 {
 	enum { PAGE = 4096, STACK = 12 * PAGE, HEAP = 30 * PAGE };
 	uintptr_t here = (uintptr_t)__builtin_frame_address(0) & -(uintptr_t)PAGE;
 	madvise((void *)(here - STACK), STACK, MADV_POPULATE_WRITE);
-	mallopt(M_TRIM_THRESHOLD, 1 << 20); /* what is freed is soon wanted again */
+	mallopt(M_TRIM_THRESHOLD, 64 << 20); /* what is freed is soon wanted again */
 	mallopt(M_TOP_PAD, 1 << 18);
 	mallopt(M_MMAP_THRESHOLD, 1 << 20); /* which does not grow by itself once another is set (mallopt(3)) */
-	char *heap = malloc(HEAP);
-	uintptr_t first = ((uintptr_t)heap + PAGE - 1) & -(uintptr_t)PAGE;
-	if (heap)
-		madvise((void *)first, HEAP - PAGE, MADV_POPULATE_WRITE);
-	free(heap);
+	ahead_heap(HEAP);
 }
