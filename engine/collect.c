@@ -125,10 +125,8 @@ static int collect_state(struct process *process, struct inquiry *inquiry, struc
 	return inquiry->survey ? survey_collect(inquiry->survey, err) : -1;
 }
 
-static int collect_directories(struct placement *placement, struct fsnap_error *err)
+static int collect_directories(struct dump *dump, struct process *process, struct fsnap_error *err)
 {
-	struct dump *dump = placement->arg;
-	struct process *process = placement->process;
 	const image_process *before = dump->before ? &dump->before->image : NULL;
 	if (collect_cwd(dump, process, "cwd", before ? &before->cwd : NULL, &process->image.cwd, err) < 0 ||
 	    collect_cwd(dump, process, "root", before ? &before->root : NULL, &process->image.root, err) < 0)
@@ -193,19 +191,26 @@ static int collect_outside(struct dump *dump, struct process *process, struct in
 	return collect_state(process, inquiry, err) < 0 ? -1 : files_collect(dump, process, err);
 }
 
-/* While one process makes the first system call for us the next is asked about, and the agents of those before run. */
+static int set_off(struct dump *dump, struct placement *placement, struct inquiry *inquiry, struct fsnap_error *err)
+{
+	if (collect_outside(dump, placement->process, inquiry, err) < 0 || place_begin(placement, err) < 0)
+		return -1;
+	placement->plans = ask(dump, placement->process, inquiry);
+	return 0;
+}
+
+/* While one process is on its way to the first system call for us, and the one before makes it, the next is asked about,
+ * and the agents of those before run: nobody is waited for who has been told only just now. */
 static int collect_all(struct dump *dump, struct placement *placements, struct inquiry *inquiries, size_t n,
 		       struct fsnap_error *err)
 {
-	for (size_t i = 0; i < n; i++) {
-		if (collect_outside(dump, placements[i].process, &inquiries[i], err) < 0 ||
-		    place_begin(&placements[i], err) < 0)
+	for (size_t i = 0; i < n + 2; i++)
+		if ((i < n && set_off(dump, &placements[i], &inquiries[i], err) < 0) ||
+		    (i >= 1 && i < n + 1 && (place_enter(&placements[i - 1], err) < 0 ||
+					     collect_directories(dump, placements[i - 1].process, err) < 0)) ||
+		    (i >= 2 && place_send(&placements[i - 2], err) < 0))
 			return -1;
-		placements[i].plans = ask(dump, placements[i].process, &inquiries[i]);
-		if (place_enter(&placements[i], err) < 0 || (i && place_send(&placements[i - 1], err) < 0))
-			return -1;
-	}
-	return n ? place_send(&placements[n - 1], err) : 0;
+	return 0;
 }
 
 static int collect_batch(struct dump *dump, struct process **processes, size_t n, struct fsnap_error *err)
@@ -214,8 +219,7 @@ static int collect_batch(struct dump *dump, struct process **processes, size_t n
 	struct placement placements[PLACE_BATCH] = { 0 };
 	int result = 0;
 	for (size_t i = 0; i < n && result == 0; i++) {
-		placements[i] = (struct placement){ .process = processes[i], .running = collect_directories,
-						    .leaving = collect_pages, .arg = dump };
+		placements[i] = (struct placement){ .process = processes[i], .leaving = collect_pages, .arg = dump };
 		result = collect_stopped(dump, processes[i], err);
 	}
 	if (result == 0)
@@ -258,7 +262,7 @@ int collect(struct dump *dump, struct fsnap_error *err)
 			return -1;
 		n %= PLACE_BATCH;
 	}
-	if (finder_end(dump, err) < 0 || rings_link(dump, err) < 0 || files_finish(dump, err) < 0 || ipc_collect(dump, err) < 0)
+	if (rings_link(dump, err) < 0 || files_finish(dump, err) < 0 || ipc_collect(dump, err) < 0 || finder_end(dump, err) < 0)
 		return -1;
 	for (size_t i = 0; i < tree->n_processes; i++)
 		if (userfaults_check(tree->processes[i], err) < 0 ||
