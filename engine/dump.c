@@ -138,6 +138,11 @@ static int copy(struct dump *dump, struct fsnap_error *err)
 
 /* --- commit ------------------------------------------------------------------------------ */
 
+static void tell_encoded(void *dump, uint64_t done, uint64_t total)
+{
+	progress(dump, "encoding", done, total);
+}
+
 static int commit(struct dump *dump, image_tree *tree, struct fsnap_error *err)
 {
 	progress(dump, "writing", 0, 0);
@@ -152,6 +157,7 @@ static int commit(struct dump *dump, image_tree *tree, struct fsnap_error *err)
 	uint8_t uuid[16];
 	image_writer_uuid(writer, uuid);
 	dump->writer = NULL;
+	image_writer_tell(writer, tell_encoded, dump);
 	if (image_writer_commit(writer, &dump->report->image_bytes, err) < 0)
 		return -1;
 	chain_commit(dump, uuid);

@@ -7,6 +7,7 @@
  */
 #define _GNU_SOURCE
 #include <inttypes.h>
+#include <pthread.h>
 #include <sodium.h>
 #include <stdatomic.h>
 #include <string.h>
@@ -84,7 +85,24 @@ struct encoding {
 	struct image_writer *writer;
 	uint64_t *offset; /* of each frame, in the file */
 	atomic_bool failed;
+	atomic_uint_least64_t done; /* blocks */
+	pthread_t caller;
 };
+
+void image_writer_tell(struct image_writer *writer, void (*tell)(void *arg, uint64_t done, uint64_t total), void *arg)
+{
+	writer->tell = tell;
+	writer->tell_arg = arg;
+}
+
+/* By one thread only, which need not be prepared for others. */
+static void tell(struct encoding *encoding)
+{
+	const struct image_writer *writer = encoding->writer;
+	uint64_t done = ++encoding->done * LAYOUT_BLOCK, total = writer->taken * STORE_PAGE;
+	if (writer->tell && pthread_equal(pthread_self(), encoding->caller))
+		writer->tell(writer->tell_arg, done < total ? done : total, total);
+}
 
 /* In place: `room` holds a block. */
 static void encode_block(struct image_writer *writer, uint64_t block, struct packer *packer, uint8_t *room)
@@ -115,8 +133,10 @@ static void encode_some(void *arg, uint64_t first, uint64_t n)
 	cleanup_free uint8_t *room = malloc(LAYOUT_BLOCK);
 	if (!room || (writer->coding.codec && !packer))
 		encoding->failed = true;
-	for (uint64_t block = first; block < first + n && !encoding->failed; block++)
+	for (uint64_t block = first; block < first + n && !encoding->failed; block++) {
 		encode_block(writer, block, packer, room);
+		tell(encoding);
+	}
 	packer_free(packer);
 	if (room)
 		sodium_memzero(room, LAYOUT_BLOCK);
@@ -135,7 +155,7 @@ static int encode_pages(struct image_writer *writer, struct fsnap_error *err)
 {
 	uint64_t blocks = layout_blocks(writer->taken), at = LAYOUT_PAGES;
 	cleanup_free uint64_t *offset = malloc((blocks + 1) * sizeof(*offset));
-	struct encoding encoding = { .writer = writer, .offset = offset };
+	struct encoding encoding = { .writer = writer, .offset = offset, .caller = pthread_self() };
 	writer->frames = calloc(blocks + 1, sizeof(*writer->frames));
 	if (!offset || !writer->frames)
 		return fail(err, FSNAP_E_NOMEM, ENOMEM, "image %s: its blocks", writer->name);

@@ -172,6 +172,10 @@ int image_writer_put_hint(struct image_writer *writer, uint32_t kind, const char
 #define STORE_FILES_ID 24
 int image_writer_trees(struct image_writer *writer, char id[STORE_FILES_ID], struct fsnap_error *err);
 
+/* Of an image that is compressed or encrypted: how many bytes of its pages are, told while it is committed, by the thread
+ * that commits. */
+void image_writer_tell(struct image_writer *writer, void (*tell)(void *arg, uint64_t done, uint64_t total), void *arg);
+
 /* Makes everything persistent, then the commit record, then the name. On failure the image does
  * not exist. Frees the writer in either case. *file_bytes (may be NULL): length of the file. */
 int image_writer_commit(struct image_writer *writer, uint64_t *file_bytes, struct fsnap_error *err);

@@ -50,6 +50,8 @@ struct image_writer {
 	struct layout_coding head;    /* what the slot will say of it */
 	struct cipher *cipher;	      /* NULL: it is only compressed */
 	struct layout_frame *frames;
+	void (*tell)(void *arg, uint64_t done, uint64_t total); /* NULL: nobody wants to know */
+	void *tell_arg;
 	int files; /* directory of its files, locked; -1: it has none */
 	struct store_at files_at;
 };

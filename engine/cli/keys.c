@@ -5,10 +5,14 @@
  * memory that has no name and is nobody else's.
  */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <termios.h>
 #include <unistd.h>
@@ -36,20 +40,53 @@ static int read_line(int fd, struct line *line, struct fsnap_error *err)
 	return n && n < LONGEST ? 0 : fail(err, FSNAP_E_USAGE, 0, "a passphrase is a line of 1 to %d bytes", LONGEST - 1);
 }
 
-static int ask(int terminal, const char *prompt, struct line *line, struct fsnap_error *err)
+#define AGAIN 1 /* a signal came in between, and fsnap is still there */
+
+static int line_comes(int terminal, const sigset_t *heeded, struct fsnap_error *err)
 {
+	cleanup_fd int signals = signalfd(-1, heeded, SFD_CLOEXEC); /* tells that one is pending, and leaves it so */
+	struct pollfd wanted[] = { { .fd = terminal, .events = POLLIN }, { .fd = signals, .events = POLLIN } };
+
+	if (signals >= 0 && poll(wanted, 2, -1) > 0)
+		return wanted[1].revents ? AGAIN : 0;
+	return errno == EINTR ? AGAIN : fail(err, FSNAP_E_SYSTEM, errno, "the terminal");
+}
+
+/* What would end or stop fsnap has to wait until the terminal is as it was. */
+static int ask_once(int terminal, const char *prompt, struct line *line, struct fsnap_error *err)
+{
+	static const int numbers[] = { SIGINT, SIGQUIT, SIGTERM, SIGHUP, SIGTSTP };
 	struct termios before, silent;
+	sigset_t heeded, mask;
 
 	if (tcgetattr(terminal, &before) < 0)
 		return fail(err, FSNAP_E_SYSTEM, errno, "the terminal");
 	silent = before;
 	silent.c_lflag &= ~(tcflag_t)ECHO;
 	silent.c_lflag |= ICANON | ISIG;
+	sigemptyset(&heeded);
+	for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
+		sigaddset(&heeded, numbers[i]);
+	sigprocmask(SIG_BLOCK, &heeded, &mask);
 	tcsetattr(terminal, TCSAFLUSH, &silent);
 	bool asked = write(terminal, prompt, strlen(prompt)) > 0;
-	int result = asked ? read_line(terminal, line, err) : fail(err, FSNAP_E_SYSTEM, errno, "the terminal");
+	int result = asked ? line_comes(terminal, &heeded, err) : fail(err, FSNAP_E_SYSTEM, errno, "the terminal");
+	if (result == 0)
+		result = read_line(terminal, line, err);
 	tcsetattr(terminal, TCSAFLUSH, &before);
-	return write(terminal, "\n", 1) == 1 ? result : -1;
+	if (write(terminal, "\n", 1) < 0 && result == 0)
+		result = fail(err, FSNAP_E_SYSTEM, errno, "the terminal");
+	sigprocmask(SIG_SETMASK, &mask, NULL);
+	return result;
+}
+
+static int ask(int terminal, const char *prompt, struct line *line, struct fsnap_error *err)
+{
+	int result;
+
+	while ((result = ask_once(terminal, prompt, line, err)) == AGAIN)
+		;
+	return result;
 }
 
 static int type_in(bool is_new, struct line *line, struct fsnap_error *err)

@@ -4,7 +4,6 @@ each lack says its price and its remedy. It changes nothing."""
 
 import ctypes
 import os
-import pty
 import re
 import resource
 import struct
@@ -13,6 +12,7 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import children  # noqa: E402
 import trial  # noqa: E402
+from terminal import Terminal  # noqa: E402
 
 libc = ctypes.CDLL(None, use_errno=True)
 PTRACE, KCMP = 101, 312
@@ -121,18 +121,10 @@ def text(t):
     t.expect("aligned", [], [line for line in lines if line[8:10] != "  " and (line[9] == " " or line[37] == " ")])
     t.expect("no colour in a file", False, "\033" in result.out)
     t.expect("quiet", "", t.fsnap.run("doctor", "--quiet").out)
-    pid, master = pty.fork()
-    if pid == 0:
-        os.execve(t.fsnap.binary, ["fsnap", "doctor"], {"HOME": t.work, "TERM": "xterm"})
-    shown = b""
-    try:
-        while part := os.read(master, 4096):
-            shown += part
-    except OSError:
-        pass
-    t.expect("on a terminal: exit status", 0, children.wait(pid, 10))
-    t.expect_true("on a terminal: headings are bold", b"\033[1mMemory\033[0m" in shown)
-    plain = re.sub(r"\033\[[0-9;]*m", "", shown.decode()).replace("\r", "")
+    shown = Terminal([t.fsnap.binary, "doctor"], t.work, {"HOME": t.work})
+    t.expect("on a terminal: exit status", 0, shown.end())
+    t.expect_true("on a terminal: headings are bold", "\033[1mMemory\033[0m" in shown.text)
+    plain = re.sub(r"\033\[[0-9;]*m", "", shown.text).replace("\r", "")
     t.expect("on a terminal the same is said", [x[2:37] for x in lines],
              [x[2:37] for x in plain.splitlines() if re.match("  (good|partly|lacks|fatal) ", x)])
 
