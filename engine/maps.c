@@ -8,6 +8,7 @@
 #include "engine/leftover.h"
 #include "engine/live.h"
 #include "engine/procfs.h"
+#include "engine/teller.h"
 #include "engine/told.h"
 #include "store/scope.h"
 
@@ -266,7 +267,8 @@ int maps_note_program(struct process *process, struct fsnap_error *err)
 int maps_collect(struct dump *dump, struct process *process, struct fsnap_error *err)
 {
 	image_mm *mm = &process->mm;
-	cleanup_free char *text = procfs_read(process->proc, "maps", NULL, err);
+	cleanup_free char *heard = teller_take(process, HEARD_MAPS);
+	cleanup_free char *text = heard ? steal(&heard) : procfs_read(process->proc, "maps", NULL, err);
 	if (!text)
 		return -1;
 	forget_vmas(mm);

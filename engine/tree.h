@@ -75,6 +75,7 @@ struct userfaults {
 };
 
 enum told { TOLD_STAT, TOLD_STATUS, TOLD_TIMERS, TOLD_OOM_SCORE, TOLD_CORE_FILTER, N_TOLD };
+enum heard { HEARD_STATUS, HEARD_MAPS, N_HEARD };
 
 struct process {
 	pid_t pid;
@@ -84,6 +85,8 @@ struct process {
 	int pidfd;
 	int mem;	/* /proc/PID/mem, read-write */
 	int told[N_TOLD]; /* told.h: descriptors of files in `proc`, + 1; 0: not open */
+	char *heard[N_HEARD]; /* teller.h */
+	bool was_heard;	      /* it is ours, and no more the thread's */
 	char comm[32];
 	struct task **tasks; /* leader first, unless it has ended: image.leader_ended */
 	size_t n_tasks;

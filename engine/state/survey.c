@@ -6,6 +6,7 @@
 
 #include "engine/procfs.h"
 #include "engine/state/state.h"
+#include "engine/teller.h"
 #include "engine/told.h"
 #include "store/scope.h"
 
@@ -35,11 +36,13 @@ void survey_free(struct survey *survey)
 
 static int read_status(struct task_survey *survey, struct fsnap_error *err)
 {
-	const struct process *process = survey->task->process;
+	struct process *process = survey->task->process;
+	bool live = survey->task->tid == process->live;
 	char name[48];
 	snprintf(name, sizeof(name), "task/%d/status", survey->task->tid);
-	cleanup_free char *text = survey->task->tid == process->live ?
-					  told_read(process, TOLD_STATUS, err) :
+	cleanup_free char *heard = live ? teller_take(process, HEARD_STATUS) : NULL;
+	cleanup_free char *text = heard ? steal(&heard) :
+				  live	? told_read(process, TOLD_STATUS, err) :
 					  procfs_read_once(process->proc, name, NULL, err);
 	if (!text || status_parse(text, &survey->status, err) < 0)
 		return error_context(err, "process %d", process->pid);
