@@ -125,18 +125,34 @@ static int find_methods(struct medium *medium, struct fsnap_error *err)
 			  "libpmem2: %s", methods_message);
 }
 
-/* Addresses for file bytes from `offset` on, aligned like the file so that 2 MiB folios can be
- * mapped whole; `most` bytes of them, or `least` where RLIMIT_AS allows no more. */
+static uint64_t half(uint64_t length)
+{
+	return length / 2 / LAYOUT_HUGE * LAYOUT_HUGE;
+}
+
+/* As many addresses as there are to be had, up to `most`. Where that is not all of them (RLIMIT_AS), half of what is left
+ * is for others: the stacks of threads, what is allocated. */
+static void *take_addresses(uint64_t least, uint64_t most, uint64_t *length)
+{
+	const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+	void *start;
+	*length = most;
+	while ((start = mmap(NULL, *length, PROT_NONE, flags, -1, 0)) == MAP_FAILED && *length > least)
+		*length = half(*length) < least ? least : half(*length);
+	uint64_t kept = half(*length);
+	if (start == MAP_FAILED || *length == most || kept < least)
+		return start;
+	munmap((char *)start + kept, *length - kept);
+	*length = kept;
+	return start;
+}
+
+/* Addresses for file bytes from `offset` on, aligned like the file so that 2 MiB folios can be mapped whole. */
 static int reserve_addresses(struct medium *medium, uint64_t offset, uint64_t least, uint64_t most,
 			     struct fsnap_error *err)
 {
-	const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
-	uint64_t length = most + LAYOUT_HUGE;
-	void *start = mmap(NULL, length, PROT_NONE, flags, -1, 0);
-	if (start == MAP_FAILED && most > least) {
-		length = least + LAYOUT_HUGE;
-		start = mmap(NULL, length, PROT_NONE, flags, -1, 0);
-	}
+	uint64_t length;
+	void *start = take_addresses(least + LAYOUT_HUGE, most + LAYOUT_HUGE, &length);
 	if (start == MAP_FAILED)
 		return store_fail(err, errno, "reserving addresses for the image");
 	medium->reserved = start;
