@@ -165,11 +165,18 @@ static int commit(struct dump *dump, image_tree *tree, struct fsnap_error *err)
 	return 0;
 }
 
-/* From the root down, while everything still stands still: nobody can fork away. */
-static int kill_tree(struct dump *dump)
+static void signal_tree(struct dump *dump, int signo)
 {
 	for (size_t i = 0; i < dump->tree.n_processes; i++)
-		syscall(SYS_pidfd_send_signal, dump->tree.processes[i]->pidfd, SIGKILL, NULL, 0);
+		syscall(SYS_pidfd_send_signal, dump->tree.processes[i]->pidfd, signo, NULL, 0);
+}
+
+/* From the root down, while everything still stands still: nobody can fork away. Should we die in the midst of it, whoever
+ * has not been killed yet is no longer held by ptrace, and sees others dead: before the first is, none may run any more. */
+static int kill_tree(struct dump *dump)
+{
+	signal_tree(dump, SIGSTOP);
+	signal_tree(dump, SIGKILL);
 	return 0;
 }
 
