@@ -215,13 +215,19 @@ static int collect_all(struct dump *dump, struct placement *placements, struct i
 	return 0;
 }
 
-static int collect_batch(struct dump *dump, struct process **processes, size_t n, struct fsnap_error *err)
+static int list_ipc(struct placement *placement, struct fsnap_error *err)
+{
+	return ipc_list(placement->arg, err);
+}
+
+static int collect_batch(struct dump *dump, struct process **processes, size_t n, bool last, struct fsnap_error *err)
 {
 	struct inquiry inquiries[PLACE_BATCH] = { 0 };
 	struct placement placements[PLACE_BATCH] = { 0 };
 	int result = 0;
 	for (size_t i = 0; i < n && result == 0; i++) {
-		placements[i] = (struct placement){ .process = processes[i], .leaving = collect_pages, .arg = dump };
+		placements[i] = (struct placement){ .process = processes[i], .leaving = collect_pages, .arg = dump,
+						    .running = last && i + 1 == n ? list_ipc : NULL };
 		result = collect_stopped(dump, processes[i], err);
 	}
 	if (result == 0)
@@ -261,7 +267,8 @@ int collect(struct dump *dump, struct fsnap_error *err)
 			return -1;
 		if (!process->image.zombie)
 			batch[n++] = process;
-		if ((n == PLACE_BATCH || i + 1 == tree->n_processes) && collect_batch(dump, batch, n, err) < 0)
+		bool last = i + 1 == tree->n_processes;
+		if ((n == PLACE_BATCH || last) && collect_batch(dump, batch, n, last, err) < 0)
 			return -1;
 		n %= PLACE_BATCH;
 	}

@@ -11,11 +11,19 @@ int ipc_look(struct dump *dump, struct fsnap_error *err)
 	return sem_look(dump, err);
 }
 
+int ipc_list(struct dump *dump, struct fsnap_error *err)
+{
+	if (dump->ipc_known.listed)
+		return 0;
+	dump->ipc_known.listed = true;
+	return shm_list(dump, err) < 0 ? -1 : msg_list(dump, err);
+}
+
 int ipc_collect(struct dump *dump, struct fsnap_error *err)
 {
-	if (shm_collect(dump, err) < 0 || sem_collect(dump, err) < 0)
+	if (ipc_list(dump, err) < 0 || shm_collect(dump, err) < 0)
 		return -1;
-	return msg_collect(dump, err);
+	return sem_collect(dump, err);
 }
 
 bool ipc_any(const image_ipc *ipc)

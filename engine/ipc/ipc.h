@@ -8,6 +8,7 @@
  * Dump:	maps.c finds attached segments
  *		ipc_look	before anybody is asked: which semaphore sets there are
  *		ipc_ask, _answer	each process: has it something to be undone in one of them?
+ *		ipc_list	while agents run: what nobody has attached
  *		ipc_collect	the rest; records.c writes dump->ipc
  * Restore:	ipc_make	before any task exists: every object has its number, sets and queues
  *				their content
@@ -55,6 +56,8 @@ uint32_t ipc_ask(const struct dump *dump, struct plans *plans, uint32_t task);
 int ipc_answer(struct dump *dump, struct process *process, const struct plans *plans,
 	       struct ctl *ctl, uint32_t slot, struct fsnap_error *err);
 
+/* When all mappings are known, those that belong to the tree besides; it may be done while agents run. */
+int ipc_list(struct dump *dump, struct fsnap_error *err);
 /* When all processes were collected: facts about what is attached, and what belongs to the tree besides. */
 int ipc_collect(struct dump *dump, struct fsnap_error *err);
 
@@ -71,6 +74,7 @@ void ipc_free(struct restore *restore);
 
 /* --- each sort of object: shm.c -------------------------------------------------------- */
 
+int shm_list(struct dump *dump, struct fsnap_error *err);
 int shm_collect(struct dump *dump, struct fsnap_error *err);
 int shm_make_all(struct restore *restore, struct fsnap_error *err);
 int shm_fill_all(struct restore *restore, struct fsnap_error *err);
@@ -97,6 +101,7 @@ struct ipc_dump { /* what a dump knows besides the image */
 	size_t n_sets;
 	struct sem_search *searches;
 	size_t n_searches;
+	bool listed; /* ipc_list() */
 };
 
 int sem_look(struct dump *dump, struct fsnap_error *err);
@@ -106,7 +111,7 @@ int sem_make_all(struct restore *restore, struct fsnap_error *err);
 int undo_collect(struct dump *dump, struct fsnap_error *err);
 bool undo_of_set(const struct dump *dump, int id);
 
-int msg_collect(struct dump *dump, struct fsnap_error *err);
+int msg_list(struct dump *dump, struct fsnap_error *err);
 int msg_make_all(struct restore *restore, struct fsnap_error *err);
 
 /* --- numbers and owners: perm.c ----------------------------------------------------------- */

@@ -93,7 +93,7 @@ static bool is_ours(struct dump *dump, image_message_queue *queue, const struct 
 		ipc_could_be(dump, &ds->msg_perm, ds->msg_ctime));
 }
 
-int msg_collect(struct dump *dump, struct fsnap_error *err)
+int msg_list(struct dump *dump, struct fsnap_error *err)
 {
 	struct msginfo info;
 	int last = msgctl(0, MSG_INFO, (struct msqid_ds *)&info);

@@ -141,7 +141,7 @@ static int add_idle(struct dump *dump, int id, unsigned key, size_t size, struct
 }
 
 /* Made by a process of the tree that is still there, and attached to nobody else's memory. */
-static int find_idle(struct dump *dump, struct fsnap_error *err)
+int shm_list(struct dump *dump, struct fsnap_error *err)
 {
 	struct shm_info info;
 	int last = shmctl(0, SHM_INFO, (struct shmid_ds *)&info);
@@ -184,8 +184,6 @@ static unsigned count_attached(const struct dump *dump, unsigned ghost)
 
 int shm_collect(struct dump *dump, struct fsnap_error *err)
 {
-	if (find_idle(dump, err) < 0)
-		return -1;
 	u_int kept = 0;
 	for (u_int i = 0; i < dump->ipc.shms.shms_len; i++) {
 		image_shm *shm = &dump->ipc.shms.shms_val[i];
