@@ -63,7 +63,7 @@ static int begin(struct dump *dump, struct process *root, uint64_t start, int he
 	if (dump->chain->n_members)
 		return keep(dump, root, start, heat, report, err);
 	return fail(err, FSNAP_E_UNSUPPORTED, 0, "nothing of the tree can be tracked: %.*s",
-		    (int)strcspn(report->notes, "\n"), report->notes);
+		    (int)strcspn(dump->report->notes, "\n"), dump->report->notes);
 }
 
 static int track(const struct fsnap_track_options *options, struct fsnap_track_report *report, struct fsnap_error *err)

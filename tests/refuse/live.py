@@ -13,7 +13,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import children  # noqa: E402
 import sandbox  # noqa: E402
 import trial  # noqa: E402
-from fsnap import EXIT_IMAGE, EXIT_STORE, EXIT_TARGET  # noqa: E402
+from fsnap import EXIT_IMAGE, EXIT_REFUSED, EXIT_STORE, EXIT_TARGET  # noqa: E402
 
 MIB = 1 << 20
 PROGRAM = """
@@ -175,6 +175,37 @@ def parent_altered(t):
     t.fsnap.run("rm", "--all")
 
 
+EXECUTED = 40
+
+
+def executes(t):
+    """Whoever executes another program has no text for a moment: that is waited for."""
+    pid = t.start([os.path.join(t.helpers, "restless")])
+    said = {t.fsnap.run("dump", "-t", pid, "--name", "restless", "--json").message for _ in range(EXECUTED)
+            if t.fsnap.run("rm", "restless")}
+    t.expect(f"a target that executes all the time: nobody misses its text: {said}", [],
+             [x for x in said if "no system call instruction" in x])
+    end(pid)
+
+
+OWN_USERFAULTFD = """
+import ctypes, time
+libc = ctypes.CDLL(None)
+fd = libc.syscall(323, 1)  # UFFD_USER_MODE_ONLY
+libc.ioctl(fd, 0xc018aa3f, (ctypes.c_uint64 * 3)(0xaa, 0, 0))  # UFFDIO_API
+open("ready", "w").close()
+time.sleep(1000)
+"""
+
+
+def watches_itself(t):
+    """The kernel lets one userfaultfd alone have a mapping: told so, and of whom."""
+    forget(t, "ready")
+    pid = t.start([sys.executable, "-c", OWN_USERFAULTFD], ready="ready")
+    t.expect_error(t.fsnap.run("track", "-t", pid, "--json"), EXIT_REFUSED, "UNSUPPORTED", pid, "has a userfaultfd of its own")
+    end(pid)
+
+
 def named(comm):
     found = []
     for pid in filter(str.isdigit, os.listdir("/proc")):
@@ -222,6 +253,7 @@ def body(t):
         store_full(t)
         t.fsnap.store = kept
     target_gone(t)
+    executes(t)
     pid = start(t, 24)
     probe = t.fsnap.run("track", "-t", pid, "--json")
     end(pid)
@@ -229,6 +261,7 @@ def body(t):
         t.note(f"chains are left out: {probe.message}")
         return
     parent_altered(t)
+    watches_itself(t)
     pager_stopped(t)
 
 
