@@ -84,6 +84,12 @@ static bool uses_async(const struct process *process)
 	return false;
 }
 
+/* execve(2) may have come while we looked (setup_new_exec() in fs/exec.c): there was no text yet, or it lay elsewhere. */
+static bool has_executed(struct process *process)
+{
+	return maps_note_program(process, NULL) < 0 || process->executed || !process->mm.start_code;
+}
+
 /* What can be had of a process whether or not it runs. */
 int look_at_process(struct dump *dump, struct process *process, struct fsnap_error *err)
 {
@@ -112,6 +118,9 @@ int look_at_process(struct dump *dump, struct process *process, struct fsnap_err
 	}
 	if (process->prepared)
 		return 0;
+	if (has_executed(process))
+		return fail(err, FSNAP_E_TARGET_DIED, 0, "process %d (%s) has executed another program", process->pid,
+			    process->comm);
 	return fail(err, FSNAP_E_UNSUPPORTED, 0, "process %d (%s): no system call instruction in its text",
 		    process->pid, process->comm);
 }
