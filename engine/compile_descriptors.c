@@ -95,7 +95,8 @@ void descriptors_build(struct restore *restore, const image_process *process)
 {
 	struct plans *plans = restore->plans;
 	uint32_t task = leader_task(restore, process);
-	qsort(process->fds.fds_val, process->fds.fds_len, sizeof(image_fd), by_number);
+	if (process->fds.fds_len)
+		qsort(process->fds.fds_val, process->fds.fds_len, sizeof(image_fd), by_number);
 	unsigned next = 0;
 	enter_directories(restore, process, task);
 	for (u_int i = 0; i < process->fds.fds_len; i++) {

@@ -84,10 +84,9 @@ int cli_doctor(const struct cli *cli, struct fsnap_error *err)
 		json_string(json_key(&telling.json, "kernel"), name.release);
 		json_u64(json_key(&telling.json, "uid"), geteuid());
 		json_array(json_key(&telling.json, "checks"));
-	} else if (!cli->quiet) {
+	} else if (!cli->quiet)
 		printf("fsnap %s on %s %s, for user %u\n\n", fsnap_version(), name.sysname, name.release, geteuid());
-		fflush(stdout);
-	}
+	fflush(stdout); /* what is tried is tried in children, too: none may have this to write */
 	if (fsnap_doctor(&options, &report, err))
 		return -1;
 	if (cli->json) {

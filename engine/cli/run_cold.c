@@ -230,13 +230,17 @@ static int understand(struct start *start, struct fsnap_error *err)
 		return 0;
 	if (cli->ready_fd && number_of(cli->ready_fd, 1000, "--ready-fd", &start->number, err) < 0)
 		return -1;
-	if (cli->ready_line && regcomp(&start->line, cli->ready_line, REG_EXTENDED | REG_NOSUB))
-		return fail(err, FSNAP_E_USAGE, 0, "--ready-line %s: not a regular expression", cli->ready_line);
 	if (pipe2(ends, O_CLOEXEC) < 0)
 		return fail(err, FSNAP_E_SYSTEM, errno, "a pipe");
 	start->ready = ends[0];
 	start->ready_fd = ends[1];
-	return cli->ready_line ? begin_relay(start, err) : 0;
+	if (!cli->ready_line)
+		return 0;
+	if (regcomp(&start->line, cli->ready_line, REG_EXTENDED | REG_NOSUB))
+		return fail(err, FSNAP_E_USAGE, 0, "--ready-line %s: not a regular expression", cli->ready_line);
+	int begun = begin_relay(start, err);
+	regfree(&start->line); /* the relay has its own */
+	return begun;
 }
 
 /* In the child. What failed is told through `told`, which a successful exec closes. */
