@@ -91,7 +91,7 @@ def recording(t):
     pid, image = start(t, 8)
     record = os.path.join(t.fsnap.store, "images", image + ".record")
     touch(t, "go")
-    result = t.fsnap.run("restore", image, "-d", "--record", "1", "--wait-resident", "--json")
+    result = t.fsnap.run("restore", image, "-d", "--record", str(children.PATIENCE), "--wait-resident", "--json")
     t.expect("restore --record: exit status", 0, result.status)
     t.expect_true("page after page was waited for", result.json["stream_faults"] > 2000)
     t.expect("there was no record yet", 0, result.json["record_bytes"])

@@ -77,6 +77,8 @@ static void check(int i, pid_t pid)
 	int status;
 	char what[64];
 	snprintf(what, sizeof(what), "job %d (signal %d)", i, jobs[i].signo);
+	while (state(pid) == 'R') /* it ticks */
+		sleep_ms(1);
 	expect_int(what, jobs[i].go_on ? 'S' : 'T', state(pid));
 	bool news = !jobs[i].asked || jobs[i].go_on;
 	expect_int("  has news", news ? pid : 0, asked(pid, &status));

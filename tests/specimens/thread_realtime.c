@@ -106,6 +106,11 @@ int main(void)
 	get(&plain);
 	if (syscall(SYS_sched_setattr, 0, &trial, 0) < 0)
 		specimen_skip("no real-time scheduling here: %s", strerror(errno));
+	cpu_set_t may;
+	MUST(sched_getaffinity(0, sizeof(may), &may));
+	if (CPU_COUNT(&may) < sysconf(_SC_NPROCESSORS_ONLN))
+		specimen_skip("deadline threads may run on all processors, or are none (sched(7)); here are %d",
+			      CPU_COUNT(&may));
 	plain.size = sizeof(plain);
 	plain.runtime = 0;
 	MUST(syscall(SYS_sched_setattr, 0, &plain, 0));

@@ -27,7 +27,7 @@ def counted(t, pid):
     told = t.path("told")
     argv = [os.path.join(t.helpers, "stopat"), "0", "0", told, t.fsnap.binary, "--store", t.fsnap.store,
             *map(str, words(pid, "counted"))]
-    stopat = children.spawn(argv, out=t.path("stopat.out"))
+    stopat = children.spawn(argv, out=t.path("stopat.out"), env=sweep.traced())
     last = os.path.join(t.fsnap.store, "images", f"counted-{IMAGES:06}.fsnap")
     t.until("some images", lambda: os.path.exists(last), 30)
     with open(f"/proc/{stopat}/task/{stopat}/children", encoding="ascii") as f:

@@ -9,6 +9,7 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import children  # noqa: E402
+import sweep  # noqa: E402
 import trial  # noqa: E402
 
 REQUESTS = {"d": "changes of registers", "18": "steps"}  # PTRACE_SETREGS, PTRACE_SYSCALL
@@ -30,7 +31,7 @@ def killed(t, uid, store, request, number, pid, options):
         os.unlink(told)
     argv = [os.path.join(t.helpers, "stopat"), str(number), str(SOON_MS), told, t.fsnap.binary, "--store", store,
             "dump", "-t", str(pid), "--name", "killed", *options]
-    handle = children.spawn(argv, out=t.path(f"stopat.{uid}"), uid=uid, env={**os.environ, "STOPAT_REQUEST": request})
+    handle = children.spawn(argv, out=t.path(f"stopat.{uid}"), uid=uid, env=sweep.traced(STOPAT_REQUEST=request))
     children.wait(handle, 30)
     with open(told, encoding="utf-8") as f:
         return "killed" in f.read()

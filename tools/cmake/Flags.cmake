@@ -31,8 +31,9 @@ if(FSNAP_SANITIZE STREQUAL "thread")
 	add_link_options(-fsanitize=thread)
 elseif(FSNAP_SANITIZE)
 	add_compile_options(-fsanitize=address,undefined -fno-sanitize-recover=all)
-	# A shared one does not know where its reports belong (log_path), beside AddressSanitizer's.
-	add_link_options(-fsanitize=address,undefined $<$<C_COMPILER_ID:GNU>:-static-libubsan>)
+	# Both in the program, where they are one: of two, shared or not, the one does not know where the other's reports
+	# belong (log_path), and tests/run-checked would see only those of processes that somebody waits for.
+	add_link_options(-fsanitize=address,undefined $<$<C_COMPILER_ID:GNU>:-static-libasan> $<$<C_COMPILER_ID:GNU>:-static-libubsan>)
 else()
 	add_compile_options(-fstack-protector-strong -fstack-clash-protection -fcf-protection
 		"$<$<NOT:$<CONFIG:Debug>>:SHELL:-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2>")
