@@ -10,6 +10,7 @@
 
 #define STRAGGLERS_MS 128 /* the longest nap while the others leave: the serving agent waits twice that, in all */
 #define TAKEN_AT_ONCE 16  /* signals of one number; more, if ever, come in another order */
+_Static_assert(TAKEN_AT_ONCE * sizeof(siginfo_t) <= AGENT_STACK / 2, "room for them, and for who calls");
 #define LEAVING_MS 10	  /* from being out of ctl.inside to being out of the agent's code */
 
 static struct sigaction action_of(unsigned signo)
@@ -23,7 +24,8 @@ static struct sigaction action_of(unsigned signo)
  * Signals for the process are anybody's who does not block them, and all block them here: who asks first gets it, as it will be
  * for it alone from then on. False: another has it by now.
  * Those that queue up are taken together, lest they come in another order. A task may say of a signal to itself
- * whatever it likes (kernel/signal.c, do_rt_tgsigqueueinfo()); if there is no room any more it comes without what was said with it.
+ * whatever it likes (kernel/signal.c, do_rt_tgsigqueueinfo()); if there is no room any more it comes without what was said with
+ * it: kill(2) is never refused for want of room (__send_signal_locked()).
  */
 static bool take(unsigned signo)
 {

@@ -12,6 +12,7 @@ NAMES = ("sleeper reader writer ping pong computer filer signalled sender talker
          "poller timed").split()
 # Signals come and go; the position in a file that is being written moves; a counter counts.
 MOVES = ["^task .* (PPid|SigPnd|ShdPnd)", "/(file|harm) ", "eventfd-count"]
+INTERRUPTED = 0.1  # of all moments in which fsnap is killed: what W4 may be, of stops that are counted by calls
 STILL = 9.0  # seconds; the agent waits 5 s for an engine that died before its first order
 
 

@@ -12,7 +12,7 @@ set(agent_blob_source ${agent_dir}/agent_blob.S)
 
 set(agent_flags
 	-O2 -fpie -ffreestanding -nostdlib -fvisibility=hidden
-	-fno-stack-protector -fcf-protection=none -fno-asynchronous-unwind-tables
+	-fno-stack-protector -fcf-protection=none -fno-asynchronous-unwind-tables -Wframe-larger-than=2560
 	-fno-sanitize=all -fno-lto -U_FORTIFY_SOURCE
 	-Wall -Wextra $<$<BOOL:${FSNAP_WERROR}>:-Werror>
 	# Loops that fill or copy must not become calls of memset or memcpy: there is no libc.
