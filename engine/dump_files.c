@@ -123,11 +123,19 @@ static int add_fd(struct fd_view *fd, const struct saved_file *saved, unsigned c
 	return 0;
 }
 
-/* What fdinfo and fstat say of view->dup; *flags as fdinfo shows them. */
+/* What view->dup is of; false: it could not be asked. */
+static bool sort_of_file(struct fd_view *view)
+{
+	bool known = view->dup >= 0 && fstat(view->dup, &view->stat) == 0;
+	view->socket = socket_sort_of(known && S_ISSOCK(view->stat.st_mode) ? view->dup : -1);
+	return known;
+}
+
+/* What fdinfo says, behind sort_of_file(); *flags as it is shown there. */
 static int look_at_file(struct fd_view *view, uint64_t *flags, struct fsnap_error *err)
 {
 	if (!view->info || !fdinfo_number(view->info, "flags", 8, flags) ||
-	    !fdinfo_number(view->info, "pos", 10, &view->pos) || fstat(view->dup, &view->stat) < 0)
+	    !fdinfo_number(view->info, "pos", 10, &view->pos))
 		return fail(err, FSNAP_E_SYSTEM, errno, "process %d (%s): descriptor %d (%s)", view->process->pid,
 			    view->process->comm, view->fd, view->link);
 	/* The number's close-on-exec flag is shown among the description's. */
@@ -234,16 +242,15 @@ static bool view_standard(struct dump *dump, struct process *process, int number
 
 /* As /proc/PID/fd/N says it. Of a socket that is its number (sockfs_dname(), net/socket.c), which fstat(2) tells sooner than
  * a walk through /proc; one that is a name in a file system, opened with O_PATH, has no domain. -1: errno. */
-static int link_of(const struct process *process, int number, int dup, char *link, size_t size)
+static int link_of(const struct fd_view *view, char *link, size_t size)
 {
 	char name[32];
-	struct stat stat;
-	if (dup >= 0 && fstat(dup, &stat) == 0 && S_ISSOCK(stat.st_mode) && socket_int(dup, SO_DOMAIN) >= 0) {
-		snprintf(link, size, "socket:[%lu]", (unsigned long)stat.st_ino);
+	if (view->socket.domain >= 0) {
+		snprintf(link, size, "socket:[%lu]", (unsigned long)view->stat.st_ino);
 		return 0;
 	}
-	snprintf(name, sizeof(name), "fd/%d", number);
-	ssize_t length = readlinkat(process->proc, name, link, size - 1);
+	snprintf(name, sizeof(name), "fd/%d", view->fd);
+	ssize_t length = readlinkat(view->process->proc, name, link, size - 1);
 	link[length < 0 ? 0 : length] = '\0';
 	return length < 0 ? -1 : 0;
 }
@@ -258,7 +265,10 @@ static int view_fd(struct dump *dump, struct process *process, int number, struc
 		return 0;
 	cleanup_fd int dup = (int)syscall(SYS_pidfd_getfd, process->pidfd, number, 0);
 	int refused = errno;
-	if (link_of(process, number, dup, link, sizeof(link)) < 0)
+	struct fd_view view = { .dump = dump, .process = process, .pid = process->live, .fd = number, .dup = dup,
+				.link = link };
+	bool known = sort_of_file(&view);
+	if (link_of(&view, link, sizeof(link)) < 0)
 		return fail(err, FSNAP_E_SYSTEM, errno, "process %d (%s): descriptor %d", process->pid,
 			    process->comm, number);
 	if (dup < 0)
@@ -267,9 +277,8 @@ static int view_fd(struct dump *dump, struct process *process, int number, struc
 	if (leftover_note_descriptor(process, number, link, dup, err))
 		return 0;
 	snprintf(name, sizeof(name), "fdinfo/%d", number);
-	cleanup_free char *info = procfs_read_once(process->proc, name, NULL, err);
-	struct fd_view view = { .dump = dump, .process = process, .pid = process->live, .fd = number,
-				.dup = dup, .link = link, .info = info };
+	cleanup_free char *info = known ? procfs_read_once(process->proc, name, NULL, err) : NULL;
+	view.info = info;
 	uint64_t flags;
 	if (look_at_file(&view, &flags, err) < 0)
 		return -1;
@@ -297,6 +306,8 @@ static struct saved_file *view_received(const struct fd_view *carrier, int fd, s
 	cleanup_free char *info = procfs_read_once(self, path, NULL, err);
 	struct fd_view view = { .dump = carrier->dump, .process = carrier->process, .pid = carrier->dump->self, .fd = fd,
 				.dup = fd, .link = link, .info = info, .carrier = carrier };
+	if (!sort_of_file(&view))
+		view.info = NULL;
 	if (look_at_file(&view, &flags, err) < 0)
 		return NULL;
 	return find_or_save(&view, err);

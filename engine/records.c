@@ -5,9 +5,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "engine/chain/chain.h"
 #include "engine/dump.h"
 #include "engine/page_kinds.h"
-#include "engine/machine.h"
 #include "store/scope.h"
 
 static int put(struct dump *dump, uint32_t kind, const char *name, xdrproc_t proc, void *object,
@@ -34,11 +34,11 @@ static int put_tree(struct dump *dump, image_tree *tree, struct fsnap_error *err
 		tree->boot_id = (char *)"";
 	if (put(dump, IMAGE_TREE, "tree", (xdrproc_t)xdr_image_tree, tree, err) < 0)
 		return -1;
-	image_machine machine;
-	int result = machine_describe(&machine, err);
+	image_machine machine = { 0 };
+	int result = readers_machine(dump, &machine, err);
 	if (result == 0)
 		result = put(dump, IMAGE_MACHINE, "machine", (xdrproc_t)xdr_image_machine, &machine, err);
-	xdr_free((xdrproc_t)xdr_image_machine, (char *)&machine);
+	readers_leave_machine(dump, &machine);
 	return result;
 }
 

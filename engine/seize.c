@@ -114,6 +114,7 @@ static int turn_to_live_thread(struct process *process, pid_t tid, struct fsnap_
 	process->image.zombie = 0;
 	process->image.leader_ended = 1;
 	process->prepared = false; /* that was asked of the main thread */
+	process->start = 0;
 	told_close(process);
 	return 0;
 }
@@ -154,6 +155,7 @@ struct process *seize_prepare(struct tree *tree, pid_t pid, pid_t ppid, struct f
 	}
 	process->proc = steal_fd(&proc);
 	process->pidfd = steal_fd(&pidfd);
+	process->start = stat.start_time;
 	note_stat(process, &stat);
 	return check_leader(process, err) < 0 ? NULL : process;
 }
@@ -248,6 +250,11 @@ static int find_children(struct tree *tree, struct tree *known, struct process *
 {
 	if (parent->image.zombie)
 		return 0;
+	/* The list is final in the next round only, and nobody was met who might be on it now: one list will do. */
+	if (!parent->still && tree->n_processes == 1 && known && !known->n_processes) {
+		(*found)++;
+		return 0;
+	}
 	size_t count;
 	cleanup_free pid_t *tids = calloc(parent->n_tasks + 1, sizeof(*tids));
 	if (!tids)

@@ -88,6 +88,7 @@ struct process {
 	char *heard[N_HEARD]; /* teller.h */
 	bool was_heard;	      /* it is ours, and no more the thread's */
 	char comm[32];
+	uint64_t start; /* clock ticks, as `proc`/stat has it; 0: to be read */
 	struct task **tasks; /* leader first, unless it has ended: image.leader_ended */
 	size_t n_tasks;
 	struct task **workers; /* threads of io_uring, which the kernel makes: they stand still, no more */

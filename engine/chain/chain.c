@@ -39,6 +39,8 @@ void chain_free(struct chain *chain)
 static uint64_t start_of(const struct process *process)
 {
 	struct procfs_stat stat;
+	if (process->start)
+		return process->start;
 	return procfs_stat(process->proc, "stat", &stat, NULL) == 0 ? stat.start_time : 0;
 }
 

@@ -66,6 +66,7 @@ struct chain {
 		bool no_peek;
 		bool looked; /* an image has told what is true of its descriptors: */
 		bool wants_async; /* look_files.c */
+		image_machine *machine; /* what does not change while we run; NULL: not asked yet */
 	} readers; /* of one that stays open */
 	struct saved_mapped *mapped; /* of the base, if it stays open */
 	size_t n_mapped;
@@ -140,6 +141,9 @@ void readers_leave_peek(struct dump *dump, struct peek *peek);
 /* Need nobody look what its descriptors will want (look_files.c)? After an image: what that wanted. */
 bool readers_know_files(struct dump *dump);
 void readers_note_files(struct dump *dump);
+/* As machine_describe(), which who stays asks once; to be left when it is written. */
+int readers_machine(struct dump *dump, image_machine *machine, struct fsnap_error *err);
+void readers_leave_machine(struct dump *dump, image_machine *machine);
 /* As maps_survey(); of a member of such a chain, what was said last, if no mapping has changed. */
 int readers_survey(struct dump *dump, struct process *process, struct fsnap_error *err);
 /* Of one that stands still, and whose reader is there: see vmas_bare(). */

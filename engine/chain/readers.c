@@ -1,6 +1,6 @@
 /*
  * readers.c - BPF programs that tell how long threads still sleep, and whether mappings have changed. Loading one takes
- * longer than all the rest of an image: who makes one every ten milliseconds keeps them.
+ * longer than all the rest of an image: who makes one every ten milliseconds keeps them, and what else stays as it is.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +11,7 @@
 #include "bpf/wake.h"
 #include "engine/chain/chain.h"
 #include "engine/kinds/peek.h"
+#include "engine/machine.h"
 
 static struct readers *kept(struct dump *dump)
 {
@@ -75,7 +76,34 @@ void readers_free(struct readers *readers)
 	sleep_close(readers->sleep);
 	vmas_close(readers->vmas);
 	peek_close(readers->peek);
+	if (readers->machine)
+		xdr_free((xdrproc_t)xdr_image_machine, (char *)readers->machine);
+	free(readers->machine);
 	*readers = (struct readers){ 0 };
+}
+
+/* --- the machine ------------------------------------------------------------------------------------- */
+
+/* The kernel, the processor and the vDSO that it gave us are what they were when we began. */
+int readers_machine(struct dump *dump, image_machine *machine, struct fsnap_error *err)
+{
+	struct readers *readers = kept(dump);
+	if (readers && readers->machine) {
+		*machine = *readers->machine;
+		return 0;
+	}
+	if (machine_describe(machine, err) < 0)
+		return -1;
+	if (readers && (readers->machine = malloc(sizeof(*machine))))
+		*readers->machine = *machine;
+	return 0;
+}
+
+void readers_leave_machine(struct dump *dump, image_machine *machine)
+{
+	struct readers *readers = kept(dump);
+	if (!readers || !readers->machine)
+		xdr_free((xdrproc_t)xdr_image_machine, (char *)machine);
 }
 
 /* --- what is looked at behind descriptors ------------------------------------------------------------ */

@@ -38,10 +38,10 @@ static bool inet_matches(const struct fd_view *fd)
 {
 	if (!S_ISSOCK(fd->stat.st_mode) || fd->dup < 0)
 		return false;
-	int family = socket_int(fd->dup, SO_DOMAIN);
+	int family = fd->socket.domain;
 	if (family != AF_INET && family != AF_INET6)
 		return false;
-	int type = socket_int(fd->dup, SO_TYPE), protocol = socket_int(fd->dup, SO_PROTOCOL);
+	int type = fd->socket.type, protocol = fd->socket.protocol;
 	return type == SOCK_RAW || is_udp(type, protocol) || is_echo(type, protocol);
 }
 
@@ -93,9 +93,9 @@ static int inet_save(const struct fd_view *fd, image_file *file, void *out,
 	struct inet_scratch *scratch = scratch_of(fd, err);
 	if (!scratch || save_addresses(fd, state, err) < 0)
 		return -1;
-	state->family = socket_int(fd->dup, SO_DOMAIN);
-	state->type = socket_int(fd->dup, SO_TYPE);
-	state->protocol = socket_int(fd->dup, SO_PROTOCOL);
+	state->family = fd->socket.domain;
+	state->type = fd->socket.type;
+	state->protocol = fd->socket.protocol;
 	if (inet_save_held(fd, state, err) < 0 || sockopts_save(fd, &scratch->defaults, &state->options.options_len, &state->options.options_val,
 			  err) < 0 ||
 	    memberships_save(fd, scratch->groups, state->family, state, err) < 0 ||

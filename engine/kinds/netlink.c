@@ -41,7 +41,7 @@ struct netlink_scratch {
 
 static bool netlink_matches(const struct fd_view *fd)
 {
-	return S_ISSOCK(fd->stat.st_mode) && fd->dup >= 0 && socket_int(fd->dup, SO_DOMAIN) == AF_NETLINK;
+	return S_ISSOCK(fd->stat.st_mode) && fd->dup >= 0 && fd->socket.domain == AF_NETLINK;
 }
 
 /* --- dump: what /proc/net/netlink says ---------------------------------------- */
@@ -240,8 +240,8 @@ static int netlink_save(const struct fd_view *fd, image_file *file, void *out, s
 		state->peer_port = peer.nl_pid;
 		state->peer_groups = peer.nl_groups;
 	}
-	state->type = socket_int(fd->dup, SO_TYPE);
-	state->protocol = socket_int(fd->dup, SO_PROTOCOL);
+	state->type = fd->socket.type;
+	state->protocol = fd->socket.protocol;
 	state->port = own.nl_pid;
 	if (check_protocol(fd, state->protocol, err) < 0 || check_netfilter(fd, state, err) < 0 ||
 	    check_queue(fd, scratch, state, err) < 0 || save_members(fd, state, err) < 0)

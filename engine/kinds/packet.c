@@ -29,9 +29,9 @@
 
 static bool packet_matches(const struct fd_view *fd)
 {
-	if (!S_ISSOCK(fd->stat.st_mode) || fd->dup < 0 || socket_int(fd->dup, SO_DOMAIN) != AF_PACKET)
+	if (!S_ISSOCK(fd->stat.st_mode) || fd->dup < 0 || fd->socket.domain != AF_PACKET)
 		return false;
-	int type = socket_int(fd->dup, SO_TYPE);
+	int type = fd->socket.type;
 	return type == SOCK_RAW || type == SOCK_DGRAM;
 }
 
@@ -149,7 +149,7 @@ static int packet_save(const struct fd_view *fd, image_file *file, void *out, st
 		return no_memory(err);
 	if (getsockname(fd->dup, (struct sockaddr *)&own, &size) < 0)
 		return fail(err, FSNAP_E_SYSTEM, errno, "descriptor %d (%s)", fd->fd, fd->link);
-	state->type = socket_int(fd->dup, SO_TYPE);
+	state->type = fd->socket.type;
 	state->protocol = own.sll_protocol;
 	if (sockopts_save(fd, *slot, &state->options.options_len, &state->options.options_val, err) < 0 ||
 	    save_name(&state->interface, (unsigned)own.sll_ifindex, fd, err) < 0 ||

@@ -26,6 +26,14 @@ int socket_int(int fd, int name)
 	return getsockopt(fd, SOL_SOCKET, name, &value, &size) < 0 ? -1 : value;
 }
 
+struct socket_sort socket_sort_of(int fd)
+{
+	int domain = fd < 0 ? -1 : socket_int(fd, SO_DOMAIN);
+	if (domain < 0)
+		return (struct socket_sort){ -1, -1, -1 };
+	return (struct socket_sort){ domain, socket_int(fd, SO_TYPE), socket_int(fd, SO_PROTOCOL) };
+}
+
 /* --- dump --------------------------------------------------------------------- */
 
 static unsigned family_bit(int family)
@@ -192,8 +200,7 @@ static int refuse_network(const struct fd_view *fd, struct fsnap_error *err)
 int sockopts_save(const struct fd_view *fd, struct sockopt_defaults *defaults, unsigned *len,
 		  image_sockopt **val, struct fsnap_error *err)
 {
-	int family = socket_int(fd->dup, SO_DOMAIN), type = socket_int(fd->dup, SO_TYPE);
-	int protocol = socket_int(fd->dup, SO_PROTOCOL);
+	int family = fd->socket.domain, type = fd->socket.type, protocol = fd->socket.protocol;
 	const struct sockopt_sort *sort = fresh_socket(fd, defaults, family, type, protocol, err);
 	if (!sort)
 		return -1;

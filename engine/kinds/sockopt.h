@@ -65,6 +65,8 @@ struct sockopt_defaults {
 
 /* An int option of SOL_SOCKET, -1 where there is none. */
 int socket_int(int fd, int name);
+/* Asked once for each look at a descriptor (struct fd_view). */
+struct socket_sort socket_sort_of(int fd);
 
 /* Stores the options in which the socket differs from a fresh one of its sort, and refuses
  * sockets of other network namespaces. */

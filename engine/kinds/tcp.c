@@ -23,10 +23,10 @@ static bool tcp_matches(const struct fd_view *fd)
 {
 	if (!S_ISSOCK(fd->stat.st_mode) || fd->dup < 0)
 		return false;
-	int family = socket_int(fd->dup, SO_DOMAIN);
+	int family = fd->socket.domain;
 	if (family != AF_INET && family != AF_INET6)
 		return false;
-	return socket_int(fd->dup, SO_PROTOCOL) == IPPROTO_TCP;
+	return fd->socket.protocol == IPPROTO_TCP;
 }
 
 /* --- dump --------------------------------------------------------------------- */
@@ -115,7 +115,7 @@ int tcp_fill(const struct fd_view *fd, image_file *file, image_file_tcp *state, 
 	struct tcp_info info = {0};
 	socklen_t size = sizeof(info);
 	getsockopt(fd->dup, IPPROTO_TCP, TCP_INFO, &info, &size);
-	state->family = socket_int(fd->dup, SO_DOMAIN);
+	state->family = fd->socket.domain;
 	return save_addresses(fd, &info, state, err) < 0 ? -1 : connection_state(fd, &info, file, state, err);
 }
 
@@ -124,7 +124,7 @@ static int tcp_save(const struct fd_view *fd, image_file *file, void *out, struc
 	image_file_tcp *state = out;
 	struct tcp_info info = {0};
 	socklen_t size = sizeof(info);
-	state->family = socket_int(fd->dup, SO_DOMAIN);
+	state->family = fd->socket.domain;
 	state->uid = fd->stat.st_uid;
 	state->gid = fd->stat.st_gid;
 	getsockopt(fd->dup, IPPROTO_TCP, TCP_INFO, &info, &size);

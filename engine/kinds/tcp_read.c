@@ -200,6 +200,7 @@ static int read_options(struct dump *dump, struct tcp_looks *scratch, struct tcp
 		struct fd_view view = { .dump = dump, .process = look->process, .pid = look->process->pid,
 				.fd = look->number, .dup = look->fd, .link = look->file->label };
 	struct pollfd event = { .fd = look->fd, .events = POLLRDHUP };
+	view.socket = socket_sort_of(look->fd);
 	state->sndbuf = (u_int)socket_int(look->fd, SO_SNDBUF);
 	state->rcvbuf = (u_int)socket_int(look->fd, SO_RCVBUF);
 	/* shutdown(SHUT_RD) is the socket's own affair: no FIN has come, and yet it reads as ended. */

@@ -51,7 +51,7 @@ static int accept_one(struct tcp_looks *looks, const struct tcp_listener *listen
 	if (!state)
 		return fd < 0 ? 0 : no_memory(err);
 	struct fd_view view = { .dump = looks->dump, .process = listener->process, .fd = listener->number,
-				.dup = fd, .link = listener->file->label };
+				.dup = fd, .link = listener->file->label, .socket = socket_sort_of(fd) };
 	looks->waiting[looks->n_waiting++] = (struct tcp_waiting){ listener, state };
 	return tcp_fill(&view, listener->file, state, err) < 0 ? -1 : 1;
 }

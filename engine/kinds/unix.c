@@ -20,9 +20,9 @@
 
 static bool unix_matches(const struct fd_view *fd)
 {
-	if (!S_ISSOCK(fd->stat.st_mode) || fd->dup < 0 || socket_int(fd->dup, SO_DOMAIN) != AF_UNIX)
+	if (!S_ISSOCK(fd->stat.st_mode) || fd->dup < 0 || fd->socket.domain != AF_UNIX)
 		return false;
-	int type = socket_int(fd->dup, SO_TYPE);
+	int type = fd->socket.type;
 	return type == SOCK_STREAM || type == SOCK_DGRAM || type == SOCK_SEQPACKET;
 }
 
@@ -117,7 +117,7 @@ static int unix_save(const struct fd_view *fd, image_file *file, void *out,
 	struct unix_facts facts = *known;
 	struct unix_scratch *scratch = *slot;
 	state->ino = facts.ino;
-	state->type = socket_int(fd->dup, SO_TYPE);
+	state->type = fd->socket.type;
 	save_state(fd, &facts, scratch, state);
 	if (unix_save_name(fd, &facts, state, err) < 0 || save_maker(fd, &state->peer_maker, err) < 0 ||
 	    sockopts_save(fd, &scratch->defaults, &state->options.options_len,

@@ -27,6 +27,7 @@
 #include "engine/kinds/kinds.h"
 #include "engine/kinds/locks.h"
 #include "engine/kinds/peek.h"
+#include "engine/kinds/sockopt.h"
 
 #include <cmocka.h> /* last: its fail() is a macro */
 
@@ -94,6 +95,7 @@ static int save_one(int number, const struct fd_view *carrier)
 			       .dup = fcntl(number, F_DUPFD_CLOEXEC, 400), .link = link,
 			       .info = read_text(path, info, sizeof(info)), .carrier = carrier};
 	fstat(view.dup, &view.stat);
+	view.socket = socket_sort_of(S_ISSOCK(view.stat.st_mode) ? view.dup : -1);
 	fdinfo_number(info, "flags", 8, &flags);
 	fdinfo_number(info, "pos", 10, &view.pos);
 	view.flags = (unsigned)flags & ~(unsigned)O_CLOEXEC;
