@@ -215,10 +215,11 @@ static int frozen_part(struct dump *dump, image_tree *tree, uint64_t *mark, stru
 	dump->still = true;
 	report->seize_us = lap(mark);
 	tree->created_ns = clock_ns(CLOCK_REALTIME);
-	tree->monotonic_ns = clock_ns(CLOCK_MONOTONIC);
-	tree->boottime_ns = clock_ns(CLOCK_BOOTTIME);
 	if (collect(dump, err) < 0 || secrets_check(dump, err) < 0)
 		return -1;
+	/* After timers were asked what they have left: by clocks that go on from here none expires early. */
+	tree->monotonic_ns = clock_ns(CLOCK_MONOTONIC);
+	tree->boottime_ns = clock_ns(CLOCK_BOOTTIME);
 	secrets_note(dump);
 	report->collect_us = lap(mark);
 	if (with_freeze(dump, err) < 0)
