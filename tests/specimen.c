@@ -278,6 +278,12 @@ void sleep_ms(long ms)
 	nanosleep(&left, NULL);
 }
 
+long patient_ms(long ms)
+{
+	const char *patience = getenv("SPECIMEN_PATIENCE");
+	return patience ? ms * atoi(patience) : ms;
+}
+
 long long now_ms(void)
 {
 	struct timespec now;

@@ -104,6 +104,7 @@ char *specimen_path(const char *format, ...) __attribute__((format(printf, 1, 2)
 void pattern_fill(void *to, size_t size, uint64_t seed);
 
 void sleep_ms(long ms);
+long patient_ms(long ms); /* for limits that must not have run out when all is compared: longer with a sanitized fsnap */
 long long now_ms(void); /* CLOCK_MONOTONIC */
 
 /* A thread that runs call(arg), which is to block: returns once it sleeps in there. */
