@@ -29,6 +29,7 @@ static void tell_json(struct telling *telling, const struct fsnap_check *check)
 	json_string(json_key(json, "costs"), check->costs);
 	json_string(json_key(json, "remedy"), check->remedy);
 	json_close(json);
+	fflush(stdout); /* before the next is tried */
 }
 
 static void tell_text(struct telling *telling, const struct fsnap_check *check)
