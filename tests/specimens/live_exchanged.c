@@ -42,9 +42,7 @@ static void *exchange(void *arg)
 static void make(int i, bool removed)
 {
 	static char content[PAGES * PAGE];
-	char name[32];
-	snprintf(name, sizeof(name), "file%d", i);
-	char *path = specimen_path(name);
+	char *path = specimen_path("file%d", i);
 	pattern_fill(content, sizeof(content), seed_of(i));
 	files[i].fd = MUST(open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600));
 	MUST(write(files[i].fd, content, sizeof(content)));

@@ -15,8 +15,10 @@ static volatile sig_atomic_t interrupts, windows;
 
 static void interrupted(int signo)
 {
-	interrupts += signo == SIGINT;
-	windows += signo == SIGWINCH;
+	if (signo == SIGINT) /* one may come within the other */
+		interrupts++;
+	else
+		windows++;
 }
 
 /* A job: says what happens to it. */
