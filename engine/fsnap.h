@@ -245,9 +245,9 @@ struct fsnap_watch_report {
 };
 
 /* Thousandths of the time that a tree stands still for its watch. A server keeps nine tenths of its throughput if that is
- * half of what it may lose: the rest goes into the fault for each first write after an image, processors that are not
+ * a third of what it may lose: the rest goes into the fault for each first write after an image, processors that are not
  * all its own, and caches that others have used. */
-#define FSNAP_WATCH_SHARE 50
+#define FSNAP_WATCH_SHARE 30
 
 struct fsnap_watch_options {
 	size_t size;

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/syscall.h>
 
+#include "engine/aside.h"
 #include "engine/job_control.h"
 #include "engine/restore.h"
 #include "engine/sleeps.h"
@@ -110,6 +111,8 @@ int release(struct restore *restore, struct fsnap_error *err)
 		return -1;
 	workshop_release(restore);
 	takeback_keep(restore);
+	if (tree->n_processes == 1)
+		aside_step();
 	let_live(tree);
 	for (size_t i = 0; i < tree->n_processes; i++) {
 		struct process *process = tree->processes[i];

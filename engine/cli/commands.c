@@ -263,7 +263,7 @@ static const char watch_help[] =
 	"Saves the tree over and over, each image building on the one before, so that the state a moment\n"
 	"before a crash is always at hand. Of the images NAME-000001, NAME-000002, ... the newest stay.\n"
 	"Ends with the tree, or by Ctrl-C; the last images remain. A store in memory suits it best.\n"
-	"Where images take so long that the tree would stand still for more than a twentieth of the time\n"
+	"Where images take so long that the tree would stand still for more than 3 % of the time\n"
 	"(--max-share), or longer than from one to the next, there are fewer of them, and in the end it says\n"
 	"how many are missing. With --json, one line per image and one at the end.\n"
 	"\n"

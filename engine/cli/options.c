@@ -20,7 +20,7 @@ static const struct option_row rows[] = {
 	{ 0, "every", TAKES_TEXT, "TIME", FIELD(every), "watch", "from one image to the next: 10ms, 2s (or 2); else 1s" },
 	{ 0, "keep", TAKES_TEXT, "N", FIELD(keep), "watch", "how many images stay, the newest; else 100; 0: all" },
 	{ 0, "max-share", TAKES_TEXT, "PERCENT", FIELD(max_share), "watch",
-	  "the tree stands still for at most this share of the time; else 5%" },
+	  "the tree stands still for at most this share of the time; else 3%" },
 	{ 0, "stop", 0, NULL, FIELD(stop), "track", "end it" },
 	{ 'k', "kill", 0, NULL, FIELD(kill), "dump", "end the tree once its image is durable" },
 	{ 0, "live", 0, NULL, FIELD(live), "dump",
