@@ -165,31 +165,45 @@ static int commit(struct dump *dump, image_tree *tree, struct fsnap_error *err)
 	return 0;
 }
 
-static void signal_tree(struct dump *dump, int signo)
+static void signal_one(const struct process *process, int signo)
 {
-	for (size_t i = 0; i < dump->tree.n_processes; i++)
-		syscall(SYS_pidfd_send_signal, dump->tree.processes[i]->pidfd, signo, NULL, 0);
-}
-
-/* From the root down, while everything still stands still: nobody can fork away. Should we die in the midst of it, whoever
- * has not been killed yet is no longer held by ptrace, and sees others dead: before the first is, none may run any more. */
-static int kill_tree(struct dump *dump)
-{
-	signal_tree(dump, SIGSTOP);
-	signal_tree(dump, SIGKILL);
-	return 0;
+	syscall(SYS_pidfd_send_signal, process->pidfd, signo, NULL, 0);
 }
 
 struct farewell {
 	struct dump *dump;
 	struct fsnap_error *err;
+	bool stopped; /* the tree was told to: who lets it go has to tell it otherwise */
 };
+
+/* While everything still stands still: nobody can fork away. Should we die in the midst of it, whoever has not been killed
+ * yet is no longer held by ptrace, and sees others dead: before the first is, none may run any more. Parents come last, for
+ * groups that lose the last of theirs are told to go on (setpgid(2)). */
+static int kill_tree(struct farewell *farewell)
+{
+	struct dump *dump = farewell->dump;
+	farewell->stopped = true;
+	for (size_t i = 0; i < dump->tree.n_processes; i++)
+		signal_one(dump->tree.processes[i], SIGSTOP);
+	for (size_t i = dump->tree.n_processes; i-- > 0;)
+		signal_one(dump->tree.processes[i], SIGKILL);
+	return 0;
+}
 
 /* Steadfast: a tree whose connections have been silenced must not outlive us. */
 static int part(void *arg)
 {
 	struct farewell *farewell = arg;
-	return files_silence(farewell->dump, farewell->err) < 0 ? -1 : kill_tree(farewell->dump);
+	return files_silence(farewell->dump, farewell->err) < 0 ? -1 : kill_tree(farewell);
+}
+
+static int farewell(struct dump *dump, struct fsnap_error *err)
+{
+	struct farewell farewell = { dump, err, false };
+	int result = steadfast(part, &farewell, err);
+	for (size_t i = 0; result < 0 && farewell.stopped && i < dump->tree.n_processes; i++)
+		signal_one(dump->tree.processes[i], SIGCONT);
+	return result;
 }
 
 /* Its addresses and files are free only when it has really gone; and the dead report to their tracer
@@ -292,7 +306,7 @@ static int tell_story(struct dump *dump, struct fsnap_error *err)
 		result = commit(dump, &tree, err);
 	dump->report->commit_us = lap(&mark);
 	if (result == 0 && dump->options->kill &&
-	    (result = steadfast(part, &(struct farewell){ dump, err }, err)) == 0)
+	    (result = farewell(dump, err)) == 0)
 		await_end(dump);
 	seize_release(&dump->tree);
 	dump->report->total_us = (mark - begin) / 1000;

@@ -274,8 +274,9 @@ static int view_fd(struct dump *dump, struct process *process, int number, struc
 	if (dup < 0)
 		return fail(err, procfs_code(refused), refused, "process %d (%s): descriptor %d (%s)",
 			    process->pid, process->comm, number, link);
-	if (leftover_note_descriptor(process, number, link, dup, err))
-		return 0;
+	int ours = leftover_note_descriptor(process, number, link, dup, err);
+	if (ours)
+		return ours < 0 ? -1 : 0;
 	snprintf(name, sizeof(name), "fdinfo/%d", number);
 	cleanup_free char *info = known ? procfs_read_once(process->proc, name, NULL, err) : NULL;
 	view.info = info;

@@ -157,31 +157,31 @@ static bool goes_on(const struct process *process, const struct procfs_map *map)
 	return last && last->inode == map->inode && last->end == map->start && map->offset == AGENT_TEXT;
 }
 
-bool leftover_note(struct process *process, const struct procfs_map *map, struct fsnap_error *err)
+int leftover_note(struct process *process, const struct procfs_map *map, struct fsnap_error *err)
 {
 	if (!may_be(map) || !(goes_on(process, map) || (is_executable(map) && (is_agent(process, map) ||
 			    (is_place(process, map->start) && is_unwritten(process, map))))))
-		return false;
+		return 0;
 	struct leftover *more = grow(process->leftovers, process->n_leftovers, sizeof(*more), err);
 	if (!more)
-		return false;
+		return -1;
 	process->leftovers = more;
 	more[process->n_leftovers++] = (struct leftover){ map->start, map->end, map->inode };
-	return true;
+	return 1;
 }
 
-bool leftover_note_descriptor(struct process *process, int number, const char *link, int dup, struct fsnap_error *err)
+int leftover_note_descriptor(struct process *process, int number, const char *link, int dup, struct fsnap_error *err)
 {
 	uint32_t begins = 0;
 	if (strcmp(link, "/memfd:" NAME " (deleted)") != 0 || pread(dup, &begins, sizeof(begins), 0) < 0 ||
 	    (begins != 0 && begins != AGENT_MAGIC))
-		return false;
+		return 0;
 	int *more = grow(process->left_fds, process->n_left_fds, sizeof(*more), err);
 	if (!more)
-		return false;
+		return -1;
 	process->left_fds = more;
 	more[process->n_left_fds++] = number;
-	return true;
+	return 1;
 }
 
 void leftover_forget(struct process *process)
@@ -189,6 +189,9 @@ void leftover_forget(struct process *process)
 	free(process->leftovers);
 	process->leftovers = NULL;
 	process->n_leftovers = 0;
+	free(process->left_fds);
+	process->left_fds = NULL;
+	process->n_left_fds = 0;
 }
 
 /* In its text, or just before the munmap(2) that ends it, in the program's own (home.c of the agent): made again later, that

@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/sysinfo.h>
 #include <time.h>
 #include <unistd.h>
@@ -145,15 +144,6 @@ static void meet_children(struct dump *dump, struct process *parent)
 		seize_prepare(&dump->known, children[i], parent->pid, NULL);
 }
 
-/* execve(2) takes away the old memory, and the new one has no text for a while. */
-static bool is_executing(struct process *process)
-{
-	bool any = false;
-	for (u_int i = 0; i < process->mm.vmas.vmas_len; i++)
-		any = any || (process->mm.vmas.vmas_val[i].kind == VMA_FILE && process->mm.vmas.vmas_val[i].prot & PROT_EXEC);
-	return !process->prepared && (!any || maps_note_program(process, NULL) < 0 || process->executed);
-}
-
 /* What somebody else's dump does to a process for the moment looks odd, and is not its own. */
 static int look_unless_traced(struct dump *dump, struct process *root, struct fsnap_error *err)
 {
@@ -165,7 +155,7 @@ static int look_unless_traced(struct dump *dump, struct process *root, struct fs
 		why = (struct fsnap_error){ 0 };
 		if (look_at_process(dump, root, &why) == 0)
 			return 0;
-		bool executing = why.code == FSNAP_E_UNSUPPORTED && is_executing(root);
+		bool executing = why.code == FSNAP_E_TARGET_DIED; /* its program has gone: here is another one */
 		if (executing)
 			usleep(NAP_US);
 		again = executing || why.sys == ENOENT;

@@ -276,10 +276,13 @@ int maps_collect(struct dump *dump, struct process *process, struct fsnap_error 
 	leftover_forget(process);
 	struct procfs_map map;
 	bool asked = false;
-	for (char *cursor = text; procfs_next_map(&cursor, &map);)
-		if (strcmp(map.path, "[vsyscall]") != 0 && !leftover_note(process, &map, err) &&
-		    add_vma(dump, process, &map, &asked, err) < 0)
+	for (char *cursor = text; procfs_next_map(&cursor, &map);) {
+		if (strcmp(map.path, "[vsyscall]") == 0)
+			continue;
+		int ours = leftover_note(process, &map, err);
+		if (ours < 0 || (!ours && add_vma(dump, process, &map, &asked, err) < 0))
 			return -1;
+	}
 	if (!process->executed)
 		return 0;
 	process->executed = false;

@@ -1,6 +1,6 @@
 /*
  * teller.h - of the processes of a large frozen tree, what /proc says of each is read by a thread of its own, while we ask
- * those before by ptrace, which it may not: nothing of it changes before their agents are there.
+ * those before by ptrace, which it may not. Before their agents are there nothing of it changes but which signals wait.
  */
 #ifndef ENGINE_TELLER_H
 #define ENGINE_TELLER_H

@@ -27,17 +27,21 @@ struct line {
 	char text[LONGEST + 1];
 };
 
+static int check_line(struct line *line, size_t n, struct fsnap_error *err)
+{
+	line->text[n] = '\0';
+	line->text[strcspn(line->text, "\n")] = '\0';
+	return line->text[0] && n < LONGEST ? 0 : fail(err, FSNAP_E_USAGE, 0, "a passphrase is a line of 1 to %d bytes", LONGEST - 1);
+}
+
 static int read_line(int fd, struct line *line, struct fsnap_error *err)
 {
 	size_t n = 0;
 	ssize_t got = 1;
 
-	while (n < LONGEST && (got = read(fd, line->text + n, 1)) > 0 && line->text[n] != '\n')
+	while (n < LONGEST && (n == 0 || line->text[n - 1] != '\n') && (got = read(fd, line->text + n, 1)) > 0)
 		n++;
-	line->text[n] = '\0';
-	if (got < 0)
-		return fail(err, FSNAP_E_SYSTEM, errno, "reading the passphrase");
-	return n && n < LONGEST ? 0 : fail(err, FSNAP_E_USAGE, 0, "a passphrase is a line of 1 to %d bytes", LONGEST - 1);
+	return got < 0 ? fail(err, FSNAP_E_SYSTEM, errno, "reading the passphrase") : check_line(line, n, err);
 }
 
 #define AGAIN 1 /* a signal came in between, and fsnap is still there */
@@ -52,27 +56,58 @@ static int line_comes(int terminal, const sigset_t *heeded, struct fsnap_error *
 	return errno == EINTR ? AGAIN : fail(err, FSNAP_E_SYSTEM, errno, "the terminal");
 }
 
-/* What would end or stop fsnap has to wait until the terminal is as it was. */
-static int ask_once(int terminal, const char *prompt, struct line *line, struct fsnap_error *err)
+/* What is typed comes in lines, or in pieces of one where it is asked to (Ctrl-D). */
+static int read_typed(int terminal, const sigset_t *heeded, struct line *line, struct fsnap_error *err)
+{
+	size_t n = 0;
+
+	while (n < LONGEST && (n == 0 || line->text[n - 1] != '\n')) {
+		int result = line_comes(terminal, heeded, err);
+		ssize_t got = result ? -1 : read(terminal, line->text + n, LONGEST - n);
+		if (result)
+			return result;
+		if (got < 0)
+			return fail(err, FSNAP_E_SYSTEM, errno, "reading the passphrase");
+		if (got == 0)
+			break;
+		n += (size_t)got;
+	}
+	return check_line(line, n, err);
+}
+
+/* What would end or stop fsnap; not what does nothing to it, as it was started. */
+static sigset_t heed_signals(sigset_t *before)
 {
 	static const int numbers[] = { SIGINT, SIGQUIT, SIGTERM, SIGHUP, SIGTSTP };
+	sigset_t heeded;
+
+	sigemptyset(&heeded);
+	sigprocmask(SIG_BLOCK, NULL, before);
+	for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
+		struct sigaction action;
+
+		if (sigaction(numbers[i], NULL, &action) == 0 && action.sa_handler != SIG_IGN && !sigismember(before, numbers[i]))
+			sigaddset(&heeded, numbers[i]);
+	}
+	sigprocmask(SIG_BLOCK, &heeded, NULL);
+	return heeded;
+}
+
+/* A signal has to wait until the terminal is as it was. */
+static int ask_once(int terminal, const char *prompt, struct line *line, struct fsnap_error *err)
+{
 	struct termios before, silent;
-	sigset_t heeded, mask;
+	sigset_t mask;
 
 	if (tcgetattr(terminal, &before) < 0)
 		return fail(err, FSNAP_E_SYSTEM, errno, "the terminal");
 	silent = before;
 	silent.c_lflag &= ~(tcflag_t)ECHO;
 	silent.c_lflag |= ICANON | ISIG;
-	sigemptyset(&heeded);
-	for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
-		sigaddset(&heeded, numbers[i]);
-	sigprocmask(SIG_BLOCK, &heeded, &mask);
+	const sigset_t heeded = heed_signals(&mask);
 	tcsetattr(terminal, TCSAFLUSH, &silent);
 	bool asked = write(terminal, prompt, strlen(prompt)) > 0;
-	int result = asked ? line_comes(terminal, &heeded, err) : fail(err, FSNAP_E_SYSTEM, errno, "the terminal");
-	if (result == 0)
-		result = read_line(terminal, line, err);
+	int result = asked ? read_typed(terminal, &heeded, line, err) : fail(err, FSNAP_E_SYSTEM, errno, "the terminal");
 	tcsetattr(terminal, TCSAFLUSH, &before);
 	if (write(terminal, "\n", 1) < 0 && result == 0)
 		result = fail(err, FSNAP_E_SYSTEM, errno, "the terminal");

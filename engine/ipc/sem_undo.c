@@ -240,6 +240,9 @@ int undo_collect(struct dump *dump, struct fsnap_error *err)
 {
 	struct ipc_dump *known = &dump->ipc_known;
 	bool open = known->n_searches != 0;
+	/* Agents go in once more: nobody may be looking for pages there. */
+	if (open && finder_end(dump, err) < 0)
+		return -1;
 	while (open) {
 		for (size_t next = 0; next < known->n_searches;)
 			if (round_of(dump, next, &next, err) < 0)

@@ -41,11 +41,14 @@ static int read_status(struct task_survey *survey, struct fsnap_error *err)
 	char name[48];
 	snprintf(name, sizeof(name), "task/%d/status", survey->task->tid);
 	cleanup_free char *heard = live ? teller_take(process, HEARD_STATUS) : NULL;
+	bool text_was_early = heard != NULL;
 	cleanup_free char *text = heard ? steal(&heard) :
 				  live	? told_read(process, TOLD_STATUS, err) :
 					  procfs_read_once(process->proc, name, NULL, err);
 	if (!text || status_parse(text, &survey->status, err) < 0)
 		return error_context(err, "process %d", process->pid);
+	if (text_was_early) /* signals may have come since: who looks at their queues finds out */
+		survey->status.pending = survey->status.shared_pending = ~0ull;
 	return 0;
 }
 

@@ -20,12 +20,12 @@ import os, signal, threading, time
 pair = os.pipe()
 memory = bytearray(os.urandom(1 << 20)) * 16
 stop = threading.Event()
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])  # in all threads, as sigwait(3) wants it
 for _ in range(3):
     threading.Thread(target=stop.wait, daemon=True).start()
 if os.fork() == 0:
     while True:
         time.sleep(1000)
-signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
 open("ready", "w").close()
 while True:
     signal.sigwait([signal.SIGUSR1])
