@@ -27,13 +27,13 @@
  * written, and all zero. Where it is none of ours, then, it is zeroes that were reserved and never used.
  * Forks inherit the memory, and where the stack began.
  *
- * A descriptor has a name from its first moment: that of the vDSO, which no program gives a file of its own. It is
- * ours if the file is empty, or zero, or an agent besides.
+ * A descriptor has a name from its first moment, of what lies in any process: the end of that of the vDSO, which no
+ * program gives a file of its own. It is ours if the file is empty, or begins with zeroes, or an agent, besides.
  */
 #define PLACES 64	     /* so many may be left, by dumps killed in a row, until one is not */
 #define NEAREST (4ull << 30) /* to the stack, which may grow */
 #define SPREAD (1ull << 38)  /* bytes: within what one entry of the topmost page table covers, where the stack is */
-#define NAME "linux-vdso.so.1"
+#define NAME "nux-vdso.so.1" /* of "linux-vdso.so.1", for which somebody might have a use */
 
 /* The finalizer of SplitMix64: any bit of the result depends on all. */
 static uint64_t mixed(uint64_t x)

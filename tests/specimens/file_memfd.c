@@ -1,6 +1,6 @@
 /*
  * Anonymous files made by memfd_create: content, size, seals, the name, and that
- * descriptor and mapping are one.
+ * descriptor and mapping are one; one that is called as the vDSO is, and empty.
  *
  * harness: may-refuse
  */
@@ -20,6 +20,7 @@ int main(void)
 	MUST(lseek(fd, 77, SEEK_SET));
 	char *mapped = MUST(mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0));
 	MUST(fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW));
+	int empty = MUST(memfd_create("linux-vdso.so.1", MFD_CLOEXEC));
 
 	while (specimen_round()) {
 		specimen_ready();
@@ -33,6 +34,7 @@ int main(void)
 		expect_bytes("what was written to memory", content, seen, 500);
 		expect_hex("seals", F_SEAL_SHRINK | F_SEAL_GROW, (unsigned)fcntl(fd, F_GET_SEALS));
 		expect_errno("growing", EPERM, ftruncate(fd, SIZE + 1));
+		expect_int("the empty one", 0, lseek(empty, 0, SEEK_END));
 		char link[256] = "";
 		MUST(readlink("/proc/self/fd/3", link, sizeof(link) - 1));
 		expect_text("name", "/memfd:specimen (deleted)", link);
