@@ -32,6 +32,7 @@ def body(t):
     time.sleep(0.2)
     second.type("two\n")
     expect_shows(t, second, "2 two 111")
+    time.sleep(0.2)  # in which bash begins to read: just before, it notices a signal only behind the next line
     second.type("\x03")
     expect_shows(t, second, "interrupted")
     second.type("three\n")
