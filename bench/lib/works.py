@@ -101,7 +101,7 @@ class DumpTiny(Work):
     def declare(self):
         self.spawn = self.limit("fork+exec of true", "ms")
         self.command = self.figure("start to finish", "ms", self.spawn, self.goal(at_most(4)))
-        self.frozen = self.figure("frozen", "ms", goal=self.goal(at_most(1, "ms")))
+        self.frozen = self.figure("frozen", "ms", goal=self.goal(at_most(0.5, "ms")))
 
     def measure(self, count):
         timing = self.tool.dump(self.pid)
