@@ -97,7 +97,6 @@ struct medium {
 	uint64_t length; /* end of what is mapped */
 	void *reserved;	 /* addresses, of which the last are kept free for growth */
 	uint64_t reserved_length;
-	const struct methods *methods; /* NULL: not needed so far */
 };
 
 /* MAP_SYNC is granted only on DAX, and says that flushed caches are durable there. Asked with a
@@ -113,11 +112,11 @@ static bool file_is_dax(int fd)
 	return true;
 }
 
-static int find_methods(struct medium *medium, struct fsnap_error *err)
+/* Before methods[] is used. */
+static int find_methods(struct fsnap_error *err)
 {
 	static pthread_once_t once = PTHREAD_ONCE_INIT;
 	pthread_once(&once, ask_all_methods);
-	__atomic_store_n(&medium->methods, &methods[medium->dax], __ATOMIC_RELAXED); /* any thread's is the same */
 	if (!methods_error)
 		return 0;
 	/* Negative errno values, or beyond them the library's own. */
@@ -217,7 +216,7 @@ struct medium *medium_open_write(int fd, uint64_t length, bool in_memory, struct
 	uint64_t most = length < RESERVE_ADDRESSES / 2 ? RESERVE_ADDRESSES : 2 * length;
 	medium->in_memory = in_memory;
 	medium->dax = !in_memory && file_is_dax(fd);
-	if ((medium->dax && find_methods(medium, err) < 0) || reserve_addresses(medium, 0, length, most, err) < 0 ||
+	if ((medium->dax && find_methods(err) < 0) || reserve_addresses(medium, 0, length, most, err) < 0 ||
 	    map_piece(medium, 0, length, PROT_READ | PROT_WRITE, err) < 0) {
 		medium_close(medium);
 		return NULL;
@@ -337,10 +336,10 @@ void medium_copy(struct medium *medium, uint64_t offset, const void *from, uint6
 	char *to = medium->base + offset;
 	if (length == 0)
 		return;
-	if (!medium->dax && (length < MUCH || find_methods(medium, NULL) < 0))
+	if (!medium->dax && (length < MUCH || find_methods(NULL) < 0))
 		memcpy(to, from, length);
 	else
-		medium->methods->copy(to, from, length, PMEM2_F_MEM_NOFLUSH);
+		methods[medium->dax].copy(to, from, length, PMEM2_F_MEM_NOFLUSH);
 }
 
 static void tell_hook(const struct medium *medium, uint64_t offset, uint64_t length)
@@ -358,7 +357,7 @@ int medium_persist(struct medium *medium, uint64_t offset, uint64_t length,
 		return 0;
 	/* libpmem2 persists a page cache by msync(2) too, but calls abort(3) when that fails. */
 	if (medium->dax)
-		medium->methods->persist(medium->base + offset, length);
+		methods[medium->dax].persist(medium->base + offset, length);
 	else if (!medium->in_memory && msync(medium->base + start, end - start, MS_SYNC) < 0)
 		return store_fail(err, errno, "writing the image");
 	tell_hook(medium, offset, length);
