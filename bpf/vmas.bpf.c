@@ -3,6 +3,12 @@
  * flags are told, walks all page tables for the numbers that stand beside them. And which mappings of files have no
  * page of the process' own: those that never had an anon_vma, without which none can be (mm/memory.c,
  * vmf_anon_prepare()).
+ *
+ * And two numbers that the kernel counts up for each address space, by which one knows without looking that nothing has
+ * changed. No mapping is made, changed or removed but with the lock of the address space held for writing, which counts
+ * mm_lock_seq (vma_end_write_all(), include/linux/mmap_lock.h, from Linux 6.4 on). And of no page that was there may a
+ * processor still have the translation when it has been taken away: who takes one away counts tlb_gen before he tells them
+ * (inc_mm_tlb_gen(), arch/x86/include/asm/tlbflush.h).
  */
 #include "bpf/kernel.h"
 #include "bpf/vmas_shape.h"
@@ -25,6 +31,31 @@ struct vm_area_struct {
 	struct file *vm_file;
 };
 
+struct seqcount {
+	unsigned sequence;
+};
+
+typedef struct {
+	long counter;
+} atomic64_t;
+
+typedef struct {
+	atomic64_t tlb_gen; /* x86 */
+} mm_context_t;
+
+struct mm_struct {
+	mm_context_t context;
+	struct seqcount mm_lock_seq; /* Linux 6.13 */
+};
+
+struct mm_struct___before_6_13 {
+	int mm_lock_seq;
+};
+
+struct task_struct___mm {
+	struct mm_struct *mm;
+};
+
 struct bpf_iter__task_vma {
 	struct task_struct *task;
 	struct vm_area_struct *vma;
@@ -35,6 +66,7 @@ struct bpf_iter__task_vma {
 __u64 sum, n;
 __u32 n_bare;
 struct vmas_range bare[VMAS_BARE];
+struct vmas_counts counts;
 
 static __u64 mix(__u64 before, __u64 value)
 {
@@ -75,6 +107,30 @@ int sum_vmas(struct bpf_iter__task_vma *context)
 	n++;
 	if (is_bare(vma))
 		tell_bare(vma);
+	return 0;
+}
+
+/* Counted up where somebody holds the lock, and again where he lets go: what is odd says nothing. */
+static __u64 locked(struct mm_struct *mm)
+{
+	struct mm_struct___before_6_13 *older = (void *)mm;
+	if (bpf_core_field_exists(mm->mm_lock_seq.sequence))
+		return BPF_CORE_READ(mm, mm_lock_seq.sequence) & 1 ? 0 : 1ull << 32 | BPF_CORE_READ(mm, mm_lock_seq.sequence);
+	return bpf_core_field_exists(older->mm_lock_seq) ?
+		1ull << 32 | (__u32)BPF_CORE_READ(older, mm_lock_seq) : 0;
+}
+
+SEC("iter/task")
+int tell_counts(struct bpf_iter__task *context)
+{
+	struct task_struct___mm *task = (void *)context->task;
+	struct mm_struct *mm = task ? BPF_CORE_READ(task, mm) : NULL;
+	if (!mm)
+		return 0;
+	counts.space = (__u64)mm;
+	counts.locked = locked(mm);
+	if (bpf_core_field_exists(mm->context.tlb_gen))
+		counts.taken_away = BPF_CORE_READ(mm, context.tlb_gen.counter);
 	return 0;
 }
 

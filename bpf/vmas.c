@@ -23,3 +23,13 @@ const struct vmas_range *vmas_bare(struct vmas_reader *reader, pid_t tid, size_t
 	*n = vmas_sum(reader, tid) ? reader->skeleton->bss->n_bare : 0;
 	return reader->skeleton->bss->bare;
 }
+
+struct vmas_counts vmas_counts(struct vmas_reader *reader, pid_t tid)
+{
+	struct vmas_bpf__bss *shared = reader->skeleton->bss;
+	union bpf_iter_link_info info = { .task.tid = (unsigned)tid };
+	shared->counts = (struct vmas_counts){ 0 };
+	if (bpf_run(reader->skeleton->progs.tell_counts, info, WHAT, NULL) < 0)
+		return (struct vmas_counts){ 0 };
+	return shared->counts;
+}

@@ -24,4 +24,8 @@ uint64_t vmas_sum(struct vmas_reader *reader, pid_t tid);
  * entry either; as long as it stands still. Valid until the next question. */
 const struct vmas_range *vmas_bare(struct vmas_reader *reader, pid_t tid, size_t *n);
 
+/* Counts that the kernel keeps of an address space, 10 us. While `locked` is the same no mapping was made, changed or removed;
+ * while `taken_away` is, of each page that was there the entry in the page tables was not removed. */
+struct vmas_counts vmas_counts(struct vmas_reader *reader, pid_t tid);
+
 #endif

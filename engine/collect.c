@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "engine/chain/chain.h"
 #include "engine/dump.h"
 #include "engine/job_control.h"
 #include "engine/leftover.h"
@@ -278,5 +279,6 @@ int collect(struct dump *dump, struct fsnap_error *err)
 		if (userfaults_check(tree->processes[i], err) < 0 ||
 		    rings_check(dump, tree->processes[i], err) < 0)
 			return -1;
+	mappings_settle(dump);
 	return mapped_settle(dump, err) < 0 ? -1 : ghost_settle(dump, err);
 }

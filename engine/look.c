@@ -95,10 +95,8 @@ int look_at_process(struct dump *dump, struct process *process, struct fsnap_err
 	if (process->image.zombie || process->prepared)
 		return 0;
 	if (refuse_namespaces(dump, process, err) < 0 || cgroups_refuse_frozen(dump, process, err) < 0 ||
-	    readers_survey(dump, process, err) < 0 || maps_note_program(process, err) < 0 ||
-	    maps_collect(dump, process, err) < 0 ||
-	    text_find(process->live, process->mm.vmas.vmas_val, process->mm.vmas.vmas_len, &process->text,
-		      &dump->texts, err) < 0)
+	    mappings_survey(dump, process, err) < 0 || maps_note_program(process, err) < 0 ||
+	    maps_collect(dump, process, err) < 0 || mappings_find_text(dump, process, err) < 0)
 		return explain_permission(process, err);
 	if (uses_async(process) && !dump_async(dump, err))
 		return error_context(err, "process %d (%s): asynchronous I/O", process->pid, process->comm);

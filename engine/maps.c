@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 #include <sys/sysmacros.h>
 
+#include "engine/chain/chain.h"
 #include "engine/dump.h"
 #include "engine/leftover.h"
 #include "engine/live.h"
@@ -268,7 +269,7 @@ int maps_collect(struct dump *dump, struct process *process, struct fsnap_error 
 {
 	image_mm *mm = &process->mm;
 	cleanup_free char *heard = teller_take(process, HEARD_MAPS);
-	cleanup_free char *text = heard ? steal(&heard) : procfs_read(process->proc, "maps", NULL, err);
+	cleanup_free char *text = heard ? steal(&heard) : mappings_text(dump, process, err);
 	if (!text)
 		return -1;
 	forget_vmas(mm);

@@ -26,7 +26,7 @@ void chain_free(struct chain *chain)
 		else
 			track_close(&chain->members[i].track);
 	for (size_t i = 0; i < chain->n_members; i++)
-		free(chain->members[i].surveyed.advice);
+		mappings_forget(&chain->members[i].mappings);
 	image_close(chain->open);
 	mapped_free_all(chain->mapped, chain->n_mapped);
 	readers_free(&chain->readers);
@@ -68,7 +68,7 @@ static void drop_dead(struct chain *chain)
 			continue;
 		}
 		track_close(&member->track);
-		free(member->surveyed.advice);
+		mappings_forget(&member->mappings);
 	}
 	chain->n_members = n;
 }
@@ -96,7 +96,12 @@ static int admit(struct dump *dump, struct process *process, struct fsnap_error 
 		member += chain->n_members++;
 		*member = (struct chain_member){ .pid = process->pid, .start = start, .track = track };
 	}
-	return track_register(&member->track, process, err);
+	if (mappings_are_registered(dump, process))
+		return 0;
+	if (track_register(&member->track, process, err) < 0)
+		return -1;
+	mappings_note_registered(dump, process);
+	return 0;
 }
 
 /* When the list of members does not move any more. */

@@ -5,6 +5,7 @@
  *	chain_pages.c  pages that have not changed since the parent image, and those that have
  *	repeats.c      pages that nobody watches, compared with those of the parent image
  *	readers.c      programs in the kernel that stay loaded from dump to dump
+ *	mappings.c     what was read of mappings that have not changed since
  *	gentle.c       the priority of a watch while the tree runs
  *	parcel.c       a chain as bytes and descriptors, to be handed to another process
  *	keeper.c       the process that keeps it while nobody dumps (`fsnap track`)
@@ -35,14 +36,19 @@ struct chain_member {
 	unsigned space;	 /* in the base */
 	bool based;	 /* it was tracked, and its pages taken, when the base was made */
 	struct track track;
-	struct surveyed { /* readers.c: what smaps said, as long as that is known to hold */
-		uint64_t sum; /* of its mappings then; 0: nothing is known */
+	struct known_mappings { /* mappings.c: as long as that is known to hold */
+		uint64_t locked, space; /* bpf/vmas.h, when all of this was true; `locked` 0: not known */
+		char *text; /* /proc/PID/maps; NULL: not known */
+		struct text_gadgets gadgets; /* with `text` */
+		bool registered; /* likewise: track_register() was told of them */
+		bool surveyed; /* nor has anything changed since smaps said what follows */
+		uint64_t sum; /* when it did */
 		unsigned times; /* that it was used */
 		struct advice *advice;
 		size_t n;
 		uint64_t dirty;
 		bool shares;
-	} surveyed;
+	} mappings;
 };
 
 struct chain {
@@ -144,11 +150,24 @@ void readers_note_files(struct dump *dump);
 /* As machine_describe(), which who stays asks once; to be left when it is written. */
 int readers_machine(struct dump *dump, image_machine *machine, struct fsnap_error *err);
 void readers_leave_machine(struct dump *dump, image_machine *machine);
-/* As maps_survey(); of a member of such a chain, what was said last, if no mapping has changed. */
-int readers_survey(struct dump *dump, struct process *process, struct fsnap_error *err);
 /* Of one that stands still, and whose reader is there: see vmas_bare(). */
 struct vmas_range;
+struct vmas_reader *readers_vmas(struct dump *dump);
 const struct vmas_range *readers_bare(struct dump *dump, const struct process *process, size_t *n);
+
+/* --- mappings.c: of a member of a chain that stays open, what was said last, if no mapping has changed; else asked anew --- */
+
+/* As maps_survey(), before the others. */
+int mappings_survey(struct dump *dump, struct process *process, struct fsnap_error *err);
+/* /proc/PID/maps, to be freed. */
+char *mappings_text(struct dump *dump, const struct process *process, struct fsnap_error *err);
+/* As text_find(). */
+int mappings_find_text(struct dump *dump, struct process *process, struct fsnap_error *err);
+bool mappings_are_registered(struct dump *dump, const struct process *process);
+void mappings_note_registered(struct dump *dump, const struct process *process);
+/* When no agent is in the tree any more, and it still stands still. */
+void mappings_settle(struct dump *dump);
+void mappings_forget(struct known_mappings *known);
 
 /* --- parcel.c: over a socket -------------------------------------------------------------------------- */
 

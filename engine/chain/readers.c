@@ -141,59 +141,14 @@ void readers_note_files(struct dump *dump)
 	readers->wants_async = dump->async;
 }
 
-/* --- what was said about mappings ------------------------------------------------------------------- */
+/* --- mappings ------------------------------------------------------------------------------------------ */
 
-#define HOLDS_FOR 100 /* images: of numbers that are estimates only, and change with no mapping */
-
-static uint64_t sum_of(struct readers *readers, const struct process *process)
-{
-	if (!readers->vmas && !readers->no_vmas)
-		readers->no_vmas = !(readers->vmas = vmas_open(NULL));
-	return readers->vmas ? vmas_sum(readers->vmas, process->live) : 0;
-}
-
-static bool use(struct surveyed *known, struct process *process, uint64_t sum)
-{
-	if (!sum || known->sum != sum || ++known->times > HOLDS_FOR)
-		return false;
-	struct advice *copy = malloc(known->n * sizeof(*copy));
-	if (!copy)
-		return false;
-	memcpy(copy, known->advice, known->n * sizeof(*copy));
-	free(process->advice);
-	process->advice = copy;
-	process->n_advice = known->n;
-	process->dirty = known->dirty;
-	process->shares = known->shares;
-	return true;
-}
-
-static void note(struct surveyed *known, const struct process *process, uint64_t sum)
-{
-	struct advice *copy = malloc(process->n_advice * sizeof(*copy));
-	free(known->advice);
-	*known = (struct surveyed){ .advice = copy };
-	if (!copy)
-		return;
-	memcpy(copy, process->advice, process->n_advice * sizeof(*copy));
-	known->sum = sum;
-	known->n = process->n_advice;
-	known->dirty = process->dirty;
-	known->shares = process->shares;
-}
-
-int readers_survey(struct dump *dump, struct process *process, struct fsnap_error *err)
+struct vmas_reader *readers_vmas(struct dump *dump)
 {
 	struct readers *readers = kept(dump);
-	struct chain_member *member = readers ? chain_member_of(dump->chain, process) : NULL;
-	uint64_t sum = member ? sum_of(readers, process) : 0;
-	if (member && use(&member->surveyed, process, sum))
-		return 0;
-	if (maps_survey(dump, process, err) < 0)
-		return -1;
-	if (sum)
-		note(&member->surveyed, process, sum);
-	return 0;
+	if (readers && !readers->vmas && !readers->no_vmas)
+		readers->no_vmas = !(readers->vmas = vmas_open(NULL));
+	return readers ? readers->vmas : NULL;
 }
 
 const struct vmas_range *readers_bare(struct dump *dump, const struct process *process, size_t *n)
