@@ -39,10 +39,7 @@ bool live_watches(const struct dump *dump, const struct process *process, uint64
 {
 	const struct live_space *space = find_space(dump, process);
 	const struct track *track = !space ? NULL : space->member ? &space->member->track : &space->track;
-	for (size_t i = 0; track && i < track->n_spans; i++)
-		if (overlaps(&track->spans[i], start, end))
-			return true;
-	return false;
+	return track && track_has(track, start, end);
 }
 
 bool live_has(const struct dump *dump, const struct process *process, const image_vma *vma)

@@ -24,6 +24,7 @@ struct scan_argument {
 #define SCAN_CHECK_ASYNC (1ull << 1)	/* PM_SCAN_CHECK_WPASYNC: EPERM where a mapping is not watched */
 
 /* Categories. */
+#define IS_WATCHED (1ull << 0) /* PAGE_IS_WPALLOWED: the mapping is registered with a userfaultfd such as track.h's */
 #define IS_WRITTEN (1ull << 1)
 #define IS_FILE (1ull << 2)
 #define IS_PRESENT (1ull << 3)

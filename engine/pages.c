@@ -95,6 +95,7 @@ enum scan_what {
 	SCAN_HUGETLB = 2, /* huge pages of the system's pool */
 	SCAN_ZEROES = 4,  /* pages of zeroes that differ from none: a userfaultfd has been told of them */
 	SCAN_WRITTEN = 8, /* ... and only what was written (track/) is asked for: 1 ms per GiB that was not */
+	SCAN_ASIDE = 16,  /* pages that the base has, perhaps: chain_aside.c */
 };
 
 static int take_region(struct dump *dump, struct process *process, int pagemap,
@@ -106,7 +107,8 @@ static int take_region(struct dump *dump, struct process *process, int pagemap,
 	if (region->categories & IS_HUGE && !(what & SCAN_HUGETLB) &&
 	    pages_add_span(&mm->huge.huge_len, &mm->huge.huge_val, region->start, region->end, err) < 0)
 		return -1;
-	return pages_store(dump, process, pagemap, region->start, region->end, err);
+	int result = what & SCAN_ASIDE ? chain_aside(dump, process, pagemap, region, err) : 1;
+	return result != 1 ? result : pages_store(dump, process, pagemap, region->start, region->end, err);
 }
 
 static struct scan_argument question(uint64_t start, uint64_t end, enum scan_what what, struct scan_region *regions,
@@ -154,6 +156,7 @@ static int scan_within(struct dump *dump, struct process *process, int pagemap, 
 	size_t first = 0;
 	struct scan_region regions[REGIONS];
 	struct scan_argument argument = question(start, end, what, regions, REGIONS);
+	argument.return_mask |= what & SCAN_ASIDE ? chain_aside_asks(process) : 0;
 	while (argument.start < end) {
 		int n = ioctl(pagemap, SCAN, &argument);
 		if (n < 0 && (errno == ENOTTY || errno == EINVAL) && argument.start == start)
@@ -263,12 +266,12 @@ static int scan_gap(struct dump *dump, struct process *process, int pagemap, str
 			gaps->at++;
 		const struct vmas_range *bare = gaps->at < gaps->n ? &gaps->bare[gaps->at] : NULL;
 		uint64_t to = bare && bare->start < end ? bare->start : end;
-		int result = start < to ? scan_range(dump, process, pagemap, start, to, SCAN_FILES, err) : 0;
+		int result = start < to ? scan_range(dump, process, pagemap, start, to, SCAN_FILES | SCAN_ASIDE, err) : 0;
 		if (result)
 			return result;
 		start = bare && bare->start < end ? bare->end : end;
 	}
-	return 0;
+	return chain_aside_take(dump, process, err);
 }
 
 int pages_take_region(struct dump *dump, struct process *process, int pagemap, const struct scan_region *region,
@@ -299,7 +302,7 @@ static int scan(struct dump *dump, struct process *process, int pagemap, struct 
 		enum scan_what what = (vma->flags & MAP_HUGETLB ? SCAN_HUGETLB : 0) |
 				      (is_watched(process, vma, &next) ? SCAN_ZEROES : 0);
 		bool secret = secrets_are_in(dump, vma);
-		bool tracked = process->chained && !what && vma->kind == VMA_ANON && !secret;
+		bool tracked = process->chained && !what && vma->kind == VMA_ANON && !secret && !chain_is_aside(process, vma);
 		bool live = !what && live_has(dump, process, vma);
 		if ((vma->kind != VMA_ANON || vma->end - vma->start < LARGE) && !what && !live && !tracked && !secret)
 			continue;

@@ -21,10 +21,7 @@ void userfaults_forget(struct process *process)
 static bool is_tracked(const struct process *process, uint64_t start, uint64_t end, unsigned mode)
 {
 	const struct track *track = process->chained ? &process->chained->member->track : NULL;
-	for (size_t i = 0; track && mode == UFFDIO_REGISTER_MODE_WP && i < track->n_spans; i++)
-		if (track->spans[i].start < end && start < track->spans[i].end)
-			return true;
-	return false;
+	return track && mode == UFFDIO_REGISTER_MODE_WP && track_has(track, start, end);
 }
 
 int userfaults_add(struct process *process, uint64_t start, uint64_t end, bool shared, unsigned marks,

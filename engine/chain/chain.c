@@ -98,7 +98,10 @@ static int admit(struct dump *dump, struct process *process, struct fsnap_error 
 	}
 	if (mappings_are_registered(dump, process))
 		return 0;
-	if (track_register(&member->track, process, err) < 0)
+	size_t n;
+	const struct vmas_range *bare = readers_bare(dump, process, &n);
+	if (track_register(&member->track, process, err) < 0 ||
+	    (bare && track_register_aside(&member->track, process, bare, n, err) < 0))
 		return -1;
 	mappings_note_registered(dump, process);
 	return 0;

@@ -3,6 +3,7 @@
  *
  *	chain.c        what is known of a tree from one dump to the next; a dump's part in it
  *	chain_pages.c  pages that have not changed since the parent image, and those that have
+ *	chain_aside.c  the same in small mappings, and private pages of files
  *	repeats.c      pages that nobody watches, compared with those of the parent image
  *	readers.c      programs in the kernel that stay loaded from dump to dump
  *	mappings.c     what was read of mappings that have not changed since
@@ -20,8 +21,8 @@
  * first page is taken the base is given up (chain_begin()), with the keeper, too.  A dump that fails in between
  * costs the next one a full image, and nobody a wrong one.
  *
- * Not tracked are private mappings of files, small mappings, shared memory, what track_open() refuses: all of it is
- * copied each time, and compared afterwards (repeats.c). Stored in full is what is new: mappings since the last dump, children, programs just executed.  Of a child's pages those that it
+ * Not tracked are, but of a chain that stays open, private mappings of files and small mappings; and shared memory, what
+ * track_open() refuses: all of it is copied each time, and compared afterwards (repeats.c). Stored in full is what is new: mappings since the last dump, children, programs just executed.  Of a child's pages those that it
  * still shares with its parent are the parent's.
  */
 #ifndef ENGINE_CHAIN_H
@@ -38,6 +39,7 @@ struct chain_member {
 	struct track track;
 	struct known_mappings { /* mappings.c: as long as that is known to hold */
 		uint64_t locked, space; /* bpf/vmas.h, when all of this was true; `locked` 0: not known */
+		uint64_t taken_away; /* likewise, when the image before was made */
 		char *text; /* /proc/PID/maps; NULL: not known */
 		struct text_gadgets gadgets; /* with `text` */
 		bool registered; /* likewise: track_register() was told of them */
@@ -94,6 +96,11 @@ struct chained {
 	size_t n_guards;
 	struct page_run *kept; /* pages that have not changed, `at` as in the base */
 	size_t n_kept;
+	bool untouched; /* since the image before no page that was there was taken away: mappings.c */
+	struct { /* chain_aside.c */
+		size_t at; /* runs of the base before it are behind us */
+		uint64_t from, to; /* what was met in this range is to be taken */
+	} aside;
 	image_span *lost; /* tracked no more */
 	size_t n_lost;
 };
@@ -119,6 +126,19 @@ void chain_begin(struct dump *dump);
 /* Pages of a mapping, frozen. 1: it is not tracked. */
 int chain_pages(struct dump *dump, struct process *process, int pagemap, const image_vma *vma,
 		struct fsnap_error *err);
+/* Nothing but pages of their own is kept of a base; these are. */
+int chain_refer(struct dump *dump, struct process *process, const struct page_run *base, uint64_t page, uint64_t end,
+		struct fsnap_error *err);
+/* chain_aside.c, of what track_register_aside() has registered: looked at with what lies around it. Is the mapping such a one? */
+bool chain_is_aside(const struct process *process, const image_vma *vma);
+/* The categories that decide what is done with a region, to be asked for, too; 0: none. */
+uint64_t chain_aside_asks(const struct process *process);
+struct scan_region;
+/* Of such a region, what is in the base and was not written is referred to, the rest stored. 1: all is to be stored. */
+int chain_aside(struct dump *dump, struct process *process, int pagemap, const struct scan_region *region,
+		struct fsnap_error *err);
+/* When what was met is to be stored: it counts as not written from here on. */
+int chain_aside_take(struct dump *dump, struct process *process, struct fsnap_error *err);
 int chain_withhold(struct process *process, const image_vma *vma, struct fsnap_error *err);
 /* Where in the base a page is that has this frame, and that an ancestor of the process has kept; UINT64_MAX: nowhere. */
 void chain_frames(struct dump *dump, const struct process *process, uint64_t page, const uint64_t *entries,

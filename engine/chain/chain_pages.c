@@ -59,8 +59,8 @@ static int keep_spans(struct process *process, int pagemap, uint64_t start, uint
 	return 0;
 }
 
-static int refer(struct dump *dump, struct process *process, const struct page_run *base, uint64_t page,
-		 uint64_t end, struct fsnap_error *err)
+int chain_refer(struct dump *dump, struct process *process, const struct page_run *base, uint64_t page, uint64_t end,
+		struct fsnap_error *err)
 {
 	struct page_run run = { .page = page, .at = base->at + (page - base->page),
 				.npages = (uint32_t)(end - page), .space = process->mm.id };
@@ -116,7 +116,7 @@ static int keep(struct dump *dump, struct process *process, int pagemap, struct 
 		uint64_t to = run->page + run->npages < last ? run->page + run->npages : last;
 		uint64_t table = (from * STORE_PAGE / TABLE + 1) * (TABLE / STORE_PAGE);
 		to = to < table ? to : table;
-		if (has_table(base, pagemap, from) && refer(dump, process, run, from, to, err) < 0)
+		if (has_table(base, pagemap, from) && chain_refer(dump, process, run, from, to, err) < 0)
 			return -1;
 		page = to;
 	}

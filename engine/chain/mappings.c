@@ -44,11 +44,23 @@ void mappings_forget(struct known_mappings *known)
 	*known = (struct known_mappings){ 0 };
 }
 
+/* See chain_aside.c. `now`: since the tree stands still, and before an agent is in it. */
+static void judge_pages(const struct process *process, const struct known_mappings *known, const struct vmas_counts *now)
+{
+	if (process->chained)
+		process->chained->untouched = now->taken_away && now->taken_away == known->taken_away &&
+					      now->space == known->space;
+}
+
 /* Has nothing changed since what is known was read? If something has, the counts are for what is read from here on. */
 static bool look(struct dump *dump, const struct process *process, struct known_mappings *known)
 {
 	struct vmas_counts now = vmas_counts(readers_vmas(dump), process->live);
 	bool same = now.locked && now.locked == known->locked && now.space == known->space;
+	if (dump->still)
+		judge_pages(process, known, &now);
+	if (now.space != known->space)
+		known->taken_away = 0;
 	known->locked = now.locked;
 	known->space = now.space;
 	if (!same)
@@ -167,11 +179,12 @@ void mappings_settle(struct dump *dump)
 	for (size_t i = 0; readers_vmas(dump) && i < dump->tree.n_processes; i++) {
 		const struct process *process = dump->tree.processes[i];
 		struct known_mappings *known = process->image.zombie ? NULL : known_of(dump, process);
-		if (!known || !known->text)
+		if (!known)
 			continue;
 		struct vmas_counts now = vmas_counts(readers_vmas(dump), process->live);
-		known->locked = now.locked;
 		if (!now.locked || now.space != known->space || process->n_leftovers)
 			doubt(known);
+		known->locked = now.locked;
+		known->taken_away = now.space == known->space ? now.taken_away : 0;
 	}
 }

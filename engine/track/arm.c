@@ -12,6 +12,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "bpf/vmas_shape.h"
 #include "engine/dump.h"
 #include "engine/laps.h"
 #include "engine/place.h"
@@ -36,7 +37,8 @@
 #define FEATURES (UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_WP_UNPOPULATED | UFFD_FEATURE_WP_ASYNC)
 
 #define STEP (16ull << 20)
-#define WORTH_IT (64u << 10) /* smaller mappings are copied sooner than registered */
+#define WORTH_IT (64u << 10) /* smaller mappings are copied sooner than asked for one by one */
+#define ASIDE_MOST (2u << 20)
 
 /* --- may it be tracked? ----------------------------------------------------------------- */
 
@@ -228,43 +230,63 @@ int track_adopt(struct track *track, int uffd, int pagemap)
 
 /* --- registering ------------------------------------------------------------------------------ */
 
-/* Files' pages are left out: of those a page that is given back (MADV_DONTNEED) keeps its mark, and what is
- * read there next is another's content (zap_install_uffd_wp_if_needed(), mm/memory.c). */
-static bool is_worth_it(const struct process *process, const image_vma *vma)
+static bool may_be_tracked(const struct process *process, const image_vma *vma)
 {
 	const unsigned others = MARK_WATCHED_MISSING | MARK_WATCHED_MINOR | MARK_WATCHED_WRITES | MARK_SHADOW_STACK |
 				MARK_DROPPABLE | MARK_DEVICE;
-	if (vma->kind != VMA_ANON || vma->end - vma->start < WORTH_IT || vma->flags & (MAP_SHARED | MAP_HUGETLB))
+	if (vma->flags & (MAP_SHARED | MAP_HUGETLB))
 		return false;
 	const struct advice *advice = maps_known_advice(process, vma->start);
 	return !advice || !(advice->marks & others);
 }
 
-static int add_span(struct track *track, uint64_t start, uint64_t end, struct fsnap_error *err)
+static bool is_worth_it(const struct process *process, const image_vma *vma)
 {
-	image_span *spans = grow(track->spans, track->n_spans, sizeof(*spans), err);
-	if (!spans)
+	return vma->kind == VMA_ANON && vma->end - vma->start >= WORTH_IT && may_be_tracked(process, vma);
+}
+
+static int add_span(image_span **spans, size_t *n, const image_vma *vma, struct fsnap_error *err)
+{
+	image_span *more = grow(*spans, *n, sizeof(*more), err);
+	if (!more)
 		return -1;
-	track->spans = spans;
-	spans[track->n_spans++] = (image_span){ start, end };
+	*spans = more;
+	more[(*n)++] = (image_span){ vma->start, vma->end };
 	return 0;
 }
 
 /* Those that overlap become one. */
-static void join_spans(struct track *track)
+static void join_spans(image_span *spans, size_t *n)
 {
-	image_span *spans = track->spans;
 	size_t kept = 0;
-	if (track->n_spans == 0)
+	if (*n == 0)
 		return;
-	track_sort(&(struct track_spans){ spans, track->n_spans });
-	for (size_t i = 1; i < track->n_spans; i++) {
+	track_sort(&(struct track_spans){ spans, *n });
+	for (size_t i = 1; i < *n; i++) {
 		if (spans[i].start > spans[kept].end)
 			spans[++kept] = spans[i];
 		else if (spans[i].end > spans[kept].end)
 			spans[kept].end = spans[i].end;
 	}
-	track->n_spans = kept + 1;
+	*n = kept + 1;
+}
+
+static bool overlaps(const image_span *spans, size_t n, uint64_t start, uint64_t end)
+{
+	for (size_t i = 0; i < n; i++)
+		if (spans[i].start < end && start < spans[i].end)
+			return true;
+	return false;
+}
+
+bool track_is_aside(const struct track *track, uint64_t start, uint64_t end)
+{
+	return overlaps(track->aside, track->n_aside, start, end) && !overlaps(track->spans, track->n_spans, start, end);
+}
+
+bool track_has(const struct track *track, uint64_t start, uint64_t end)
+{
+	return overlaps(track->spans, track->n_spans, start, end) || overlaps(track->aside, track->n_aside, start, end);
 }
 
 static int take_mark_away(void *arg, uint64_t start, uint64_t end, struct fsnap_error *err)
@@ -291,20 +313,49 @@ int track_wash(struct track *track, struct fsnap_error *err)
 	return 0;
 }
 
+/* Somebody else's, or one that has vanished, cannot be. */
+static bool is_registered(struct track *track, const image_vma *vma)
+{
+	struct uffdio_register range = { { vma->start, vma->end - vma->start }, UFFDIO_REGISTER_MODE_WP, 0 };
+	return track_watches(track, vma->start) ||
+	       (ioctl(track->uffd, UFFDIO_REGISTER, &range) == 0 && wash(track, vma->start, vma->end, NULL) == 0);
+}
+
 int track_register(struct track *track, const struct process *process, struct fsnap_error *err)
 {
 	for (u_int i = 0; i < process->mm.vmas.vmas_len; i++) {
 		const image_vma *vma = &process->mm.vmas.vmas_val[i];
-		struct uffdio_register range = { { vma->start, vma->end - vma->start }, UFFDIO_REGISTER_MODE_WP, 0 };
-		if (!is_worth_it(process, vma))
-			continue;
-		if (!track_watches(track, vma->start) &&
-		    (ioctl(track->uffd, UFFDIO_REGISTER, &range) < 0 || wash(track, vma->start, vma->end, err) < 0))
-			continue;
-		if (add_span(track, vma->start, vma->end, err) < 0)
+		if (is_worth_it(process, vma) && is_registered(track, vma) &&
+		    add_span(&track->spans, &track->n_spans, vma, err) < 0)
 			return -1;
 	}
-	join_spans(track);
+	join_spans(track->spans, &track->n_spans);
+	return 0;
+}
+
+/* What is registered is mapped page by page when it is read, and not several at a fault (do_fault_around(), mm/memory.c):
+ * nothing large of files, and nothing that is only read. */
+static bool is_worth_it_aside(const struct process *process, const image_vma *vma, const struct vmas_range *bare, size_t n)
+{
+	if (!vma->prot || vma->end - vma->start > ASIDE_MOST || (vma->kind != VMA_FILE && vma->kind != VMA_ANON) ||
+	    is_worth_it(process, vma) || !may_be_tracked(process, vma))
+		return false;
+	for (size_t i = 0; i < n; i++)
+		if (bare[i].start <= vma->start && vma->end <= bare[i].end)
+			return false;
+	return true;
+}
+
+int track_register_aside(struct track *track, const struct process *process, const struct vmas_range *bare, size_t n,
+			 struct fsnap_error *err)
+{
+	for (u_int i = 0; i < process->mm.vmas.vmas_len; i++) {
+		const image_vma *vma = &process->mm.vmas.vmas_val[i];
+		if (is_worth_it_aside(process, vma, bare, n) && is_registered(track, vma) &&
+		    add_span(&track->aside, &track->n_aside, vma, err) < 0)
+			return -1;
+	}
+	join_spans(track->aside, &track->n_aside);
 	return 0;
 }
 
@@ -335,5 +386,6 @@ void track_leave(struct track *track)
 	if (track->pagemap >= 0)
 		close(track->pagemap);
 	free(track->spans);
+	free(track->aside);
 	*track = TRACK_NONE;
 }

@@ -94,6 +94,12 @@ int track_renew(const struct track *track, uint64_t start, uint64_t end, track_r
 	return scan(track->pagemap, &argument, fn, arg, err);
 }
 
+static int ignore(void *arg, uint64_t start, uint64_t end, struct fsnap_error *err)
+{
+	(void)arg, (void)start, (void)end, (void)err;
+	return 0;
+}
+
 /* Marked is what is there and going to be copied, nothing else: what looks like a page in swap may be none (a guard
  * region), and the marks of empty entries look like that. */
 int track_take(const struct track *track, uint64_t start, uint64_t end, track_region_fn fn, void *arg,
@@ -110,10 +116,18 @@ int track_take(const struct track *track, uint64_t start, uint64_t end, track_re
 	return scan(track->pagemap, &argument, fn, arg, err);
 }
 
-static int ignore(void *arg, uint64_t start, uint64_t end, struct fsnap_error *err)
+/* Without SCAN_CHECK_ASYNC what is not registered is passed over. */
+int track_take_aside(const struct track *track, uint64_t start, uint64_t end, struct fsnap_error *err)
 {
-	(void)arg, (void)start, (void)end, (void)err;
-	return 0;
+	struct scan_argument argument = {
+		.flags = SCAN_PROTECT,
+		.start = start,
+		.end = end,
+		.category_inverted = IS_ZERO | IS_FILE,
+		.category_mask = IS_WRITTEN | IS_PRESENT | IS_ZERO | IS_FILE,
+		.return_mask = IS_WRITTEN,
+	};
+	return scan(track->pagemap, &argument, ignore, NULL, err);
 }
 
 bool track_watches(const struct track *track, uint64_t page_address)

@@ -32,6 +32,8 @@ struct track {
 	int pagemap; /* of the memory that was there when it was opened */
 	image_span *spans; /* where something was registered, by address, not overlapping */
 	size_t n_spans;
+	image_span *aside; /* likewise, track_register_aside() */
+	size_t n_aside;
 	uint64_t stopped_us; /* so long the process stood still for it */
 };
 
@@ -46,6 +48,19 @@ int track_open(struct track *track, struct process *process, struct fsnap_error 
  * belong to somebody else's userfaultfd are left out. May be called again when there are new ones, also where
  * others were before: all pages of a mapping that was not registered count as written until track_take() returns them. */
 int track_register(struct track *track, const struct process *process, struct fsnap_error *err);
+
+/* Registers small mappings, and those of files that may hold pages of the process' own, which `bare` is not; they are not
+ * among the spans. Of a file's page that is given back (MADV_DONTNEED) the mark stays, and falls on what is there next
+ * (zap_install_uffd_wp_if_needed(), mm/memory.c): only as long as no page was taken away anywhere is one that is there, and
+ * not written, what it was (bpf/vmas.h). */
+struct vmas_range;
+int track_register_aside(struct track *track, const struct process *process, const struct vmas_range *bare, size_t n,
+			 struct fsnap_error *err);
+
+/* By that only? */
+bool track_is_aside(const struct track *track, uint64_t start, uint64_t end);
+/* Has something in the range been registered? */
+bool track_has(const struct track *track, uint64_t start, uint64_t end);
 
 /* All that is registered counts as written from here on: 4 ms per GiB, and more for what did not. */
 int track_wash(struct track *track, struct fsnap_error *err);
@@ -95,6 +110,9 @@ int track_changed(int pagemap, uint64_t start, uint64_t end, track_region_fn fn,
  * pages of the range may be marked without fn having been told: of all of it nothing is known. */
 int track_take(const struct track *track, uint64_t start, uint64_t end, track_region_fn fn, void *arg,
 	       struct fsnap_error *err);
+
+/* Marks pages that are there, not zero, no file's and written as not written, wherever in the range something is registered. */
+int track_take_aside(const struct track *track, uint64_t start, uint64_t end, struct fsnap_error *err);
 
 /* Calls fn for pages that are there and not written. 4 ms per GiB. */
 int track_unmarked(const struct track *track, uint64_t start, uint64_t end, track_region_fn fn, void *arg,
