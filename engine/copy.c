@@ -8,6 +8,7 @@
 
 #include "engine/copy.h"
 #include "engine/ranges.h"
+#include "store/thread.h"
 
 /*
  * Pages are read with process_vm_readv(2) straight into the mapped image: those that copy_inside.c has not
@@ -193,7 +194,7 @@ static int copy_by_crew(struct crew *crew, unsigned size, struct fsnap_error *er
 	pthread_t threads[WORKERS_MAX];
 	unsigned started = 0;
 	/* A worker that cannot be started only makes it slower. */
-	while (started + 1 < size && pthread_create(&threads[started], NULL, work, crew) == 0)
+	while (started + 1 < size && thread_start(&threads[started], work, crew))
 		started++;
 	work(crew);
 	for (unsigned i = 0; i < started; i++)

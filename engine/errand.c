@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <linux/sched.h>
-#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdint.h>
@@ -15,6 +14,7 @@
 
 #include "engine/procfs.h"
 #include "store/scope.h"
+#include "store/thread.h"
 
 #define STACK_SIZE (256 * 1024)
 #define REAP_PATIENCE_MS 2000
@@ -155,7 +155,7 @@ static int run_as_us(const struct errand *errand)
 		ours.work = ours.work_as;
 		ours.work_as = NULL;
 	}
-	if (pthread_create(&thread, NULL, run_as_thread, &trip) != 0)
+	if (!thread_start(&thread, run_as_thread, &trip))
 		return -1;
 	pthread_join(thread, NULL);
 	errno = trip.failed;

@@ -6,15 +6,13 @@
  * What it fills is nobody else's until it is waited for: runs, jobs, places in the image; spans of huge, guarded, swapped
  * and protected pages. What it reads of a process is settled when that is handed over: its mappings.
  */
-#include <pthread.h>
-#include <semaphore.h>
-#include <signal.h>
 #include <stdlib.h>
 
 #include "engine/ahead.h"
 #include "engine/chain/chain.h"
 #include "engine/copy.h"
 #include "engine/dump.h"
+#include "store/thread.h"
 
 #define MANY 8		   /* processes */
 #define MUCH (256ull << 20) /* bytes: a look at them takes several times as long as making a thread */
@@ -39,19 +37,13 @@ static struct process *next(const struct tree *tree, size_t *at)
 	return tree->processes[(*at)++];
 }
 
-static void await(sem_t *semaphore)
-{
-	while (sem_wait(semaphore) < 0)
-		; /* EINTR */
-}
-
 static void *find(void *arg)
 {
 	struct finder *finder = arg;
 	ahead_heap(finder->heap);
 	sem_post(&finder->ready);
 	for (size_t done = 0, at = 0; finder->result == 0; done++) {
-		await(&finder->handed);
+		thread_await(&finder->handed);
 		if (done == __atomic_load_n(&finder->n, __ATOMIC_ACQUIRE) ||
 		    __atomic_load_n(&finder->enough, __ATOMIC_ACQUIRE))
 			break;
@@ -90,13 +82,8 @@ void finder_begin(struct dump *dump)
 		finder->heap += heap_for(dump->known.processes[i]);
 	sem_init(&finder->ready, 0, 0);
 	sem_init(&finder->handed, 0, 0);
-	sigset_t all, before;
-	sigfillset(&all); /* signals are the caller's business */
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	bool made = pthread_create(&finder->thread, NULL, find, finder) == 0;
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	if (made) {
-		await(&finder->ready);
+	if (thread_start(&finder->thread, find, finder)) {
+		thread_await(&finder->ready);
 		dump->finder = finder;
 		return;
 	}

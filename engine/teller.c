@@ -1,8 +1,5 @@
 #include "engine/teller.h"
 
-#include <pthread.h>
-#include <semaphore.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,6 +8,7 @@
 #include "engine/copy.h"
 #include "engine/procfs.h"
 #include "engine/told.h"
+#include "store/thread.h"
 
 #define MANY 8		  /* processes: to make the thread costs what it spares with two */
 #define MOST (16ul << 20) /* bytes that it reads: nobody needs them before their turn comes */
@@ -23,12 +21,6 @@ struct teller {
 	sem_t told;  /* posted once for each process that has memory */
 	bool enough; /* nobody wants the rest */
 };
-
-static void await(sem_t *semaphore)
-{
-	while (sem_wait(semaphore) < 0)
-		; /* EINTR */
-}
 
 /* What cannot be read here fails again where it is wanted, and is told there. */
 static size_t hear(struct process *process)
@@ -48,7 +40,7 @@ static void *tell(void *arg)
 	size_t bytes = 0;
 	ahead_heap(teller->dump->known.n_processes * HEAP_PER_PROCESS);
 	sem_post(&teller->ready);
-	await(&teller->go);
+	thread_await(&teller->go);
 	for (size_t i = 0; i < tree->n_processes; i++) {
 		if (__atomic_load_n(&teller->enough, __ATOMIC_ACQUIRE))
 			break;
@@ -83,16 +75,11 @@ void teller_begin(struct dump *dump)
 	sem_init(&teller->ready, 0, 0);
 	sem_init(&teller->go, 0, 0);
 	sem_init(&teller->told, 0, 0);
-	sigset_t all, before;
-	sigfillset(&all); /* signals are the caller's business */
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	bool made = pthread_create(&teller->thread, NULL, tell, teller) == 0;
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	if (!made) {
+	if (!thread_start(&teller->thread, tell, teller)) {
 		forget(teller);
 		return;
 	}
-	await(&teller->ready);
+	thread_await(&teller->ready);
 	dump->teller = teller;
 }
 
@@ -106,7 +93,7 @@ void teller_await(struct dump *dump, struct process *process)
 {
 	if (!dump->teller)
 		return;
-	await(&dump->teller->told);
+	thread_await(&dump->teller->told);
 	process->was_heard = true;
 }
 

@@ -1,10 +1,9 @@
 #define _GNU_SOURCE
 #include "store/parallel.h"
 
-#include <pthread.h>
 #include <sched.h>
-#include <signal.h>
-#include <stdbool.h>
+
+#include "store/thread.h"
 
 #define THREADS_MAX 16
 
@@ -31,16 +30,6 @@ static unsigned usable_cores(void)
 	return count < 1 ? 1 : count > THREADS_MAX ? THREADS_MAX : (unsigned)count;
 }
 
-/* Signals are the caller's business: the helpers take none of them. */
-static void start(struct share *share)
-{
-	sigset_t all, before;
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	share->started = pthread_create(&share->thread, NULL, run_share, share) == 0;
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-}
-
 void parallel_for(uint64_t total, uint64_t grain,
 		  void (*fn)(void *arg, uint64_t first, uint64_t n), void *arg)
 {
@@ -55,7 +44,7 @@ void parallel_for(uint64_t total, uint64_t grain,
 		shares[i] = (struct share){.fn = fn, .arg = arg, .first = first, .n = n};
 		first += n;
 		if (i + 1 < threads)
-			start(&shares[i]);
+			shares[i].started = thread_start(&shares[i].thread, run_share, &shares[i]);
 	}
 	run_share(&shares[threads - 1]);
 	for (uint64_t i = 0; i + 1 < threads; i++) {
