@@ -202,17 +202,25 @@ static int set_off(struct dump *dump, struct placement *placement, struct inquir
 	return 0;
 }
 
-/* While one process is on its way to the first system call for us, and the one before makes it, the next is asked about,
- * and the agents of those before run: nobody is waited for who has been told only just now. */
+/* While it makes the call, /proc says where it is. */
+static int enter(struct dump *dump, struct placement *placement, struct fsnap_error *err)
+{
+	return place_enter(placement, err) < 0 ? -1 : collect_directories(dump, placement->process, err);
+}
+
+/* Three stages, a process in each: while one is on its way to the first system call for us, and the one before makes it,
+ * the agents of those before run: nobody is waited for who has been told only just now. */
 static int collect_all(struct dump *dump, struct placement *placements, struct inquiry *inquiries, size_t n,
 		       struct fsnap_error *err)
 {
-	for (size_t i = 0; i < n + 2; i++)
-		if ((i < n && set_off(dump, &placements[i], &inquiries[i], err) < 0) ||
-		    (i >= 1 && i < n + 1 && (place_enter(&placements[i - 1], err) < 0 ||
-					     collect_directories(dump, placements[i - 1].process, err) < 0)) ||
-		    (i >= 2 && place_send(&placements[i - 2], err) < 0))
+	for (size_t i = 0; i < n + 2; i++) {
+		if (i < n && set_off(dump, &placements[i], &inquiries[i], err) < 0)
 			return -1;
+		if (i >= 1 && i - 1 < n && enter(dump, &placements[i - 1], err) < 0)
+			return -1;
+		if (i >= 2 && place_send(&placements[i - 2], err) < 0)
+			return -1;
+	}
 	return 0;
 }
 
