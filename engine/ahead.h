@@ -7,8 +7,12 @@
 
 #include <stddef.h>
 
-/* So much of what malloc(3) gives the calling thread next. A hint: where what is freed is not kept (mallopt(3),
- * M_TRIM_THRESHOLD), or before Linux 5.14, nothing is gained. */
+/* From here on what is freed stays with malloc(3), for which there is mallopt(3): whether that may be is the program's
+ * affair, not a library's. */
+void ahead_keep_heap(void);
+
+/* So much of what malloc(3) gives the calling thread next. A hint: nothing is done where it would not be kept, nor before
+ * Linux 5.14. */
 void ahead_heap(size_t bytes);
 
 #endif

@@ -1,7 +1,6 @@
 /*
  * memory.c - the command's own memory, ahead of what it does.
  */
-#include <malloc.h>
 #include <stdint.h>
 #include <sys/mman.h>
 
@@ -14,8 +13,6 @@ void memory_ahead(void)
 	enum { PAGE = 4096, STACK = 12 * PAGE, HEAP = 30 * PAGE };
 	uintptr_t here = (uintptr_t)__builtin_frame_address(0) & -(uintptr_t)PAGE;
 	madvise((void *)(here - STACK), STACK, MADV_POPULATE_WRITE);
-	mallopt(M_TRIM_THRESHOLD, 64 << 20); /* what is freed is soon wanted again */
-	mallopt(M_TOP_PAD, 1 << 18);
-	mallopt(M_MMAP_THRESHOLD, 1 << 20); /* which does not grow by itself once another is set (mallopt(3)) */
+	ahead_keep_heap();
 	ahead_heap(HEAP);
 }
