@@ -157,10 +157,15 @@ static bool goes_on(const struct process *process, const struct procfs_map *map)
 	return last && last->inode == map->inode && last->end == map->start && map->offset == AGENT_TEXT;
 }
 
+/* An agent, or what was to become one. */
+static bool is_left(const struct process *process, const struct procfs_map *map)
+{
+	return is_agent(process, map) || (is_place(process, map->start) && is_unwritten(process, map));
+}
+
 int leftover_note(struct process *process, const struct procfs_map *map, struct fsnap_error *err)
 {
-	if (!may_be(map) || !(goes_on(process, map) || (is_executable(map) && (is_agent(process, map) ||
-			    (is_place(process, map->start) && is_unwritten(process, map))))))
+	if (!may_be(map) || !(goes_on(process, map) || (is_executable(map) && is_left(process, map))))
 		return 0;
 	struct leftover *more = grow(process->leftovers, process->n_leftovers, sizeof(*more), err);
 	if (!more)
