@@ -157,13 +157,15 @@ static int commit(struct dump *dump, image_tree *tree, struct fsnap_error *err)
 	struct image_writer *writer = dump->writer;
 	uint8_t uuid[16];
 	image_writer_uuid(writer, uuid);
-	dump->writer = NULL;
 	image_writer_tell(writer, tell_encoded, dump);
+	dump->writer = NULL; /* which is freed in either case */
 	if (image_writer_commit(writer, &dump->report->image_bytes, err) < 0)
 		return -1;
 	chain_commit(dump, uuid);
 	return 0;
 }
+
+/* --- farewell ---------------------------------------------------------------------------- */
 
 static void signal_one(const struct process *process, int signo)
 {
@@ -305,8 +307,7 @@ static int tell_story(struct dump *dump, struct fsnap_error *err)
 	if (result == 0)
 		result = commit(dump, &tree, err);
 	dump->report->commit_us = lap(&mark);
-	if (result == 0 && dump->options->kill &&
-	    (result = farewell(dump, err)) == 0)
+	if (result == 0 && dump->options->kill && (result = farewell(dump, err)) == 0)
 		await_end(dump);
 	seize_release(&dump->tree);
 	dump->report->total_us = (mark - begin) / 1000;
