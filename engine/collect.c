@@ -10,13 +10,13 @@
 
 #include "engine/chain/chain.h"
 #include "engine/dump.h"
+#include "engine/early.h"
 #include "engine/job_control.h"
 #include "engine/leftover.h"
 #include "engine/place.h"
 #include "engine/procfs.h"
 #include "engine/sleeps.h"
 #include "engine/state/state.h"
-#include "engine/teller.h"
 #include "engine/trace.h"
 #include "store/scope.h"
 
@@ -186,7 +186,7 @@ static int ask_inside(struct dump *dump, struct placement *placements, struct in
 /* Its memory is listed before anything of ours is in it. */
 static int collect_outside(struct dump *dump, struct process *process, struct inquiry *inquiry, struct fsnap_error *err)
 {
-	teller_await(dump, process);
+	early_await(dump, process);
 	if (maps_collect(dump, process, err) < 0 || leftover_refuse_used(process, err) < 0 ||
 	    aio_collect(dump, process, err) < 0)
 		return -1;
@@ -258,7 +258,7 @@ int collect(struct dump *dump, struct fsnap_error *err)
 	struct tree *tree = &dump->tree;
 	struct process *batch[PLACE_BATCH];
 	size_t n = 0;
-	teller_go(dump);
+	early_go(dump);
 	for (size_t i = 0; i < tree->n_processes; i++)
 		if (!tree->processes[i]->image.zombie && maps_note_program(tree->processes[i], err) < 0)
 			return -1;

@@ -26,6 +26,7 @@
 #include "engine/awake.h"
 #include "engine/chain/chain.h"
 #include "engine/dump.h"
+#include "engine/early.h"
 #include "engine/laps.h"
 #include "engine/live.h"
 #include "engine/machine.h"
@@ -38,7 +39,6 @@
 #include "engine/sleeps.h"
 #include "engine/snapshot.h"
 #include "engine/steadfast.h"
-#include "engine/teller.h"
 #include "engine/time_left.h"
 #include "engine/trace.h"
 #include "engine/with/with.h"
@@ -280,12 +280,12 @@ static int tell_story(struct dump *dump, struct fsnap_error *err)
 	chain_hurry(dump, true);
 	ahead_heap(dump->known.n_processes * HEAP_PER_PROCESS);
 	finder_begin(dump);
-	teller_begin(dump);
+	early_begin(dump);
 	dump->awake = awake_begin();
 	lap(&mark);
 	uint64_t frozen = mark;
 	int result = frozen_part(dump, &tree, &mark, err);
-	teller_stop(dump);
+	early_stop(dump);
 	finder_stop(dump); /* which looks at nobody who runs */
 	if (result < 0 && err->code == FSNAP_E_SYSTEM)
 		explain_death(dump, err);

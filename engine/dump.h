@@ -143,7 +143,7 @@ struct dump {
 	struct youth youth; /* pages that were written lately */
 	struct live *live; /* NULL: everything is copied while the tree stands still */
 	struct snapshot *snapshot; /* snapshot.c; NULL: nothing is copied when the tree runs again */
-	struct teller *teller; /* teller.h; NULL: /proc is read in between */
+	struct early *early; /* early.h; NULL: /proc is read in between */
 	struct finder *finder; /* finder.c; NULL: pages are found in between */
 	bool sleepers; /* some have wants_block (tree.h) */
 	struct time_left *time_left; /* time_left.c; NULL: nobody waits with a limit */

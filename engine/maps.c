@@ -6,10 +6,10 @@
 
 #include "engine/chain/chain.h"
 #include "engine/dump.h"
+#include "engine/early.h"
 #include "engine/leftover.h"
 #include "engine/live.h"
 #include "engine/procfs.h"
-#include "engine/teller.h"
 #include "engine/told.h"
 #include "store/scope.h"
 
@@ -268,9 +268,8 @@ int maps_note_program(struct process *process, struct fsnap_error *err)
 int maps_collect(struct dump *dump, struct process *process, struct fsnap_error *err)
 {
 	image_mm *mm = &process->mm;
-	cleanup_free char *heard = teller_take(process, HEARD_MAPS);
-	cleanup_free char *text = heard ? steal(&heard) : mappings_text(dump, process, err);
-	if (!text)
+	cleanup_free char *text = early_take(process, EARLY_MAPS);
+	if (!text && !(text = mappings_text(dump, process, err)))
 		return -1;
 	forget_vmas(mm);
 	userfaults_forget(process);

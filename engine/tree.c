@@ -98,8 +98,8 @@ void process_free(struct process *process)
 	close_if_open(process->pidfd);
 	close_if_open(process->mem);
 	told_close(process);
-	for (enum heard what = 0; what < N_HEARD; what++)
-		free(process->heard[what]);
+	for (enum early_text what = 0; what < N_EARLY; what++)
+		free(process->early[what]);
 	xdr_free((xdrproc_t)xdr_image_process, (char *)&process->image);
 	xdr_free((xdrproc_t)xdr_image_mm, (char *)&process->mm);
 	free(process);

@@ -75,7 +75,7 @@ struct userfaults {
 };
 
 enum told { TOLD_STAT, TOLD_STATUS, TOLD_TIMERS, TOLD_OOM_SCORE, TOLD_CORE_FILTER, N_TOLD };
-enum heard { HEARD_STATUS, HEARD_MAPS, N_HEARD };
+enum early_text { EARLY_STATUS, EARLY_MAPS, N_EARLY };
 
 struct process {
 	pid_t pid;
@@ -85,8 +85,8 @@ struct process {
 	int pidfd;
 	int mem;	/* /proc/PID/mem, read-write */
 	int told[N_TOLD]; /* told.h: descriptors of files in `proc`, + 1; 0: not open */
-	char *heard[N_HEARD]; /* teller.h */
-	bool was_heard;	      /* it is ours, and no more the thread's */
+	char *early[N_EARLY]; /* early.h: texts that were read ahead, NULL: not, or taken */
+	bool early_is_ours;   /* and no more the thread's */
 	char comm[32];
 	uint64_t start; /* clock ticks, as `proc`/stat has it; 0: to be read */
 	struct task **tasks; /* leader first, unless it has ended: image.leader_ended */

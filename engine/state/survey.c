@@ -4,9 +4,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "engine/early.h"
 #include "engine/procfs.h"
 #include "engine/state/state.h"
-#include "engine/teller.h"
 #include "engine/told.h"
 #include "store/scope.h"
 
@@ -34,20 +34,25 @@ void survey_free(struct survey *survey)
 	free(survey);
 }
 
+static char *status_text(const struct task *task, bool *early, struct fsnap_error *err)
+{
+	char name[48];
+	snprintf(name, sizeof(name), "task/%d/status", task->tid);
+	*early = false;
+	if (task->tid != task->process->live)
+		return procfs_read_once(task->process->proc, name, NULL, err);
+	char *text = early_take(task->process, EARLY_STATUS);
+	*early = text != NULL;
+	return text ? text : told_read(task->process, TOLD_STATUS, err);
+}
+
 static int read_status(struct task_survey *survey, struct fsnap_error *err)
 {
-	struct process *process = survey->task->process;
-	bool live = survey->task->tid == process->live;
-	char name[48];
-	snprintf(name, sizeof(name), "task/%d/status", survey->task->tid);
-	cleanup_free char *heard = live ? teller_take(process, HEARD_STATUS) : NULL;
-	bool text_was_early = heard != NULL;
-	cleanup_free char *text = heard ? steal(&heard) :
-				  live	? told_read(process, TOLD_STATUS, err) :
-					  procfs_read_once(process->proc, name, NULL, err);
+	bool early;
+	cleanup_free char *text = status_text(survey->task, &early, err);
 	if (!text || status_parse(text, &survey->status, err) < 0)
-		return error_context(err, "process %d", process->pid);
-	if (text_was_early) /* signals may have come since: who looks at their queues finds out */
+		return error_context(err, "process %d", survey->task->process->pid);
+	if (early) /* signals may have come since: who looks at their queues finds out */
 		survey->status.pending = survey->status.shared_pending = ~0ull;
 	return 0;
 }
