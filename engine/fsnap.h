@@ -68,7 +68,8 @@ enum fsnap_tcp {
 
 /* Is memory copied while the tree runs, and frozen only for what it has written since? */
 enum fsnap_live {
-	FSNAP_LIVE_AUTO = 0, /* if the tree holds more than 64 MiB, or max_freeze_us is given */
+	FSNAP_LIVE_AUTO = 0, /* if the tree holds more than 64 MiB, of one that is tracked (fsnap_track()) if more than 1 MiB
+			      * has changed, or if max_freeze_us is given */
 	FSNAP_LIVE_ALWAYS,
 	FSNAP_LIVE_NEVER,
 };

@@ -80,7 +80,10 @@ static int keep_run(struct judgement *judge, uint64_t page, uint64_t end, struct
 		next = (table + 1) * TABLE_PAGES;
 		if (next > end)
 			next = end;
-		if (judge->table != table && !track_has_table(judge->pagemap, page * STORE_PAGE))
+		int is_there = judge->table == table ? 1 : track_has_table(judge->pagemap, page * STORE_PAGE, err);
+		if (is_there < 0)
+			return -1;
+		if (!is_there)
 			continue;
 		judge->table = table;
 		if (pages_keep(judge->dump, judge->process, judge->pagemap, page * STORE_PAGE, next * STORE_PAGE,

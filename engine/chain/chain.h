@@ -89,7 +89,8 @@ struct chained {
 	struct chain_member *member;
 	bool based;
 	uint64_t untracked; /* pages, more or less */
-	uint64_t bytes, n_changes; /* tracked; ranges that were written when space was taken */
+	uint64_t bytes; /* tracked; and of it, when space was taken: */
+	uint64_t n_changed, n_changes; /* pages that were written; ranges of them */
 	image_span *huge; /* of the base, transparent huge pages */
 	size_t n_huge, huge_at; /* before it: behind us */
 	image_span *guards; /* likewise, guard regions */

@@ -51,8 +51,9 @@ static int keep_spans(struct process *process, int pagemap, uint64_t start, uint
 		uint64_t to = chained->guards[i].end < end ? chained->guards[i].end : end;
 		for (uint64_t next; from < to; from = next) {
 			next = (from / TABLE + 1) * TABLE < to ? (from / TABLE + 1) * TABLE : to;
-			if (track_has_table(pagemap, from) &&
-			    pages_add_span(&mm->guards.guards_len, &mm->guards.guards_val, from, next, err) < 0)
+			int is_there = track_has_table(pagemap, from, err);
+			if (is_there < 0 || (is_there &&
+			    pages_add_span(&mm->guards.guards_len, &mm->guards.guards_val, from, next, err) < 0))
 				return -1;
 		}
 	}
@@ -76,7 +77,7 @@ struct base {
 	size_t n;
 	size_t at; /* runs before are behind us */
 	uint64_t table; /* asked for last, by number + 1 */
-	bool is_there;
+	int is_there;
 	const struct track_spans *changes;
 	size_t change; /* those before it are behind the table asked for last */
 };
@@ -90,12 +91,13 @@ static bool was_written_in(struct base *base, uint64_t start, uint64_t end)
 	return base->change < changes->n && changes->spans[base->change].start < end;
 }
 
-static bool has_table(struct base *base, int pagemap, uint64_t page)
+static int has_table(struct base *base, int pagemap, uint64_t page, struct fsnap_error *err)
 {
 	uint64_t start = page * STORE_PAGE / TABLE * TABLE, table = start / TABLE + 1;
 	if (base->table != table) {
 		base->table = table;
-		base->is_there = was_written_in(base, start, start + TABLE) || track_has_table(pagemap, page * STORE_PAGE);
+		base->is_there = was_written_in(base, start, start + TABLE) ? 1 :
+				 track_has_table(pagemap, page * STORE_PAGE, err);
 	}
 	return base->is_there;
 }
@@ -116,7 +118,8 @@ static int keep(struct dump *dump, struct process *process, int pagemap, struct 
 		uint64_t to = run->page + run->npages < last ? run->page + run->npages : last;
 		uint64_t table = (from * STORE_PAGE / TABLE + 1) * (TABLE / STORE_PAGE);
 		to = to < table ? to : table;
-		if (has_table(base, pagemap, from) && chain_refer(dump, process, run, from, to, err) < 0)
+		int is_there = has_table(base, pagemap, from, err);
+		if (is_there < 0 || (is_there && chain_refer(dump, process, run, from, to, err) < 0))
 			return -1;
 		page = to;
 	}
@@ -368,13 +371,14 @@ uint64_t chain_estimate(const struct process *process)
 	struct chained *chained = process->chained;
 	if (!chained || !chained->based)
 		return UINT64_MAX;
-	struct changes changes = { .pages = chained->untracked };
+	struct changes changes = { 0 };
 	const struct track *track = &chained->member->track;
 	for (size_t i = 0; i < track->n_spans; i++) {
 		chained->bytes += track->spans[i].end - track->spans[i].start;
 		if (track_changed(track->pagemap, track->spans[i].start, track->spans[i].end, count_pages, &changes, NULL) < 0)
 			return UINT64_MAX;
 	}
+	chained->n_changed = changes.pages;
 	chained->n_changes = changes.ranges;
-	return changes.pages;
+	return changes.pages + chained->untracked;
 }

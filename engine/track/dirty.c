@@ -162,24 +162,23 @@ int track_huge(int pagemap, uint64_t start, uint64_t end, track_region_fn fn, vo
 	return scan(pagemap, &argument, fn, arg, err);
 }
 
-static uint64_t entry_of(int pagemap, uint64_t address, bool *alive)
+static ssize_t read_entry(int pagemap, uint64_t address, uint64_t *entry)
 {
-	uint64_t entry = 0;
-	*alive = pread(pagemap, &entry, sizeof(entry), (off_t)(address / STORE_PAGE * sizeof(entry))) > 0;
-	return entry;
+	*entry = 0;
+	return pread(pagemap, entry, sizeof(*entry), (off_t)(address / STORE_PAGE * sizeof(*entry)));
 }
 
-int track_has_table(int pagemap, uint64_t address)
+int track_has_table(int pagemap, uint64_t address, struct fsnap_error *err)
 {
-	bool alive;
-	return (entry_of(pagemap, address, &alive) & (ENTRY_PRESENT | ENTRY_SWAPPED)) != 0;
+	uint64_t entry;
+	if (read_entry(pagemap, address, &entry) < 0)
+		return fail(err, FSNAP_E_SYSTEM, errno, "pagemap of tracked memory");
+	return (entry & (ENTRY_PRESENT | ENTRY_SWAPPED)) != 0;
 }
 
 /* Of memory that nobody has any more nothing can be read (pagemap_read(), fs/proc/task_mmu.c). */
 bool track_is_alive(const struct track *track)
 {
-	bool alive = false;
-	if (track->uffd >= 0)
-		entry_of(track->pagemap, 0, &alive);
-	return alive;
+	uint64_t entry;
+	return track->uffd >= 0 && read_entry(track->pagemap, 0, &entry) > 0;
 }

@@ -128,7 +128,7 @@ int track_renew(const struct track *track, uint64_t start, uint64_t end, track_r
 		struct fsnap_error *err);
 
 /* Is there a page at this address, present or in swap? Then its page table was not freed, and whatever of the
- * same 2 MiB is not written is there. 1 or 0. */
-int track_has_table(int pagemap, uint64_t address);
+ * same 2 MiB is not written is there. 1, 0 or -1. */
+int track_has_table(int pagemap, uint64_t address, struct fsnap_error *err);
 
 #endif

@@ -10,53 +10,10 @@ import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+import changing  # noqa: E402
 import children  # noqa: E402
 import trial  # noqa: E402
 from fsnap import EXIT_IMAGE, EXIT_TARGET  # noqa: E402
-
-
-class Tree:
-    """The program, its children, and how often each was asked."""
-
-    def __init__(self, t):
-        self.t = t
-        self.pid = t.start([os.path.join(t.helpers, "changing")])
-        self.steps = 0
-        t.until("it is ready", lambda: os.path.exists(t.path(f"step.{self.pid}.0")))
-
-    def step(self):
-        """Everybody takes one. A child begins with its parent's count, or, executed anew, with none."""
-        for name in os.listdir(self.t.work):
-            if name.startswith("step."):
-                os.unlink(self.t.path(name))
-        pids = children.tree(self.pid)
-        for pid in pids:
-            os.kill(pid, signal.SIGUSR1)
-        self.steps += 1
-        born = self.steps in (2, 3)
-        self.t.until("all have stepped", lambda: sum(
-            x.startswith("step.") for x in os.listdir(self.t.work)) >= len(pids) + born)
-
-    def check(self, what):
-        pids = children.tree(self.pid)
-        for pid in pids:
-            for name in os.listdir(self.t.work):
-                if name.startswith(f"check.{pid}."):
-                    os.unlink(self.t.path(name))
-        for pid in pids:
-            os.kill(pid, signal.SIGUSR2)
-
-        def said():
-            names = [x for x in os.listdir(self.t.work) if x.startswith("check.")]
-            return len(names) >= len(pids) and {x: open(self.t.path(x)).read() for x in names}
-        found = self.t.until(f"{what}: all have checked", said) or {}
-        self.t.expect(f"{what}: memory", [], [f"{x}: {text}" for x, text in found.items() if text != "ok"])
-
-    def end(self):
-        pids = children.tree(self.pid)
-        for pid in pids:
-            os.kill(pid, signal.SIGKILL)
-        children.wait_gone(pids, 10)
 
 
 def run(t, status, *args):
@@ -129,6 +86,20 @@ def images_of_a_tree(t, tree):
     t.expect_true("and refer to what is not stored", all(r["referred_pages"] > 3000 for r in reports[1:]))
     t.expect_true("shared memory and private pages of files, too", all(r["referred_pages"] > 7000 for r in reports[1:3]))
     return reports
+
+
+def live_where_it_pays(t, tree):
+    """Where more than a MiB has changed, it is copied before the freeze, if nothing else was said."""
+    run(t, 0, "track", "-t", tree.pid, "--heat", "never")
+    reports = []
+    for changes, options in ((0, ["--no-live"]), (4, []), (0, []), (4, ["--no-live"])):
+        for _ in range(changes):
+            tree.step()
+        reports.append(t.dump(tree.pid, *options))
+    t.expect("changed much, live", [False, True, False, False], [r["rounds"] > 0 for r in reports])
+    t.expect_true("copied ahead", reports[1]["live_pages"] > 256)
+    restored(t, tree, reports[1]["image"])
+    run(t, 0, "rm", "--all")
 
 
 def whichever_are_left(t, tree):
@@ -241,7 +212,7 @@ def named_elsewhere(t, tree):
 
 def body(t):
     t.fsnap.name_store = False
-    tree = Tree(t)
+    tree = changing.Tree(t)
     if t.control:
         for _ in range(4):
             tree.step()
@@ -255,6 +226,7 @@ def body(t):
     files_are_watched(t, tree)
     images_of_a_tree(t, tree)
     whichever_are_left(t, tree)
+    live_where_it_pays(t, tree)
     killed(t, tree)
     without_parent(t, tree)
     run(t, 0, "rm", "--all")
