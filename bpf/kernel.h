@@ -126,6 +126,7 @@ struct bpf_iter__task {
 };
 
 struct bpf_iter__task_file {
+	struct task_struct *task;
 	__u32 fd;
 	struct file *file;
 };

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "engine/chain/chain.h"
+#include "engine/chain/chain.h"
 #include "engine/dump.h"
 #include "engine/kinds/carried.h"
 #include "engine/kinds/locks.h"
@@ -255,9 +256,16 @@ static int link_of(const struct fd_view *view, char *link, size_t size)
 	return length < 0 ? -1 : 0;
 }
 
+static char *fdinfo_of(struct dump *dump, const struct process *process, int number, struct fsnap_error *err)
+{
+	char name[32], *known = readers_info(dump, process, number);
+	snprintf(name, sizeof(name), "fdinfo/%d", number);
+	return known ? known : procfs_read_once(process->proc, name, NULL, err);
+}
+
 static int view_fd(struct dump *dump, struct process *process, int number, struct fsnap_error *err)
 {
-	char name[32], link[4096];
+	char link[4096];
 	struct saved_file *inherited = find_inherited(dump, process, number);
 	if (inherited)
 		return view_inherited(dump, process, number, inherited, err);
@@ -277,8 +285,7 @@ static int view_fd(struct dump *dump, struct process *process, int number, struc
 	int ours = leftover_note_descriptor(process, number, link, dup, err);
 	if (ours)
 		return ours < 0 ? -1 : 0;
-	snprintf(name, sizeof(name), "fdinfo/%d", number);
-	cleanup_free char *info = known ? procfs_read_once(process->proc, name, NULL, err) : NULL;
+	cleanup_free char *info = known ? fdinfo_of(dump, process, number, err) : NULL;
 	view.info = info;
 	uint64_t flags;
 	if (look_at_file(&view, &flags, err) < 0)
@@ -333,7 +340,8 @@ unsigned dump_received(const struct fd_view *carrier, int fd, struct fsnap_error
 int files_collect(struct dump *dump, struct process *process, struct fsnap_error *err)
 {
 	size_t n;
-	cleanup_free int *fds = procfs_numbers(process->proc, "fd", &n, err);
+	cleanup_free int *fds = readers_descriptors(dump, process) ? readers_numbers(dump, &n) :
+								       procfs_numbers(process->proc, "fd", &n, err);
 	if (!fds)
 		return error_context(err, "process %d (%s)", process->pid, process->comm);
 	for (size_t i = 0; i < n; i++)

@@ -69,7 +69,11 @@ struct chain {
 		struct sleep_reader *sleep;
 		struct vmas_reader *vmas;
 		struct flags_reader *flags;
-		bool no_wake, no_sleep, no_vmas, no_flags; /* they cannot be had */
+		struct fds_reader *fds;
+		bool no_wake, no_sleep, no_vmas, no_flags, no_fds; /* they cannot be had */
+		const struct fds_told *told; /* of the descriptors of this process, as long as it stands still */
+		size_t n_told;
+		const struct process *told_of;
 		struct peek *peek; /* kinds/peek.h: the same kernel, whoever's descriptors are looked behind */
 		bool no_peek;
 		bool looked; /* an image has told what is true of its descriptors: */
@@ -175,6 +179,12 @@ void readers_leave_machine(struct dump *dump, image_machine *machine);
 struct vmas_range;
 struct vmas_reader *readers_vmas(struct dump *dump);
 const struct vmas_range *readers_bare(struct dump *dump, const struct process *process, size_t *n);
+
+/* Asks for all descriptors of one that stands still at once; false: not to be had. Then, of that process: their numbers, to be
+ * freed, and what fdinfo says of one, likewise (NULL: not known, or the kernel would say more there than pos and flags). */
+bool readers_descriptors(struct dump *dump, const struct process *process);
+int *readers_numbers(struct dump *dump, size_t *n);
+char *readers_info(struct dump *dump, const struct process *process, int number);
 
 /* --- mappings.c: of a member of a chain that stays open, what was said last, if no mapping has changed; else asked anew --- */
 

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bpf/fds.h"
 #include "bpf/flags.h"
 #include "bpf/sleep.h"
 #include "bpf/vmas.h"
@@ -75,6 +76,7 @@ void readers_free(struct readers *readers)
 	wake_close(readers->wake);
 	sleep_close(readers->sleep);
 	vmas_close(readers->vmas);
+	fds_close(readers->fds);
 	peek_close(readers->peek);
 	if (readers->machine)
 		xdr_free((xdrproc_t)xdr_image_machine, (char *)readers->machine);
@@ -156,4 +158,49 @@ const struct vmas_range *readers_bare(struct dump *dump, const struct process *p
 	struct readers *readers = kept(dump);
 	*n = 0;
 	return readers && readers->vmas ? vmas_bare(readers->vmas, process->live, n) : NULL;
+}
+
+/* --- descriptors ----------------------------------------------------------------------------------------- */
+
+bool readers_descriptors(struct dump *dump, const struct process *process)
+{
+	struct readers *readers = kept(dump);
+	if (!readers || !dump->still)
+		return false;
+	if (!readers->fds && !readers->no_fds)
+		readers->no_fds = !(readers->fds = fds_open(NULL));
+	readers->told = readers->fds ? fds_tell(readers->fds, process->live, &readers->n_told) : NULL;
+	readers->told_of = process;
+	return readers->told;
+}
+
+int *readers_numbers(struct dump *dump, size_t *n)
+{
+	const struct readers *readers = &dump->chain->readers;
+	int *numbers = malloc((readers->n_told + 1) * sizeof(*numbers));
+	for (size_t i = 0; numbers && i < readers->n_told; i++)
+		numbers[i] = (int)readers->told[i].fd;
+	*n = readers->n_told;
+	return numbers;
+}
+
+char *readers_info(struct dump *dump, const struct process *process, int number)
+{
+	const struct readers *readers = kept(dump);
+	if (!readers || !readers->told || readers->told_of != process)
+		return NULL;
+	size_t low = 0, high = readers->n_told;
+	while (low < high) {
+		size_t middle = (low + high) / 2;
+		if (readers->told[middle].fd < (unsigned)number)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	const struct fds_told *told = &readers->told[low];
+	char *text;
+	if (low == readers->n_told || told->fd != (unsigned)number || !told->plain ||
+	    asprintf(&text, "pos:\t%llu\nflags:\t0%o\n", (unsigned long long)told->pos, told->flags) < 0)
+		return NULL;
+	return text;
 }
