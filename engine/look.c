@@ -20,6 +20,7 @@
 #include "engine/time_left.h"
 #include "engine/told.h"
 #include "engine/trace.h"
+#include "engine/voice.h"
 #include "store/scope.h"
 
 static const char *const namespace_names[NAMESPACES] = { "mnt", "net", "pid", "user", "uts", "ipc", "cgroup", "time" };
@@ -153,10 +154,10 @@ static int look_unless_traced(struct dump *dump, struct process *root, struct fs
 		why = (struct fsnap_error){ 0 };
 		if (look_at_process(dump, root, &why) == 0)
 			return 0;
-		bool executing = why.code == FSNAP_E_TARGET_DIED; /* its program has gone: here is another one */
-		if (executing)
+		bool gone = why.code == FSNAP_E_TARGET_DIED; /* its program has gone: is there another one? */
+		if (gone)
 			usleep(NAP_US);
-		again = executing || why.sys == ENOENT;
+		again = gone ? voice_again(root, NULL) : why.sys == ENOENT;
 	}
 	cleanup_free char *status = procfs_read_once(root->proc, "status", NULL, NULL);
 	long tracer = status ? procfs_status_number(status, "TracerPid") : 0;

@@ -3,6 +3,7 @@
 #include <ctype.h>
 #include <dirent.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -10,11 +11,22 @@
 
 #include "store/scope.h"
 
+/* While a thread that executes a program takes the number of its main thread there is nobody by that number for a moment
+ * (exchange_tids(), kernel/pid.c). */
+#define EXCHANGED 100
+
+static bool exists(pid_t pid)
+{
+	return kill(pid, 0) == 0 || errno == EPERM;
+}
+
 int procfs_open(pid_t pid, struct fsnap_error *err)
 {
 	char path[32];
 	snprintf(path, sizeof(path), "/proc/%d", pid);
 	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	for (int i = 0; i < EXCHANGED && fd < 0 && errno == ENOENT && exists(pid); i++)
+		fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0 && (errno == ENOENT || errno == ESRCH)) {
 		fail(err, FSNAP_E_NO_PROCESS, 0, "there is no process %d", pid);
 		return error_hint(err, "`ps -e` lists what runs; is it in another PID namespace?");

@@ -15,8 +15,8 @@
 #include "engine/procfs.h"
 #include "engine/stop.h"
 #include "engine/time_left.h"
-#include "engine/told.h"
 #include "engine/trace.h"
+#include "engine/voice.h"
 #include "store/scope.h"
 
 /* A fork bomb outruns anybody; a compile job settles within a few rounds. */
@@ -60,65 +60,6 @@ int seize_refuse_kernel(const struct process *process, struct fsnap_error *err)
 	return error_hint(err, "only programs can be saved: kernel threads have neither memory nor descriptors");
 }
 
-static void note_stat(struct process *process, const struct procfs_stat *stat)
-{
-	memcpy(process->comm, stat->comm, sizeof(process->comm));
-	process->image.zombie = !process->image.leader_ended && (stat->state == 'Z' || stat->state == 'X');
-	process->image.wait_status = stat->exit_code;
-	process->image.exit_signal = stat->exit_signal;
-	process->image.pgid = stat->pgid;
-	process->image.sid = stat->sid;
-	process->image.terminal = stat->terminal;
-}
-
-#ifndef PIDFD_THREAD
-#define PIDFD_THREAD O_EXCL /* Linux 6.9 */
-#endif
-
-/* A thread of the process that still has what a main thread that has ended gave up; 0: none. */
-static pid_t find_live_thread(int proc)
-{
-	size_t count;
-	cleanup_free pid_t *tids = procfs_threads(proc, &count, NULL);
-	for (size_t i = 1; tids && i < count; i++) {
-		char name[32];
-		struct procfs_stat stat;
-		snprintf(name, sizeof(name), "task/%d/stat", tids[i]);
-		if (procfs_stat(proc, name, &stat, NULL) == 0 && stat.state != 'Z' && stat.state != 'X')
-			return tids[i];
-	}
-	return 0;
-}
-
-/* The main thread has called pthread_exit(3) and others go on: what /proc/PID and a pidfd show is what it
- * has, which is nothing. So one of the others is asked. */
-static int turn_to_live_thread(struct process *process, pid_t tid, struct fsnap_error *err)
-{
-	cleanup_fd int proc = procfs_open(tid, err);
-	if (proc < 0)
-		return -1;
-	cleanup_fd int pidfd = (int)syscall(SYS_pidfd_open, tid, PIDFD_THREAD);
-	if (pidfd < 0 && errno == EINVAL) {
-		fail(err, FSNAP_E_KERNEL_LACKS, 0, "process %d (%s): its main thread has ended while others go on",
-		     process->pid, process->comm);
-		return error_hint(err, "Linux 6.9 or newer lets one reach its descriptors through the others");
-	}
-	if (pidfd < 0)
-		return fail(err, FSNAP_E_TARGET_DIED, errno, "process %d (%s)", process->pid, process->comm);
-	close(process->proc);
-	if (process->pidfd >= 0)
-		close(process->pidfd);
-	process->proc = steal_fd(&proc);
-	process->pidfd = steal_fd(&pidfd);
-	process->live = tid;
-	process->image.zombie = 0;
-	process->image.leader_ended = 1;
-	process->prepared = false; /* that was asked of the main thread */
-	process->start = 0;
-	told_close(process);
-	return 0;
-}
-
 /* Of the process, whichever thread /proc is asked through. */
 static int read_stat(struct process *process, struct procfs_stat *stat, struct fsnap_error *err)
 {
@@ -126,14 +67,6 @@ static int read_stat(struct process *process, struct procfs_stat *stat, struct f
 	if (process->image.leader_ended)
 		snprintf(name, sizeof(name), "task/%d/stat", process->pid);
 	return procfs_stat(process->proc, name, stat, err);
-}
-
-/* Did the main thread end alone? Then a thread that has been stopped answers for it, if there is one. */
-static int check_leader(struct process *process, struct fsnap_error *err)
-{
-	pid_t tid = !process->image.zombie ? 0 :
-		    process->n_tasks	   ? process->tasks[0]->tid : find_live_thread(process->proc);
-	return tid ? turn_to_live_thread(process, tid, err) : 0;
 }
 
 struct process *seize_prepare(struct tree *tree, pid_t pid, pid_t ppid, struct fsnap_error *err)
@@ -156,53 +89,33 @@ struct process *seize_prepare(struct tree *tree, pid_t pid, pid_t ppid, struct f
 	process->proc = steal_fd(&proc);
 	process->pidfd = steal_fd(&pidfd);
 	process->start = stat.start_time;
-	note_stat(process, &stat);
-	return check_leader(process, err) < 0 ? NULL : process;
+	voice_note(process, &stat);
+	return voice_check(process, err) < 0 ? NULL : process;
 }
 
-/* Between losing its memory and being a zombie a process is neither; it does not last. */
-static bool became_zombie(struct process *process)
-{
-	struct pollfd end = { .fd = process->pidfd, .events = POLLIN };
-	struct procfs_stat stat;
-	poll(&end, 1, EXIT_PATIENCE_MS);
-	if (procfs_stat(process->proc, "stat", &stat, NULL) < 0 || stat.state != 'Z')
-		return false;
-	note_stat(process, &stat);
-	return true;
-}
-
-/* The thread that is asked ended just now, others did not: ask one of those, and look again. */
-static int lost_its_voice(struct process *process, struct fsnap_error *err)
-{
-	struct procfs_stat stat;
-	cleanup_fd int proc = procfs_open(process->pid, NULL);
-	if (proc < 0 || procfs_stat(proc, "stat", &stat, NULL) < 0 || stat.state != 'Z')
-		return -1;
-	process->image.leader_ended = 0;
-	note_stat(process, &stat);
-	return check_leader(process, err) < 0 || process->image.zombie ? -1 : 0;
-}
-
-static int stop_process(struct process *process, size_t *found, struct fsnap_error *err)
+static int stop_process(struct process *process, struct undertaker *undertaker, size_t *found, struct fsnap_error *err)
 {
 	if ((process->still = threads_are_known(process)))
 		return 0;
-	if (check_leader(process, err) < 0)
+	if (voice_check(process, err) < 0)
 		return -1;
 	if (process->image.zombie)
 		return 0;
 	struct fsnap_error why = { 0 };
-	if (stop_threads(process, found, &why) == 0 && process->n_tasks > 0 &&
+	if (stop_threads(process, undertaker, found, &why) == 0 && process->n_tasks > 0 &&
 	    process->tasks[0]->tid == process->live)
 		return 0;
-	if (!error_is_set(&why) && lost_its_voice(process, &why) == 0) {
-		(*found)++;
-		return 0;
+	/* Its voice was lost just now: it ended, or executed another program. */
+	if (!error_is_set(&why) || why.code == FSNAP_E_TARGET_DIED) {
+		seize_let_go(process);
+		why = (struct fsnap_error){ 0 };
+		if (voice_again(process, &why)) {
+			(*found)++;
+			return 0;
+		}
+		if (process->image.zombie) /* its parent still has to wait for it */
+			return 0;
 	}
-	/* Did it end just now? Then its parent still has to wait for it: a zombie. */
-	if ((!error_is_set(&why) || why.code == FSNAP_E_TARGET_DIED) && became_zombie(process))
-		return 0;
 	if (error_is_set(&why))
 		*err = why;
 	else
@@ -224,7 +137,7 @@ static bool is_child_of(struct process *process, const struct process *parent)
 		return true;
 	if (read_stat(process, &stat, NULL) < 0 || stat.ppid != parent->pid)
 		return false;
-	note_stat(process, &stat);
+	voice_note(process, &stat);
 	return true;
 }
 
@@ -290,7 +203,7 @@ static int settle(struct tree *tree, struct tree *known, struct fsnap_error *err
 		size_t found = 0;
 		for (size_t i = 0; i < tree->n_processes; i++)
 			if (!tree->processes[i]->childless &&
-			    (stop_process(tree->processes[i], &found, err) < 0 ||
+			    (stop_process(tree->processes[i], &tree->undertaker, &found, err) < 0 ||
 			     find_children(tree, known, tree->processes[i], &found, err) < 0))
 				return -1;
 		if (found == 0)
@@ -324,11 +237,23 @@ static void let_others_go(struct tree *known)
 			seize_let_go(known->processes[i]);
 }
 
+/* To make the thread takes time, which nobody stands still for yet. */
+static void find_undertaker(struct tree *tree, const struct tree *known)
+{
+	bool many = has_many_threads(tree->processes[0]);
+	for (size_t i = 0; known && i < known->n_processes && !many; i++)
+		many = has_many_threads(known->processes[i]);
+	if (many)
+		undertaker_begin(&tree->undertaker);
+}
+
 int seize_tree(struct tree *tree, struct tree *known, struct fsnap_error *err)
 {
+	find_undertaker(tree, known);
 	ask_all(tree, known);
 	int settled = settle(tree, known, err);
 	let_others_go(known);
+	undertaker_leave(&tree->undertaker);
 	if (settled == 0) {
 		if (!tree->processes[0]->image.zombie)
 			return 0;
@@ -363,28 +288,35 @@ void seize_release(struct tree *tree)
 {
 	for (size_t i = 0; i < tree->n_processes; i++)
 		release_process(tree->processes[i]);
+	undertaker_end(&tree->undertaker);
 }
 
 /* --- one process ---------------------------------------------------------------------- */
 
-int seize_alone(struct process *process, struct fsnap_error *err)
+static int stop_alone(struct process *process, struct undertaker *undertaker, struct fsnap_error *err)
 {
 	for (int round = 0; round < SEIZE_ROUNDS; round++) {
 		size_t found = 0;
-		if (stop_process(process, &found, err) < 0)
-			break;
-		if (process->image.zombie) {
-			fail(err, FSNAP_E_TARGET_DIED, 0, "process %d (%s) has ended", process->pid, process->comm);
-			break;
-		}
+		if (stop_process(process, undertaker, &found, err) < 0)
+			return -1;
+		if (process->image.zombie)
+			return fail(err, FSNAP_E_TARGET_DIED, 0, "process %d (%s) has ended", process->pid,
+				    process->comm);
 		if (found == 0)
 			return 0;
 	}
-	seize_let_go(process);
-	if (err && !error_is_set(err))
-		fail(err, FSNAP_E_TARGET_BUSY, 0, "process %d (%s) makes threads faster than they can be stopped",
-		     process->pid, process->comm);
-	return -1;
+	return fail(err, FSNAP_E_TARGET_BUSY, 0, "process %d (%s) makes threads faster than they can be stopped",
+		    process->pid, process->comm);
+}
+
+int seize_alone(struct process *process, struct fsnap_error *err)
+{
+	struct undertaker undertaker = { 0 };
+	int result = stop_alone(process, &undertaker, err);
+	undertaker_end(&undertaker);
+	if (result < 0)
+		seize_let_go(process);
+	return result;
 }
 
 static bool has_parted(struct process *process)

@@ -5,6 +5,7 @@
 #define ENGINE_STOP_H
 
 #include "engine/tree.h"
+#include "engine/undertaker.h"
 
 /* Are those that have been stopped all that the process has? */
 bool threads_are_known(const struct process *process);
@@ -14,7 +15,10 @@ bool threads_are_known(const struct process *process);
 void ask_to_stop(struct process *process);
 
 /* Seizes and stops threads that were not known so far; adds their number to *found. */
-int stop_threads(struct process *process, size_t *found, struct fsnap_error *err);
+int stop_threads(struct process *process, struct undertaker *undertaker, size_t *found, struct fsnap_error *err);
+
+/* So many that seizing them takes an undertaker? */
+bool has_many_threads(const struct process *process);
 
 /* Waits a few milliseconds for a thread that was interrupted. */
 bool stops_soon(const struct task *task);

@@ -264,7 +264,7 @@ int text_find(pid_t pid, const image_vma *vmas, size_t n, struct text_gadgets *o
 		}
 	}
 	if (!search.bytes && (search.error == ESRCH || search.error == EPERM))
-		return fail(err, search.error == ESRCH ? FSNAP_E_NO_PROCESS : FSNAP_E_PERMISSION,
+		return fail(err, search.error == ESRCH ? FSNAP_E_TARGET_DIED : FSNAP_E_PERMISSION,
 			    search.error, "process %d: reading its text", pid);
 	out->syscall_ret = search.found[SYSCALL_RET];
 	out->sigreturn = search.found[SIGRETURN];

@@ -44,7 +44,7 @@ int trace_refuse_traced(pid_t pid, long tracer, struct fsnap_error *err)
 	return error_hint(err, "let the debugger or strace detach first");
 }
 
-/* Why was PTRACE_SEIZE refused? The kernel says EPERM for several reasons; users need one. */
+/* Why was PTRACE_SEIZE refused? The kernel says EPERM for several reasons; users need one, if it was. */
 static enum trace_result seize_refused(struct task *task, struct fsnap_error *err)
 {
 	cleanup_fd int dir = procfs_open(task->tid, NULL);
@@ -54,6 +54,11 @@ static enum trace_result seize_refused(struct task *task, struct fsnap_error *er
 	if (!status || (procfs_status_number(status, "VmSize") < 0 && !kernel))
 		return TRACE_DIED;
 	long tracer = procfs_status_number(status, "TracerPid");
+	if (tracer == gettid()) {
+		/* Under another number: it has executed a program, and is its process' main thread now. */
+		task->seized = true;
+		return TRACE_OK;
+	}
 	if (tracer > 0) {
 		trace_refuse_traced(task->process->pid, tracer, err);
 	} else if (kernel) {
@@ -84,19 +89,28 @@ enum trace_result trace_interrupt(struct task *task)
 	return ptrace(PTRACE_INTERRUPT, task->tid, 0, 0) < 0 ? TRACE_DIED : TRACE_OK;
 }
 
-void trace_bury_threads(struct process *process)
+/* Stops of tracees are told whether or not one asks for them. */
+bool trace_bury(pid_t tid)
 {
+	siginfo_t info = { 0 };
+	if (waitid(P_PID, (id_t)tid, &info, WEXITED | __WALL | WNOHANG | WNOWAIT) < 0 || info.si_pid == 0 ||
+	    info.si_code == CLD_TRAPPED || info.si_code == CLD_STOPPED)
+		return false;
+	waitpid(tid, NULL, __WALL);
+	return true;
+}
+
+bool trace_bury_threads(struct process *process)
+{
+	bool any = false;
 	for (size_t i = 1; i < process->n_tasks; i++) {
 		struct task *task = process->tasks[i];
-		siginfo_t info = { 0 };
-		/* Stops of tracees are told whether or not one asks for them. */
-		if (!task->seized ||
-		    waitid(P_PID, (id_t)task->tid, &info, WEXITED | __WALL | WNOHANG | WNOWAIT) < 0 ||
-		    info.si_pid == 0 || info.si_code == CLD_TRAPPED || info.si_code == CLD_STOPPED)
+		if (!task->seized || !trace_bury(task->tid))
 			continue;
-		waitpid(task->tid, NULL, __WALL);
 		task->seized = task->stopped = false;
+		any = true;
 	}
+	return any;
 }
 
 bool trace_has_news(const struct task *task)
@@ -104,6 +118,12 @@ bool trace_has_news(const struct task *task)
 	siginfo_t info = { 0 };
 	return waitid(P_PID, (id_t)task->tid, &info, WEXITED | WSTOPPED | __WALL | WNOWAIT | WNOHANG) < 0 ||
 	       info.si_pid != 0;
+}
+
+bool trace_stands_still(const struct task *task)
+{
+	unsigned long message;
+	return ptrace(PTRACE_GETEVENTMSG, task->tid, 0, &message) == 0;
 }
 
 /* Who sleeps until a leader reports may sleep forever: see trace_bury_threads(). */

@@ -22,11 +22,17 @@ int trace_refuse_traced(pid_t pid, long tracer, struct fsnap_error *err);
 enum trace_result trace_interrupt(struct task *task);
 enum trace_result trace_await_stop(struct task *task, struct fsnap_error *err);
 
+/* Is it ours, alive and stopped now? */
+bool trace_stands_still(const struct task *task);
+
 /* Would waiting for it return at once? */
 bool trace_has_news(const struct task *task);
 
-/* Takes note of threads that have died. The death of a leader is not told before. */
-void trace_bury_threads(struct process *process);
+/* Waits for threads that have died, and takes note of them: any? The death of a leader is not told before, and who
+ * executes a program waits for that of all others. */
+bool trace_bury_threads(struct process *process);
+/* The same of one; may be called by another thread than that which traces it. */
+bool trace_bury(pid_t tid);
 
 /* Being stopped must not show, even if we die the next moment: a call that the stop has ended
  * is going to start again. */

@@ -15,6 +15,7 @@
 
 #include "engine/numbers.h"
 #include "engine/text.h"
+#include "engine/undertaker.h"
 #include "image.h"
 #include "store/error.h"
 
@@ -129,6 +130,7 @@ struct tree {
 	struct process **processes; /* root first, parents before children */
 	size_t n_processes;
 	struct numbers index; /* by PID */
+	struct undertaker undertaker; /* while it is being seized */
 };
 
 /* Adds a process that was just found; NULL when there is no memory. */
