@@ -111,6 +111,8 @@ int fsnap_clones(const struct fsnap_restore_options *options, unsigned n, struct
 		 struct fsnap_error *err)
 {
 	struct fsnap_restore_options common;
+	struct fsnap_error ignored = { 0 };
+	err = err ? err : &ignored;
 	sized_take(&common, sizeof(common), options);
 	if (common.pids == FSNAP_PIDS_DEFAULT && !common.pid_ns && !common.user_ns)
 		common.pids = FSNAP_PIDS_NEW;

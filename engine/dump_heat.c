@@ -78,7 +78,10 @@ static int sync_one(struct dump *dump, struct leases *leases, const image_identi
 {
 	struct stat stat;
 	if (leases_hold(leases, identity->ino)) {
-		dump_note(dump, "%s was not written back: opening it would break the lease on it", identity->path);
+		dump_note(dump, leases->unknown ? "%s was not written back: whether there is a lease on it, which opening it would "
+						  "break, could not be found out" :
+						  "%s was not written back: opening it would break the lease on it",
+			  identity->path);
 		return 0;
 	}
 	cleanup_fd int fd = open(identity->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);

@@ -304,7 +304,9 @@ int fsnap_explain(const struct fsnap_restore_options *options, int fd, struct fs
 {
 	struct fsnap_restore_options known;
 	struct fsnap_restore_report own = { 0 };
+	struct fsnap_error ignored = { 0 };
 	struct restore restore;
+	err = err ? err : &ignored;
 	sized_take(&known, sizeof(known), options);
 	restore_begin(&restore, &known, &own);
 	restore.explaining = true;

@@ -1,9 +1,11 @@
 /*
  * step_hint.c - what the user can do about an operation of a restore that the kernel refused.
  */
+#include <linux/capability.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 
+#include "engine/doctor/doctor.h"
 #include "engine/restore.h"
 
 static const struct {
@@ -29,7 +31,7 @@ static const struct {
 static int niced(long nr, int sys, struct fsnap_error *err)
 {
 	int nice = getpriority(PRIO_PROCESS, 0);
-	if (nice <= 0 || !((nr == SYS_sched_setattr && sys == EPERM) || (nr == SYS_setpriority && sys == EACCES)))
+	if (nice <= 0 || has_capability(CAP_SYS_NICE) || !((nr == SYS_sched_setattr && sys == EPERM) || (nr == SYS_setpriority && sys == EACCES)))
 		return 0;
 	return error_hint(err, "fsnap runs at nice %d, and who has neither CAP_SYS_NICE nor RLIMIT_NICE cannot have the tree at a lower one "
 			       "again: start fsnap without nice(1), or by root",

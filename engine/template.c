@@ -113,6 +113,8 @@ int fsnap_template_open(const char *store, const char *image, struct fsnap_templ
 {
 	char directory[4096];
 	struct model model = { 0 };
+	struct fsnap_error ignored = { 0 };
+	err = err ? err : &ignored;
 	*out = NULL;
 	struct fsnap_template *template = calloc(1, sizeof(*template));
 	if (!template)

@@ -150,7 +150,7 @@ static int add_directory(struct trust *trust, const char *path, bool must, struc
 	if (!dir)
 		return fail(err, errno == EACCES || errno == EPERM ? FSNAP_E_PERMISSION : FSNAP_E_SYSTEM, errno,
 			    "trusted keys: %s", path);
-	for (struct dirent *entry; (entry = readdir(dir));) {
+	for (struct dirent *entry; (errno = 0, entry = readdir(dir));) {
 		char file[4096];
 		size_t length = strlen(entry->d_name), suffix = strlen(SUFFIX);
 		if (entry->d_name[0] == '.' || length <= suffix ||
@@ -160,7 +160,8 @@ static int add_directory(struct trust *trust, const char *path, bool must, struc
 		if (add_key(trust, file, err) < 0)
 			return -1;
 	}
-	return 0;
+	/* Who sees no keys because he could not look would trust everybody. */
+	return errno ? fail(err, FSNAP_E_SYSTEM, errno, "trusted keys: %s", path) : 0;
 }
 
 int trust_load(struct trust *trust, struct fsnap_error *err)

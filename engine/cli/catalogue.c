@@ -15,7 +15,8 @@ int catalogue_open_store(struct catalogue *catalogue, const struct cli *cli, enu
 	catalogue->store = store_open(catalogue->dir, mode, &why);
 	if (catalogue->store || (why.code == FSNAP_E_STORE_MISSING && !cli->store))
 		return 0;
-	*err = why;
+	if (err)
+		*err = why;
 	return -1;
 }
 

@@ -30,6 +30,8 @@ static int read_timeline(const char *path, char **text, struct fsnap_error *err)
 	if (!*text)
 		return fail(err, FSNAP_E_NOMEM, ENOMEM, "--timeline %s", path);
 	size_t length = fread(*text, 1, LARGEST_TIMELINE, file);
+	if (ferror(file))
+		return fail(err, FSNAP_E_SYSTEM, errno, "--timeline %s", path);
 	while (length && strchr(" \n\t", (*text)[length - 1]))
 		(*text)[--length] = '\0';
 	if ((*text)[0] == '{' && (*text)[length - 1] == '}')

@@ -236,7 +236,10 @@ static int understand(struct start *start, struct fsnap_error *err)
 	start->ready_fd = ends[1];
 	if (!cli->ready_line)
 		return 0;
-	if (regcomp(&start->line, cli->ready_line, REG_EXTENDED | REG_NOSUB))
+	int wrong = regcomp(&start->line, cli->ready_line, REG_EXTENDED | REG_NOSUB);
+	if (wrong == REG_ESPACE)
+		return fail(err, FSNAP_E_NOMEM, ENOMEM, "--ready-line %s", cli->ready_line);
+	if (wrong)
 		return fail(err, FSNAP_E_USAGE, 0, "--ready-line %s: not a regular expression", cli->ready_line);
 	int begun = begin_relay(start, err);
 	regfree(&start->line); /* the relay has its own */

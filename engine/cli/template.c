@@ -112,10 +112,13 @@ static int find_all(const struct cli *cli, struct found *found, struct fsnap_err
 	FILE *notes = dir ? open_memstream(&found->notes, &size) : NULL;
 	if (!notes)
 		return fail(err, FSNAP_E_NOMEM, errno, "looking for templates");
-	for (struct dirent *entry; (entry = readdir(dir));)
+	for (struct dirent *entry; (errno = 0, entry = readdir(dir));)
 		if (entry->d_name[0] != '.')
 			look_at(found, place, entry->d_name, notes);
+	int sys = errno;
 	fclose(notes);
+	if (sys)
+		return fail(err, FSNAP_E_SYSTEM, sys, "looking for templates");
 	if (found->n)
 		qsort(found->all, found->n, sizeof(*found->all), by_name);
 	return 0;

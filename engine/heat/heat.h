@@ -27,6 +27,7 @@ struct lease;
 struct leases {
 	struct lease *first;
 	bool all; /* those of the whole system have been read */
+	bool unknown; /* some could not be: no memory, no descriptor */
 };
 
 struct heat_file {

@@ -28,8 +28,10 @@ static bool parse(const char *line, uint64_t *ino)
 void leases_add(struct leases *leases, uint64_t ino)
 {
 	struct lease *lease = malloc(sizeof(*lease));
-	if (!lease)
+	if (!lease) {
+		leases->unknown = true;
 		return;
+	}
 	*lease = (struct lease){ leases->first, ino };
 	leases->first = lease;
 }
@@ -43,12 +45,16 @@ static void read_all(struct leases *leases)
 		if (parse(line, &ino))
 			leases_add(leases, ino);
 	}
+	leases->unknown |= !file || ferror(file);
 	leases->all = true;
 }
 
-/* By inode number alone: some file systems tell another device there than stat(2) does. */
+/* By inode number alone: some file systems tell another device there than stat(2) does. Where not all could be told, each
+ * may be one: what is not opened costs a hint, and what is opened costs somebody his lease. */
 bool leases_known(const struct leases *leases, uint64_t ino)
 {
+	if (leases->unknown)
+		return true;
 	for (const struct lease *lease = leases->first; lease; lease = lease->next)
 		if (lease->ino == ino)
 			return true;

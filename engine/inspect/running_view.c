@@ -178,10 +178,12 @@ static int read_descriptors(struct process_view *process, int dir, struct fsnap_
 	if (!all)
 		return fail(err, procfs_code(errno), errno, "process %d: its descriptors",
 			    process->process.pid);
-	for (struct dirent *entry; (entry = readdir(all));)
+	for (struct dirent *entry; (errno = 0, entry = readdir(all));)
 		if (isdigit((unsigned char)entry->d_name[0]) &&
 		    add_descriptor(process, dir, atoi(entry->d_name), err))
 			return -1;
+	if (errno && errno != ENOENT && errno != ESRCH) /* it may end meanwhile */
+		return fail(err, procfs_code(errno), errno, "process %d: its descriptors", process->process.pid);
 	if (process->process.fds.fds_len)
 		qsort(process->process.fds.fds_val, process->process.fds.fds_len, sizeof(image_fd),
 		      by_number);

@@ -303,9 +303,9 @@ static int nameless_fifo(struct restore *restore, const image_file_pipe *state)
 	if (lstat(state->removed, &there) == 0)
 		return -1;
 	restore_takes_back(restore, remove_fifo, state->removed);
-	int both = mkfifo(state->removed, state->mode & 07777) == 0 ?
-			   open(state->removed, O_RDWR | O_NONBLOCK | O_CLOEXEC) : -1;
-	if (both >= 0)
+	bool named = mkfifo(state->removed, state->mode & 07777) == 0;
+	int both = named ? open(state->removed, O_RDWR | O_NONBLOCK | O_CLOEXEC) : -1;
+	if (named)
 		unlink(state->removed);
 	restore_not_made(restore);
 	if (both < 0 || (fchown(both, state->uid, state->gid) == 0 && fchmod(both, state->mode & 07777) == 0) ||

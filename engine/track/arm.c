@@ -80,9 +80,11 @@ static int check_descriptors(const struct process *process, struct fsnap_error *
 			close(fd);
 		return refuse(err, process, "does not show its descriptors");
 	}
-	for (struct dirent *entry; !why && (entry = readdir(dir));)
+	for (struct dirent *entry; !why && (errno = 0, entry = readdir(dir));)
 		if (entry->d_name[0] != '.')
 			why = what_forbids(process, entry->d_name);
+	if (!why && errno)
+		why = "does not show its descriptors";
 	closedir(dir);
 	return why ? refuse(err, process, why) : 0;
 }

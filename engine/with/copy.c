@@ -47,11 +47,10 @@ static int by_hand(int from, int to, off_t start, off_t length)
 
 	for (off_t done = 0; buffer && done < length;) {
 		ssize_t n = pread(from, buffer, length - done < CHUNK ? (size_t)(length - done) : CHUNK, start + done);
-		if (n <= 0)
-			return (int)n;
-		if (pwrite(to, buffer, (size_t)n, start + done) != n)
-			return -1;
-		done += n;
+		ssize_t put = n > 0 ? pwrite(to, buffer, (size_t)n, start + done) : n;
+		if (put <= 0)
+			return (int)put;
+		done += put;
 	}
 	return buffer ? 0 : -1;
 }
@@ -76,6 +75,8 @@ static int copy_content(int from, int to, off_t size)
 		return 0;
 	for (off_t at = 0; at < size;) {
 		off_t start = lseek(from, at, SEEK_DATA);
+		if (start < 0 && errno != ENXIO)
+			return -1;
 		if (start < 0 || start >= size)
 			break; /* ENXIO: a hole up to the end */
 		off_t end = lseek(from, start, SEEK_HOLE);

@@ -132,12 +132,15 @@ static int open_tree(struct dump *dump, struct with_tree *tree, const char *word
 	tree->copier.to = -1;
 	tree->copier.from = open(word, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (tree->copier.from < 0) {
-		fail(err, FSNAP_E_USAGE, errno, "--with %s", word);
-		return error_hint(err, "it takes a directory that is there, and that you may read");
+		int code = error_of_name(errno);
+		fail(err, code, errno, "--with %s", word);
+		return code == FSNAP_E_USAGE ? error_hint(err, "it takes a directory that is there, and that you may read") : -1;
 	}
 	snprintf(link, sizeof(link), "/proc/self/fd/%d", tree->copier.from);
 	ssize_t length = readlink(link, tree->path, sizeof(tree->path) - 1);
-	tree->path[length > 0 ? length : 0] = '\0';
+	if (length <= 0)
+		return fail(err, FSNAP_E_SYSTEM, errno, "--with %s: its path", word);
+	tree->path[length] = '\0';
 	size_t own = strlen(tree->path);
 	if (strncmp(store_path(dump->store), tree->path, own) == 0 &&
 	    strchr("/", store_path(dump->store)[own])) {
@@ -202,7 +205,9 @@ static int finish(struct dump *dump, struct with_tree *tree, image_with_tree *re
 			return -1;
 	}
 	struct stat stat;
-	if (fstat(copier->from, &stat) < 0 || with_directory(copier, ".", ".", &stat, err) < 0)
+	if (fstat(copier->from, &stat) < 0)
+		return fail(err, FSNAP_E_SYSTEM, errno, "--with %s", tree->path);
+	if (with_directory(copier, ".", ".", &stat, err) < 0)
 		return -1;
 	record->path = tree->path;
 	record->entries = (u_int)tree->list.n;

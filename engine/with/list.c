@@ -37,12 +37,15 @@ static int read_directory(int fd, const char *path, const char *skip, struct wit
 		close(fd);
 		return fail(err, FSNAP_E_SYSTEM, errno, "%s", path);
 	}
-	for (struct dirent *entry; (entry = readdir(dir));) {
+	for (struct dirent *entry; (errno = 0, entry = readdir(dir));) {
 		const char *name = entry->d_name;
 		if (!strcmp(name, ".") || !strcmp(name, "..") || (skip && !strncmp(name, skip, strlen(skip))))
 			continue;
-		if (fstatat(fd, name, &stat, AT_SYMLINK_NOFOLLOW) < 0)
-			continue;
+		if (fstatat(fd, name, &stat, AT_SYMLINK_NOFOLLOW) < 0) {
+			if (errno == ENOENT)
+				continue;
+			return fail(err, procfs_code(errno), errno, "%s/%s", path, name);
+		}
 		bool top = !strcmp(path, ".");
 		if (snprintf(below, sizeof(below), "%s%s%s", top ? "" : path, top ? "" : "/", name) >=
 		    (int)sizeof(below))
@@ -56,7 +59,7 @@ static int read_directory(int fd, const char *path, const char *skip, struct wit
 		if (next >= 0 && read_directory(next, below, NULL, list, err) < 0)
 			return -1;
 	}
-	return 0;
+	return errno ? fail(err, FSNAP_E_SYSTEM, errno, "reading directory %s", path) : 0; /* a part is not the whole */
 }
 
 static int by_path(const void *a, const void *b)
@@ -66,11 +69,10 @@ static int by_path(const void *a, const void *b)
 
 int with_list_read(int root, const char *skip, struct with_list *list, struct fsnap_error *err)
 {
-	struct stat stat;
 	int fd = openat(root, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
 	*list = (struct with_list){ 0 };
-	if (fd < 0 || fstat(fd, &stat) < 0)
+	if (fd < 0)
 		return fail(err, FSNAP_E_SYSTEM, errno, "reading a directory");
 	if (read_directory(fd, ".", skip, list, err) < 0)
 		return -1;

@@ -117,6 +117,7 @@ def whichever_are_left(t, tree):
     t.expect("and then nothing", 0, run(t, 0, "compact", "c4").json["copied_bytes"])
     restored(t, tree, "c4")
     restored(t, tree, "c1")
+    t.expect("compact where there is no store yet is told", "IMAGE_MISSING", t.fsnap.run("compact", "c4", "--store", t.path("nowhere"), "--json").code)
     ancestors = os.path.join(t.fsnap.store, "ancestors")
     aside = t.path("aside")
     os.rename(ancestors, aside)

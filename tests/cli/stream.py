@@ -153,7 +153,9 @@ def dies(t, pid, image, disturb, what, *words):
     handle = t.fsnap.start("restore", image, "--memory", "stream")
     t.expect_true(f"{what}: in time", soon(disturb))
     result = t.fsnap.finish(handle, 30)
-    t.expect_true(f"{what}: exit status is a kill's ({result.status})", result.status in (-9, 137))
+    # On a slow machine its plan has not come to the end then: that fails first, and says both.
+    t.expect_true(f"{what}: exit status is a kill's ({result.status})",
+                  result.status in (-9, 137) or result.status == 125 and "died in step" in result.err)
     for word in ("was killed", *words):
         t.expect_true(f"{what}: the message has {word!r}: {result.err}", word in result.err)
     t.expect_true(f"{what}: nobody is left", not os.path.exists(f"/proc/{pid}"))
