@@ -7,6 +7,7 @@
 #include <capstone/capstone.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -44,7 +45,11 @@ int __wrap_bpf_object__open_skeleton(struct bpf_object_skeleton *skeleton, const
 int __real_bpf_object__load_skeleton(struct bpf_object_skeleton *skeleton);
 int __wrap_bpf_object__load_skeleton(struct bpf_object_skeleton *skeleton);
 
+int __real_pthread_once(pthread_once_t *once, void (*begin)(void));
+int __wrap_pthread_once(pthread_once_t *once, void (*begin)(void));
+
 static struct ration *ration;
+static int callers = CALLERS;
 static _Thread_local unsigned spared;
 
 /* Nor does libbpf (1.1.0): what could not be had while it opened programs is used when it loads them. */
@@ -60,6 +65,15 @@ int __wrap_bpf_object__load_skeleton(struct bpf_object_skeleton *skeleton)
 {
 	spared++;
 	int result = __real_bpf_object__load_skeleton(skeleton);
+	spared--;
+	return result;
+}
+
+/* Nor does libpmem2 (1.12.1): it calls abort(3) where it cannot begin (pmem2_map_init()), of which a few dozen bytes are all. */
+int __wrap_pthread_once(pthread_once_t *once, void (*begin)(void))
+{
+	spared++;
+	int result = __real_pthread_once(once, begin);
 	spared--;
 	return result;
 }
@@ -81,7 +95,9 @@ __attribute__((constructor)) static void begin(void)
 {
 	spare_capstone();
 	atexit(starve_end);
-	const char *path = getenv("FSNAP_STARVE");
+	const char *path = getenv("FSNAP_STARVE"), *wanted = getenv("FSNAP_SWEEP_CALLERS");
+	if (wanted)
+		callers = atoi(wanted);
 	int fd = path ? open(path, O_RDWR | O_CLOEXEC) : -1;
 	void *at = fd < 0 ? MAP_FAILED : mmap(NULL, sizeof(*ration), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (fd >= 0)
@@ -104,7 +120,7 @@ static uint64_t place_of(const uintptr_t *frame)
 	uint64_t hash = mix(2, frame[1]);
 	if (at > end || end - at > STACK_MOST) /* another thread's */
 		return hash;
-	for (int i = 0; i < CALLERS && frame[0] > at && frame[0] < end - 16 && frame[0] % 8 == 0; i++) {
+	for (int i = 0; i < callers && frame[0] > at && frame[0] < end - 16 && frame[0] % 8 == 0; i++) {
 		frame = (const uintptr_t *)frame[0];
 		at = (uintptr_t)frame;
 		hash = mix(hash, frame[1]);

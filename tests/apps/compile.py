@@ -12,7 +12,7 @@ import children  # noqa: E402
 import sandbox  # noqa: E402
 import trial  # noqa: E402
 
-FILES, ROUNDS = 32, 4
+FILES, ROUNDS = 32 * children.PATIENCE, 4
 SOURCE = """
 #include <stdio.h>
 #include <stdlib.h>

@@ -10,7 +10,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import children  # noqa: E402
 import trial  # noqa: E402
 
-LINES = 12_000_000
+LINES = 12_000_000 * children.PATIENCE
 SCRIPT = f"""
 set -o pipefail
 seq 1 {LINES} | sed 's/7/seven/' | tee >(wc -c > count) | sha256sum > "$1"

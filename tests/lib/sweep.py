@@ -5,6 +5,7 @@
     FSNAP_SWEEP_SEED=N       the same sample again
     FSNAP_SWEEP_PLACES=FILE  of places in fsnap: those that do not stand in FILE, to which they are added; that many
                              runs of different drivers together go through each place once (tools/coverage)
+    FSNAP_SWEEP_CALLERS=N    so many callers tell places apart (programs/site.h); a FILE is of one N
 """
 
 import os

@@ -4,6 +4,8 @@
  * A number that is the same in each run of the same build, by which calls from different places are told apart. It is
  * right where frames have pointers (the presets debug and coverage); elsewhere the callers are guessed, and some places
  * seem one, or one seems several.
+ * FSNAP_SWEEP_CALLERS=N in the environment: so many callers tell places apart, instead of SITE_CALLERS. With one, each call
+ * has a place for each line that its function is called from, which is enough to run whatever follows upon its failure there.
  */
 #include <fcntl.h>
 #include <stdint.h>
@@ -83,6 +85,12 @@ static uint64_t site_mix(uint64_t hash, uint64_t value)
 	return hash ^ hash >> 29;
 }
 
+static int site_callers(void)
+{
+	const char *wanted = getenv("FSNAP_SWEEP_CALLERS");
+	return wanted ? atoi(wanted) : SITE_CALLERS;
+}
+
 /* Of the thread that stands before this call. */
 static uint64_t site_of(pid_t tid, const struct user_regs_struct *regs, const struct site_text *text)
 {
@@ -95,7 +103,7 @@ static uint64_t site_of(pid_t tid, const struct user_regs_struct *regs, const st
 	if (!site_is_frame(text, &stack, frame))
 		for (frame = stack.at; frame < stack.at + 8 * stack.n && !site_is_frame(text, &stack, frame);)
 			frame += 8;
-	for (int i = 0; i < SITE_CALLERS && site_is_frame(text, &stack, frame); i++) {
+	for (int i = 0, n = site_callers(); i < n && site_is_frame(text, &stack, frame); i++) {
 		hash = site_mix(hash, site_word(&stack, frame + 8) - text->base);
 		frame = site_word(&stack, frame);
 	}
