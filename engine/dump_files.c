@@ -113,23 +113,30 @@ static struct saved_file *find_or_save(const struct fd_view *fd, struct fsnap_er
 	return save_file(saved, fd, err);
 }
 
-static int add_fd(struct fd_view *fd, const struct saved_file *saved, unsigned cloexec, struct fsnap_error *err)
+static int add_fd(struct process *process, int number, const struct saved_file *saved, unsigned cloexec,
+		  struct fsnap_error *err)
 {
-	image_process *image = &fd->process->image;
+	image_process *image = &process->image;
 	image_fd *fds = grow(image->fds.fds_val, image->fds.fds_len, sizeof(*fds), err);
 	if (!fds)
 		return -1;
 	image->fds.fds_val = fds;
-	fds[image->fds.fds_len++] = (image_fd){ fd->fd, saved->file.id, cloexec };
+	fds[image->fds.fds_len++] = (image_fd){ number, saved->file.id, cloexec };
 	return 0;
 }
 
-/* What view->dup is of; false: it could not be asked. */
-static bool sort_of_file(struct fd_view *view)
+/* What view->dup is of; errno: it could not be asked. */
+static int sort_of_file(struct fd_view *view)
 {
-	bool known = view->dup >= 0 && fstat(view->dup, &view->stat) == 0;
-	view->socket = socket_sort_of(known && S_ISSOCK(view->stat.st_mode) ? view->dup : -1);
-	return known;
+	int unknown = view->dup < 0 ? EBADF : fstat(view->dup, &view->stat) < 0 ? errno : 0;
+	view->socket = socket_sort_of(!unknown && S_ISSOCK(view->stat.st_mode) ? view->dup : -1);
+	return unknown;
+}
+
+static int cannot_look(const struct fd_view *view, int code, int sys, struct fsnap_error *err)
+{
+	return fail(err, code, sys, "process %d (%s): descriptor %d (%s)", view->process->pid, view->process->comm, view->fd,
+		    view->link);
 }
 
 /* What fdinfo says, behind sort_of_file(); *flags as it is shown there. */
@@ -137,8 +144,7 @@ static int look_at_file(struct fd_view *view, uint64_t *flags, struct fsnap_erro
 {
 	if (!view->info || !fdinfo_number(view->info, "flags", 8, flags) ||
 	    !fdinfo_number(view->info, "pos", 10, &view->pos))
-		return fail(err, FSNAP_E_SYSTEM, errno, "process %d (%s): descriptor %d (%s)", view->process->pid,
-			    view->process->comm, view->fd, view->link);
+		return cannot_look(view, FSNAP_E_SYSTEM, errno, err);
 	/* The number's close-on-exec flag is shown among the description's. */
 	view->flags = (unsigned)*flags & ~(unsigned)O_CLOEXEC;
 	return 0;
@@ -216,16 +222,15 @@ static int view_inherited(struct dump *dump, struct process *process, int number
 	char name[32];
 	uint64_t flags;
 	if (saved->lockless)
-		return add_fd(&(struct fd_view){ .process = process, .fd = number }, saved, CLOEXEC_UNKNOWN, err);
+		return add_fd(process, number, saved, CLOEXEC_UNKNOWN, err);
 	snprintf(name, sizeof(name), "fdinfo/%d", number);
 	cleanup_free char *info = procfs_read_once(process->proc, name, NULL, err);
 	struct fd_view view = { .dump = dump, .process = process, .pid = process->live, .fd = number, .dup = -1,
-				.link = saved->file.label, .info = info, .stat = saved->stat };
+				.link = saved->file.label, .info = info, .stat = saved->stat, .socket = { -1, -1, -1 } };
 	if (!info || !fdinfo_number(info, "flags", 8, &flags))
-		return fail(err, FSNAP_E_SYSTEM, errno, "process %d (%s): descriptor %d (%s)", process->pid,
-			    process->comm, number, saved->file.label);
+		return cannot_look(&view, FSNAP_E_SYSTEM, errno, err);
 	unsigned cloexec = !(flags & O_CLOEXEC) ? 0 : saved->stuck ? CLOEXEC_UNKNOWN : 1;
-	return add_fd(&view, saved, cloexec, err) < 0 ? -1 : record_locks_collect(&view, err);
+	return add_fd(process, number, saved, cloexec, err) < 0 ? -1 : record_locks_collect(&view, err);
 }
 
 /* Standard input, output and error are mostly the same: then the kernel is asked that, and the process for the
@@ -237,8 +242,7 @@ static bool view_standard(struct dump *dump, struct process *process, int number
 	if (number > STDERR_FILENO || !before ||
 	    syscall(SYS_kcmp, process->live, process->live, KCMP_FILE, before->fd, number) != 0)
 		return false;
-	struct fd_view view = { .process = process, .fd = number };
-	return add_fd(&view, dump->files[before->file - 1], CLOEXEC_UNKNOWN, err) == 0;
+	return add_fd(process, number, dump->files[before->file - 1], CLOEXEC_UNKNOWN, err) == 0;
 }
 
 /* As /proc/PID/fd/N says it. Of a socket that is its number (sockfs_dname(), net/socket.c), which fstat(2) tells sooner than
@@ -275,17 +279,18 @@ static int view_fd(struct dump *dump, struct process *process, int number, struc
 	int refused = errno;
 	struct fd_view view = { .dump = dump, .process = process, .pid = process->live, .fd = number, .dup = dup,
 				.link = link };
-	bool known = sort_of_file(&view);
+	int unknown = sort_of_file(&view);
 	if (link_of(&view, link, sizeof(link)) < 0)
 		return fail(err, FSNAP_E_SYSTEM, errno, "process %d (%s): descriptor %d", process->pid,
 			    process->comm, number);
 	if (dup < 0)
-		return fail(err, procfs_code(refused), refused, "process %d (%s): descriptor %d (%s)",
-			    process->pid, process->comm, number, link);
+		return cannot_look(&view, procfs_code(refused), refused, err);
+	if (unknown)
+		return cannot_look(&view, FSNAP_E_SYSTEM, unknown, err);
 	int ours = leftover_note_descriptor(process, number, link, dup, err);
 	if (ours)
 		return ours < 0 ? -1 : 0;
-	cleanup_free char *info = known ? fdinfo_of(dump, process, number, err) : NULL;
+	cleanup_free char *info = fdinfo_of(dump, process, number, err);
 	view.info = info;
 	uint64_t flags;
 	if (look_at_file(&view, &flags, err) < 0)
@@ -297,7 +302,7 @@ static int view_fd(struct dump *dump, struct process *process, int number, struc
 	saved->stuck = saved->stuck || cloexec == CLOEXEC_UNKNOWN;
 	if (saved->pid == process->live && saved->fd == number)
 		saved->lockless = has_no_locks(&view);
-	return add_fd(&view, saved, cloexec, err) < 0 ? -1 : record_locks_collect(&view, err);
+	return add_fd(process, number, saved, cloexec, err) < 0 ? -1 : record_locks_collect(&view, err);
 }
 
 /* As view_fd(), for what /proc says of a descriptor of ours. */
@@ -314,11 +319,12 @@ static struct saved_file *view_received(const struct fd_view *carrier, int fd, s
 	cleanup_free char *info = procfs_read_once(self, path, NULL, err);
 	struct fd_view view = { .dump = carrier->dump, .process = carrier->process, .pid = carrier->dump->self, .fd = fd,
 				.dup = fd, .link = link, .info = info, .carrier = carrier };
-	if (!sort_of_file(&view))
-		view.info = NULL;
-	if (look_at_file(&view, &flags, err) < 0)
+	int unknown = sort_of_file(&view);
+	if (unknown) {
+		cannot_look(&view, FSNAP_E_SYSTEM, unknown, err);
 		return NULL;
-	return find_or_save(&view, err);
+	}
+	return look_at_file(&view, &flags, err) < 0 ? NULL : find_or_save(&view, err);
 }
 
 unsigned dump_received(const struct fd_view *carrier, int fd, struct fsnap_error *err)

@@ -48,8 +48,8 @@ int fail(struct fsnap_error *err, int code, int sys, const char *format, ...)
 
 int error_of_name(int sys)
 {
-	bool misnamed = sys == ENOENT || sys == EEXIST || sys == ENOTDIR || sys == EISDIR || sys == EACCES || sys == EROFS || sys == ELOOP ||
-			sys == ENAMETOOLONG;
+	bool misnamed = sys == ENOENT || sys == EEXIST || sys == ENOTDIR || sys == EISDIR || sys == EACCES ||
+			sys == EROFS || sys == ELOOP || sys == ENAMETOOLONG;
 	return misnamed ? FSNAP_E_USAGE : FSNAP_E_SYSTEM;
 }
 
