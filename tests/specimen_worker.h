@@ -5,6 +5,7 @@
 #ifndef TESTS_SPECIMEN_WORKER_H
 #define TESTS_SPECIMEN_WORKER_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 
 #include "specimen.h"
@@ -40,6 +41,25 @@ static inline void worker_halt(struct worker *worker)
 	worker->halt = true;
 	while (!worker->halted)
 		usleep(500);
+}
+
+static inline void worker_start(void *(*change)(void *))
+{
+	pthread_t thread;
+	setvbuf(stdout, NULL, _IONBF, 0);
+	MUST_ZERO(pthread_create(&thread, NULL, change, NULL));
+}
+
+/* As specimen_round() and specimen_ready() behind so many changes. It is dumped while the thread goes on, which then stands
+ * still. */
+static inline bool worker_round(struct worker *worker, uint64_t changes)
+{
+	if (!specimen_round())
+		return false;
+	worker_go_on(worker, changes);
+	specimen_ready();
+	worker_halt(worker);
+	return true;
 }
 
 #endif

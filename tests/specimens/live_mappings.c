@@ -239,14 +239,9 @@ static void set_up(void)
 
 int main(void)
 {
-	setvbuf(stdout, NULL, _IONBF, 0);
 	set_up();
-	pthread_t thread;
-	MUST_ZERO(pthread_create(&thread, NULL, work, NULL));
-	while (specimen_round()) {
-		worker_go_on(&worker, 20);
-		specimen_ready();
-		worker_halt(&worker);
+	worker_start(work);
+	while (worker_round(&worker, 20)) {
 		expect_int("pages found wrong on the way", 0, (long long)wrong);
 		for (int i = 0; i < SLOTS; i++) {
 			char what[64];
