@@ -19,7 +19,7 @@
  *	live.c        copying while the tree runs; live_pages.c: what of it still holds
  *	snapshot.c    what is too much for the freeze, kept by children that share it copy-on-write
  *	ghost.c       content without a name: shared anonymous memory, deleted files
- *	dump_files.c  descriptors -> open file descriptions -> kinds
+ *	dump_files.c  descriptors -> open file descriptions -> kinds; saved_files.c: these as a whole
  *	dump_ask.c    what kinds may ask of a dump
  *	identity.c    by what a file is found again
  *	dump_heat.c   what of its files was in the page cache
@@ -298,6 +298,7 @@ int rings_link(struct dump *dump, struct fsnap_error *err);
 uint32_t rings_ask(const struct process *process, struct plans *plans);
 void rings_answer(struct process *process, const struct plans *plans, struct ctl *ctl, uint32_t first);
 int rings_check(struct dump *dump, const struct process *process, struct fsnap_error *err);
+/* saved_files.c */
 int files_finish(struct dump *dump, struct fsnap_error *err);
 int files_put(struct dump *dump, struct fsnap_error *err);
 int files_silence(struct dump *dump, struct fsnap_error *err); /* see struct file_kind */
