@@ -261,6 +261,9 @@ void image_writer_changed(struct image_writer *writer, uint64_t at)
 void image_writer_shrink(struct image_writer *writer, uint64_t taken)
 {
 	assert(taken <= writer->taken);
+	/* Others will lie where the pages behind are now, before the image is committed (inherit.c). */
+	for (uint64_t block = taken / STORE_BLOCK_PAGES; block < layout_blocks(writer->taken); block++)
+		writer->blocks[block].pages = 0;
 	writer->taken = taken;
 }
 

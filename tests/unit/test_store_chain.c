@@ -415,6 +415,46 @@ static void a_ring_without_end(void **state)
 	store_close(store);
 }
 
+/* What is copied and given up again, because the parent has it, has had its checksum by then. Here comes to lie just as much in
+ * its place: a page of the file of which least is left, where a lineage would become too long. */
+static void given_up_before_others_come(void **state)
+{
+	(void)state;
+	struct store *store = world_store(STORE_WRITE);
+	struct image *parent = NULL;
+	struct fsnap_error err = {0};
+	bool carried = false;
+	for (unsigned i = 0; i < 80; i++) {
+		struct image_writer *writer = image_writer_open(store, name_of((int)i), PAGES, &err);
+		assert_non_null(writer);
+		if (parent)
+			assert_int_equal(image_writer_inherit(writer, parent, &err), 0);
+		for (unsigned page = 0; page < PAGES; page++) {
+			bool own = !parent || page == i;
+			uint64_t at = own ? image_writer_take(writer, 1) : STORE_REFERRED | page_at(parent, SPACE, page);
+			if (own)
+				seed_page(image_writer_page(writer, at), i, page);
+			add_page(writer, page, at);
+		}
+		uint64_t taken = image_writer_taken(writer);
+		assert_int_equal(image_writer_reserve(writer, taken + 1, &err), 0);
+		memset(image_writer_page(writer, image_writer_take(writer, 1)), 0xee, STORE_PAGE);
+		image_writer_checksum(writer, 0, taken / STORE_BLOCK_PAGES + 1);
+		image_writer_shrink(writer, taken);
+		assert_int_equal(image_writer_commit(writer, NULL, &err), 0);
+		struct image *next = image_open_beside(store, name_of((int)i), parent, &err);
+		assert_non_null(next);
+		image_close(parent);
+		parent = next;
+		carried = carried || image_pages(parent) > taken;
+		if (image_verify_blocks(parent, 0, image_blocks(parent), &err) < 0)
+			fail_msg("%u: %s", i, err.message);
+	}
+	assert_true(carried);
+	image_close(parent);
+	store_close(store);
+}
+
 /* --- killed --------------------------------------------------------------------------------------------------- */
 
 static unsigned moments, kill_at;
@@ -476,6 +516,7 @@ int main(void)
 		STORE_TEST(copied_elsewhere),
 		STORE_TEST(removed_under_a_writer),
 		STORE_TEST(a_ring_without_end),
+		STORE_TEST(given_up_before_others_come),
 		STORE_TEST(killed_while_compacting),
 	};
 	return RUN_ON_BOTH_MEDIA(tests);
