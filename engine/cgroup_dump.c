@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "engine/cgroup.h"
+#include "engine/chain/chain.h"
 #include "engine/dump.h"
 #include "engine/procfs.h"
 #include "store/scope.h"
@@ -45,6 +46,13 @@ static bool says(const char *directory, const char *name, const char *word)
 	return text && strstr(text, word);
 }
 
+static int know_mounts(struct dump *dump, struct fsnap_error *err)
+{
+	if (dump->cgroup_mounts.n || readers_take_cgroup_mounts(dump))
+		return 0;
+	return cgroup_mounts_read(&dump->cgroup_mounts, err);
+}
+
 /* Processes of a frozen group may be seized, but run nothing for us; with version 1 they do not even stop. */
 int cgroups_refuse_frozen(struct dump *dump, const struct process *process, struct fsnap_error *err)
 {
@@ -53,7 +61,7 @@ int cgroups_refuse_frozen(struct dump *dump, const struct process *process, stru
 		return 0;
 	free(dump->cgroup_seen);
 	dump->cgroup_seen = strdup(text);
-	if (!dump->cgroup_mounts.n && cgroup_mounts_read(&dump->cgroup_mounts, err) < 0)
+	if (know_mounts(dump, err) < 0)
 		return -1;
 	char *cursor = text, *controllers, *path;
 	while (cgroup_next(&cursor, &controllers, &path)) {
@@ -214,7 +222,7 @@ static int note_process(struct dump *dump, const struct process *process, struct
 
 int cgroups_collect(struct dump *dump, struct fsnap_error *err)
 {
-	if (!dump->cgroup_mounts.n && cgroup_mounts_read(&dump->cgroup_mounts, err) < 0)
+	if (know_mounts(dump, err) < 0)
 		return -1;
 	for (size_t i = 0; i < dump->tree.n_processes; i++)
 		if (!dump->tree.processes[i]->image.zombie && note_process(dump, dump->tree.processes[i], err) < 0)
@@ -228,6 +236,7 @@ int cgroups_collect(struct dump *dump, struct fsnap_error *err)
 void cgroups_free(struct dump *dump)
 {
 	free(dump->cgroup_seen);
+	readers_leave_cgroup_mounts(dump);
 	cgroup_mounts_free(&dump->cgroup_mounts);
 	xdr_free((xdrproc_t)xdr_image_cgroups, (char *)&dump->cgroups);
 }

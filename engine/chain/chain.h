@@ -28,6 +28,7 @@
 #ifndef ENGINE_CHAIN_H
 #define ENGINE_CHAIN_H
 
+#include "engine/cgroup.h"
 #include "engine/dump.h"
 #include "engine/track/track.h"
 
@@ -79,6 +80,8 @@ struct chain {
 		bool looked; /* an image has told what is true of its descriptors: */
 		bool wants_async; /* look_files.c */
 		image_machine *machine; /* what does not change while we run; NULL: not asked yet */
+		struct cgroup_mounts mounts;
+		int mountinfo; /* + 1, which tells when a mount has changed; 0: not open */
 	} readers; /* of one that stays open */
 	struct saved_mapped *mapped; /* of the base, if it stays open */
 	size_t n_mapped;
@@ -175,6 +178,9 @@ void readers_note_files(struct dump *dump);
 /* As machine_describe(), which who stays asks once; to be left when it is written. */
 int readers_machine(struct dump *dump, image_machine *machine, struct fsnap_error *err);
 void readers_leave_machine(struct dump *dump, image_machine *machine);
+/* Where control groups are mounted is known as long as no mount changes; false: it is to be read. */
+bool readers_take_cgroup_mounts(struct dump *dump);
+void readers_leave_cgroup_mounts(struct dump *dump);
 /* Of one that stands still, and whose reader is there: see vmas_bare(). */
 struct vmas_range;
 struct vmas_reader *readers_vmas(struct dump *dump);

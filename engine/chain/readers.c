@@ -2,8 +2,11 @@
  * readers.c - BPF programs that tell how long threads still sleep, and whether mappings have changed. Loading one takes
  * longer than all the rest of an image: who makes one every ten milliseconds keeps them, and what else stays as it is.
  */
+#include <fcntl.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "bpf/fds.h"
 #include "bpf/flags.h"
@@ -81,6 +84,9 @@ void readers_free(struct readers *readers)
 	if (readers->machine)
 		xdr_free((xdrproc_t)xdr_image_machine, (char *)readers->machine);
 	free(readers->machine);
+	cgroup_mounts_free(&readers->mounts);
+	if (readers->mountinfo)
+		close(readers->mountinfo - 1);
 	*readers = (struct readers){ 0 };
 }
 
@@ -106,6 +112,40 @@ void readers_leave_machine(struct dump *dump, image_machine *machine)
 	struct readers *readers = kept(dump);
 	if (!readers || !readers->machine)
 		xdr_free((xdrproc_t)xdr_image_machine, (char *)machine);
+}
+
+/* --- where control groups are ---------------------------------------------------------------------------- */
+
+/* It is open since before the mounts were read; a poll tells that they have changed since the last one
+ * (mounts_poll(), fs/proc_namespace.c). */
+static bool have_changed(struct readers *readers)
+{
+	struct pollfd polled = { .fd = readers->mountinfo - 1 };
+	if (readers->mountinfo)
+		return poll(&polled, 1, 0) != 0;
+	readers->mountinfo = open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC) + 1;
+	return true;
+}
+
+bool readers_take_cgroup_mounts(struct dump *dump)
+{
+	struct readers *readers = kept(dump);
+	if (!readers)
+		return false;
+	if (have_changed(readers))
+		cgroup_mounts_free(&readers->mounts);
+	dump->cgroup_mounts = readers->mounts;
+	readers->mounts = (struct cgroup_mounts){ 0 };
+	return dump->cgroup_mounts.n;
+}
+
+void readers_leave_cgroup_mounts(struct dump *dump)
+{
+	struct readers *readers = kept(dump);
+	if (!readers || !readers->mountinfo || readers->mounts.n)
+		return;
+	readers->mounts = dump->cgroup_mounts;
+	dump->cgroup_mounts = (struct cgroup_mounts){ 0 };
 }
 
 /* --- what is looked at behind descriptors ------------------------------------------------------------ */
