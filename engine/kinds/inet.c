@@ -36,8 +36,6 @@ static bool is_udp(int type, int protocol)
 
 static bool inet_matches(const struct fd_view *fd)
 {
-	if (!S_ISSOCK(fd->stat.st_mode) || fd->dup < 0)
-		return false;
 	int family = fd->socket.domain;
 	if (family != AF_INET && family != AF_INET6)
 		return false;

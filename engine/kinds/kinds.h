@@ -41,7 +41,7 @@ struct fd_view {
 	uint64_t pos;		/* from fdinfo */
 	const char *link;	/* what /proc/PID/fd/N says */
 	const char *info;	/* text of /proc/PID/fdinfo/N */
-	struct socket_sort {	/* of a socket, each -1 of what is none: every kind asks for it */
+	struct socket_sort {	/* each -1 of what is no socket, or has no dup: every kind asks for it */
 		int domain, type, protocol;
 	} socket;
 	/* Met in a message that waits in this socket: no process may have it. Else NULL. */

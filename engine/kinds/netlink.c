@@ -41,7 +41,7 @@ struct netlink_scratch {
 
 static bool netlink_matches(const struct fd_view *fd)
 {
-	return S_ISSOCK(fd->stat.st_mode) && fd->dup >= 0 && fd->socket.domain == AF_NETLINK;
+	return fd->socket.domain == AF_NETLINK;
 }
 
 /* --- dump: what /proc/net/netlink says ---------------------------------------- */

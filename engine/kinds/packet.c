@@ -29,7 +29,7 @@
 
 static bool packet_matches(const struct fd_view *fd)
 {
-	if (!S_ISSOCK(fd->stat.st_mode) || fd->dup < 0 || fd->socket.domain != AF_PACKET)
+	if (fd->socket.domain != AF_PACKET)
 		return false;
 	int type = fd->socket.type;
 	return type == SOCK_RAW || type == SOCK_DGRAM;

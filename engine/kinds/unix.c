@@ -20,7 +20,7 @@
 
 static bool unix_matches(const struct fd_view *fd)
 {
-	if (!S_ISSOCK(fd->stat.st_mode) || fd->dup < 0 || fd->socket.domain != AF_UNIX)
+	if (fd->socket.domain != AF_UNIX)
 		return false;
 	int type = fd->socket.type;
 	return type == SOCK_STREAM || type == SOCK_DGRAM || type == SOCK_SEQPACKET;
