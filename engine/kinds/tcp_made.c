@@ -13,7 +13,6 @@
 #include <fcntl.h>
 #include <linux/sockios.h>
 #include <netinet/tcp.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
@@ -27,88 +26,6 @@
 #define FSNAP_SO_BUF_LOCK 72
 #define CHUNK (32 << 10)   /* of a receive queue: what the kernel finds room for in one buffer */
 #define ROOM (256 << 10)   /* beside what waits: buffers cost more than their bytes */
-
-struct scratch {
-	int hold; /* passing: while our sockets are not all there, nobody may answer for them; -1: none */
-	char name[TCP_HOLD_NAME + 10];
-	bool outside; /* connections to the outside are kept */
-	unsigned *files;
-	size_t n;
-};
-
-/* --- which are kept, once ---------------------------------------------------------- */
-
-static bool keeps_outside(struct restore *restore)
-{
-	int wish = restore_options(restore)->tcp;
-	if (wish != FSNAP_TCP_DEFAULT)
-		return wish == FSNAP_TCP_KEEP;
-	const char *hold = restore_hold(restore);
-	return hold[0] && tcp_hold_stands(hold);
-}
-
-static bool is_kept(const struct scratch *scratch, unsigned kept)
-{
-	return kept == TCP_INSIDE || (kept == TCP_OUTSIDE && scratch->outside);
-}
-
-/* Connections of the file that are kept: itself, or those that wait at it. */
-static size_t list_ends(const struct scratch *scratch, const image_file_tcp *state, struct tcp_ends *list)
-{
-	size_t n = 0;
-	if (state->state == TCP_IS_CONNECTION && is_kept(scratch, state->kept))
-		list[n++] = tcp_ends_of(state);
-	for (u_int i = 0; i < state->waiting.waiting_len; i++)
-		if (is_kept(scratch, state->waiting.waiting_val[i].kept))
-			list[n++] = tcp_waiting_ends(&state->waiting.waiting_val[i]);
-	return n;
-}
-
-static int hold_meanwhile(struct restore *restore, struct scratch *scratch, struct fsnap_error *err)
-{
-	const image_file_tcp *state;
-	const image_file *ignored;
-	size_t n = 0;
-	for (size_t i = 0; (state = restore_file_state(restore, "tcp", i, &ignored)); i++)
-		n += 1 + state->waiting.waiting_len;
-	cleanup_free struct tcp_ends *list = calloc(n + 1, sizeof(*list));
-	if (!list || !(scratch->files = calloc(n + 1, sizeof(*scratch->files))))
-		return no_memory(err);
-	n = 0;
-	for (size_t i = 0; (state = restore_file_state(restore, "tcp", i, &ignored)); i++)
-		n += list_ends(scratch, state, list + n);
-	snprintf(scratch->name, sizeof(scratch->name), "fsnap-restore-%d", getpid());
-	struct fsnap_error why = { 0 };
-	scratch->hold = tcp_hold(scratch->name, true, list, n, &why);
-	/* Two ends that are both ours get along without, all but their first packets. */
-	if (scratch->hold >= 0 || !scratch->outside)
-		return 0;
-	*err = why;
-	return -1;
-}
-
-static struct scratch *scratch_of(struct restore *restore, struct fsnap_error *err)
-{
-	void **slot = restore_scratch(restore, &kind_tcp);
-	if (*slot)
-		return *slot;
-	struct scratch *scratch = *slot = calloc(1, sizeof(*scratch));
-	if (!scratch) {
-		no_memory(err);
-		return NULL;
-	}
-	scratch->hold = -1;
-	scratch->outside = keeps_outside(restore);
-	return hold_meanwhile(restore, scratch, err) < 0 ? NULL : scratch;
-}
-
-void tcp_restore_end(void *of)
-{
-	struct scratch *scratch = of;
-	if (scratch->hold >= 0)
-		close(scratch->hold);
-	free(scratch->files);
-}
 
 /* --- make ------------------------------------------------------------------------------ */
 
@@ -250,11 +167,11 @@ static int own_socket(const image_file *file, const image_file_tcp *state, struc
 int tcp_made(struct restore *restore, const image_file *file, const image_file_tcp *state, bool *reset,
 	     struct fsnap_error *err)
 {
-	struct scratch *scratch = scratch_of(restore, err);
-	if (!scratch)
+	struct tcp_kept *kept = tcp_kept_of(restore, err);
+	if (!kept)
 		return -1;
 	bool asking = state->phase == TCP_SYN_SENT;
-	*reset = !asking && !is_kept(scratch, state->kept);
+	*reset = !asking && !tcp_is_kept(kept, state->kept);
 	if (*reset && state->kept == TCP_OUTSIDE)
 		restore_note(restore, "TCP connections to the outside come back as reset by the peer: %s",
 			     restore_options(restore)->tcp == FSNAP_TCP_RESET ? "--tcp reset" :
@@ -270,7 +187,7 @@ int tcp_made(struct restore *restore, const image_file *file, const image_file_t
 				      "them (CAP_NET_ADMIN)");
 	if (*reset || (asking ? make_asking(restore, fd, state, err) : make_connection(fd, state, err)) < 0)
 		return -1;
-	scratch->files[scratch->n++] = file->id;
+	kept->files[kept->n++] = file->id;
 	return steal_fd(&fd);
 }
 
@@ -365,14 +282,14 @@ int tcp_made_connect(struct restore *restore, const image_file *file, const imag
 int tcp_made_waiting(struct restore *restore, const image_file *file, const image_file_tcp *listener,
 		     int fd, struct fsnap_error *err)
 {
-	struct scratch *scratch = scratch_of(restore, err);
-	int deferred = 0, result = scratch ? 0 : -1;
+	struct tcp_kept *kept = tcp_kept_of(restore, err);
+	int deferred = 0, result = kept ? 0 : -1;
 	socklen_t size = sizeof(deferred);
 	/* Who has sent nothing is a request still, or has waited for so long that this did not count any more. */
 	getsockopt(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, &deferred, &size);
 	for (u_int i = 0; result == 0 && i < listener->waiting.waiting_len; i++) {
 		const image_tcp_waiting *waiting = &listener->waiting.waiting_val[i];
-		if (!is_kept(scratch, waiting->kept))
+		if (!tcp_is_kept(kept, waiting->kept))
 			continue;
 		if (deferred)
 			tcp_set(fd, TCP_DEFER_ACCEPT, waiting->phase == TCP_SYN_RECV ? deferred : 0);
@@ -444,16 +361,11 @@ static void release_one(int fd, const image_file_tcp *state)
 
 void tcp_made_release(struct restore *restore)
 {
-	struct scratch *scratch = *restore_scratch(restore, &kind_tcp);
-	/* Our sockets are there now to answer. */
-	if (scratch->hold >= 0)
-		close(scratch->hold);
-	scratch->hold = -1;
-	if (restore_hold(restore)[0])
-		tcp_hold_remove(restore_hold(restore), NULL);
-	for (size_t i = 0; i < scratch->n; i++) {
+	struct tcp_kept *kept = *restore_scratch(restore, &kind_tcp);
+	tcp_kept_let_pass(restore, kept); /* our sockets are there now to answer */
+	for (size_t i = 0; i < kept->n; i++) {
 		const image_file *file;
-		const image_file_tcp *state = restore_file_by_id(restore, scratch->files[i], &file);
+		const image_file_tcp *state = restore_file_by_id(restore, kept->files[i], &file);
 		release_one(restore_fd(restore, file->id), state);
 	}
 }

@@ -4,6 +4,7 @@
  *	tcp_look.c	a dump's view of all connections of the tree together
  *	tcp_read.c	what is read of each of them
  *	tcp_made.c	connections made again in repair mode (tcp(7) has nothing on it: net/ipv4/tcp.c)
+ *	tcp_kept.c	which are, and their packets meanwhile
  *	tcp_waiting.c	connections not accepted yet
  *	tcp_calls.c	calls held back meanwhile, so that there are no more of those
  *	tcp_requests.c	handshakes that wait for data (TCP_DEFER_ACCEPT)
@@ -95,6 +96,22 @@ void tcp_dump_end(void *scratch);
 struct sockopt_defaults *tcp_defaults(struct dump *dump, struct fsnap_error *err);
 struct tcp_diag *tcp_diag_of(struct dump *dump, struct fsnap_error *err);
 
+/* --- restore (tcp_kept.c) ------------------------------------------------------------ */
+
+struct tcp_kept {
+	int hold; /* passing: while our sockets are not all there, nobody may answer for them; -1: none */
+	char name[TCP_HOLD_NAME + 10];
+	bool outside; /* connections to the outside are kept */
+	unsigned *files; /* that were made; there is room for all */
+	size_t n;
+};
+
+/* Decided once; from then on their packets are held. NULL: *err is set. */
+struct tcp_kept *tcp_kept_of(struct restore *restore, struct fsnap_error *err);
+bool tcp_is_kept(const struct tcp_kept *kept, unsigned how); /* image_file_tcp.kept */
+void tcp_kept_let_pass(struct restore *restore, struct tcp_kept *kept);
+void tcp_restore_end(void *kept);
+
 /* --- restore (tcp_made.c) ------------------------------------------------------------ */
 
 /* Makes one that is kept; -1 with *err set. *reset: it cannot be, and should come back reset. */
@@ -103,7 +120,6 @@ int tcp_made(struct restore *restore, const image_file *file, const image_file_t
 int tcp_made_connect(struct restore *restore, const image_file *file, const image_file_tcp *state,
 		     int fd, struct fsnap_error *err);
 void tcp_made_release(struct restore *restore);
-void tcp_restore_end(void *scratch);
 
 /* --- tcp_waiting.c: connections that wait to be accepted ------------------------------- */
 
