@@ -20,6 +20,7 @@ import children
 LOADER = 127  # the dynamic linker could not load a library
 # LeakSanitizer cannot look under ptrace(2). A sanitizer whose own call fails ends the process, as the loader does; what it
 # finds is a finding all the same (run-checked).
+BEFORE_MAIN = (signal.SIGABRT, 128 + signal.SIGABRT, signal.SIGSEGV, 128 + signal.SIGSEGV)  # later it tells of the latter itself
 TRACED = f"detect_leaks=0:allocator_may_return_null=1:exitcode={LOADER}"
 FULL = os.environ.get("FSNAP_SWEEP") == "full"
 FIRST, LAST = (int(x) for x in os.environ.get("FSNAP_SWEEP_RANGE", "1-1000000").split("-"))
@@ -78,7 +79,7 @@ def properly_ended(t, status, where, told):
             if re.search(b"stopat|fsnap_starved", open(f"/proc/{pid}/cmdline", "rb").read()):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.3)
-    elif status == LOADER or children.CHECKED and status in (-signal.SIGABRT, 128 + signal.SIGABRT):
+    elif status == LOADER or children.CHECKED and abs(status) in BEFORE_MAIN:
         pass
     elif status not in (0, 1, 3, 4, 5, 6, 125):
         t.fail(f"{where}: exit status {status}: {said[-300:]}")

@@ -378,7 +378,8 @@ static void a_dead_writers_space_comes_back(void **state)
 	pid_t child = fork();
 	if (child == 0) {
 		struct store *store = store_open(world, STORE_WRITE, &err);
-		struct image_writer *writer = image_writer_open(store, "a", 100, &err);
+		static struct image_writer *volatile writer; /* whose end is none: it is not lost, it goes with the process */
+		writer = image_writer_open(store, "a", 100, &err);
 		_exit(writer ? 0 : 1);
 	}
 	int status;

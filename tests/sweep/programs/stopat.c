@@ -69,6 +69,8 @@ static int likely_errno(long nr, int fd)
 		return fd == PTRACE_SETREGSET ? EIO : 0;
 	case SYS_shmget: case SYS_semget: case SYS_msgget: case SYS_mq_open:
 		return ENOSPC;
+	case SYS_shmat: case SYS_shmctl: case SYS_semctl: case SYS_msgctl: case SYS_mincore: case SYS_io_uring_register:
+		return ENOMEM;
 	case SYS_read: case SYS_pread64: case SYS_readlinkat: case SYS_readlink: case SYS_newfstatat:
 	case SYS_fstat: case SYS_statx: case SYS_getdents64: case SYS_msync: case SYS_fsync:
 	case SYS_fdatasync: case SYS_lseek: case SYS_ioctl: case SYS_fcntl: case SYS_flock: case SYS_statfs:
@@ -76,6 +78,7 @@ static int likely_errno(long nr, int fd)
 	case SYS_kcmp: case SYS_prlimit64: case SYS_sched_getattr: case SYS_sched_getaffinity:
 	case SYS_setsockopt: case SYS_getsockopt: case SYS_bind: case SYS_listen: case SYS_epoll_ctl:
 	case SYS_preadv: case SYS_fchmod: case SYS_fgetxattr: case SYS_process_madvise: case SYS_getsockname:
+	case SYS_timerfd_settime: case SYS_getrandom: case SYS_ioprio_get:
 	case SYS_getpeername: case SYS_fchdir: case SYS_splice: case SYS_tee: case SYS_sched_setaffinity:
 		return EIO;
 	}
