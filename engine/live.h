@@ -58,10 +58,10 @@ int live_pages(struct dump *dump, struct process *process, int pagemap, const im
 bool live_follows(const struct dump *dump, const struct process *process);
 
 /* For a chain, of a range of its member's memory: stores the copies in it, which are good, nothing having been written
- * there; what lies between is told to `between` first. */
+ * there; what lies between is told to `between` first. `table`: theirs in common. */
 typedef int (*live_between_fn)(void *arg, uint64_t start, uint64_t end, struct fsnap_error *err);
 int live_keep(struct dump *dump, struct process *process, int pagemap, uint64_t start, uint64_t end,
-	      live_between_fn between, void *arg, struct fsnap_error *err);
+	      struct track_table *table, live_between_fn between, void *arg, struct fsnap_error *err);
 /* Adds what counts as written besides, and sorts. */
 int live_doubts(const struct dump *dump, const struct process *process, uint64_t start, uint64_t end,
 		struct track_spans *written, struct fsnap_error *err);

@@ -8,7 +8,7 @@
 #include "engine/live.h"
 #include "store/scope.h"
 
-#define TABLE_PAGES 512 /* pages that one page table is about: 2 MiB */
+#define TABLE_PAGES (TRACK_TABLE / STORE_PAGE)
 
 static struct live_space *find_space(const struct dump *dump, const struct process *process)
 {
@@ -61,7 +61,7 @@ struct judgement {
 	struct process *process;
 	int pagemap;
 	const struct live_space *space;
-	uint64_t table; /* the page table asked for last: it is there */
+	struct track_table *table; /* asked for last */
 	struct track_spans written;
 	live_between_fn between; /* of what has no copy; NULL: it was not there, and is not */
 	void *arg;
@@ -76,18 +76,12 @@ static int look(const struct judgement *judge, uint64_t start, uint64_t end, str
 static int keep_run(struct judgement *judge, uint64_t page, uint64_t end, struct fsnap_error *err)
 {
 	for (uint64_t next; page < end; page = next) {
-		uint64_t table = page / TABLE_PAGES;
-		next = (table + 1) * TABLE_PAGES;
+		next = (page / TABLE_PAGES + 1) * TABLE_PAGES;
 		if (next > end)
 			next = end;
-		int is_there = judge->table == table ? 1 : track_has_table(judge->pagemap, page * STORE_PAGE, err);
-		if (is_there < 0)
-			return -1;
-		if (!is_there)
-			continue;
-		judge->table = table;
-		if (pages_keep(judge->dump, judge->process, judge->pagemap, page * STORE_PAGE, next * STORE_PAGE,
-			       err) < 0)
+		int is_there = track_has_table_of(judge->table, judge->pagemap, page * STORE_PAGE, err);
+		if (is_there < 0 || (is_there && pages_keep(judge->dump, judge->process, judge->pagemap, page * STORE_PAGE,
+							    next * STORE_PAGE, err) < 0))
 			return -1;
 	}
 	return 0;
@@ -118,9 +112,9 @@ static int keep(struct judgement *judge, uint64_t start, uint64_t end, struct fs
 }
 
 int live_keep(struct dump *dump, struct process *process, int pagemap, uint64_t start, uint64_t end,
-	      live_between_fn between, void *arg, struct fsnap_error *err)
+	      struct track_table *table, live_between_fn between, void *arg, struct fsnap_error *err)
 {
-	struct judgement judge = { .dump = dump, .process = process, .pagemap = pagemap, .table = UINT64_MAX,
+	struct judgement judge = { .dump = dump, .process = process, .pagemap = pagemap, .table = table,
 				   .space = find_space(dump, process), .between = between, .arg = arg };
 	if (!judge.space)
 		return start < end ? between(arg, start, end, err) : 0;
@@ -218,7 +212,8 @@ int live_huge(const struct dump *dump, struct process *process, const image_vma 
 int live_pages(struct dump *dump, struct process *process, int pagemap, const image_vma *vma,
 	       struct fsnap_error *err)
 {
-	struct judgement judge = { .dump = dump, .process = process, .pagemap = pagemap, .table = UINT64_MAX,
+	struct track_table table = { 0 };
+	struct judgement judge = { .dump = dump, .process = process, .pagemap = pagemap, .table = &table,
 				   .space = find_space(dump, process) };
 	const struct track *track = &judge.space->track;
 	u_int huge = process->mm.huge.huge_len;

@@ -15,7 +15,6 @@
 #include "store/parallel.h"
 #include "store/scope.h"
 
-#define TABLE (2ull << 20) /* bytes that one page table is for */
 #define ASKED_BY_ONE 256   /* ranges: 0.2 ms, several times what making a thread costs */
 
 /* --- referred to ----------------------------------------------------------------------------------- */
@@ -41,8 +40,8 @@ static int keep_spans(struct process *process, int pagemap, uint64_t start, uint
 	for (size_t i = chained->huge_at; i < chained->n_huge && chained->huge[i].start < end; i++) {
 		uint64_t from = chained->huge[i].start > start ? chained->huge[i].start : start;
 		uint64_t to = chained->huge[i].end < end ? chained->huge[i].end : end;
-		from = (from + TABLE - 1) / TABLE * TABLE;
-		to = to / TABLE * TABLE;
+		from = (from + TRACK_TABLE - 1) / TRACK_TABLE * TRACK_TABLE;
+		to = to / TRACK_TABLE * TRACK_TABLE;
 		if (from < to && pages_add_span(&mm->huge.huge_len, &mm->huge.huge_val, from, to, err) < 0)
 			return -1;
 	}
@@ -50,7 +49,7 @@ static int keep_spans(struct process *process, int pagemap, uint64_t start, uint
 		uint64_t from = chained->guards[i].start > start ? chained->guards[i].start : start;
 		uint64_t to = chained->guards[i].end < end ? chained->guards[i].end : end;
 		for (uint64_t next; from < to; from = next) {
-			next = (from / TABLE + 1) * TABLE < to ? (from / TABLE + 1) * TABLE : to;
+			next = (from / TRACK_TABLE + 1) * TRACK_TABLE < to ? (from / TRACK_TABLE + 1) * TRACK_TABLE : to;
 			int is_there = track_has_table(pagemap, from, err);
 			if (is_there < 0 || (is_there &&
 			    pages_add_span(&mm->guards.guards_len, &mm->guards.guards_val, from, next, err) < 0))
@@ -76,8 +75,7 @@ struct base {
 	const struct page_run *runs;
 	size_t n;
 	size_t at; /* runs before are behind us */
-	uint64_t table; /* asked for last, by number + 1 */
-	int is_there;
+	struct track_table table; /* asked for last */
 	const struct track_spans *changes;
 	size_t change; /* those before it are behind the table asked for last */
 };
@@ -93,13 +91,10 @@ static bool was_written_in(struct base *base, uint64_t start, uint64_t end)
 
 static int has_table(struct base *base, int pagemap, uint64_t page, struct fsnap_error *err)
 {
-	uint64_t start = page * STORE_PAGE / TABLE * TABLE, table = start / TABLE + 1;
-	if (base->table != table) {
-		base->table = table;
-		base->is_there = was_written_in(base, start, start + TABLE) ? 1 :
-				 track_has_table(pagemap, page * STORE_PAGE, err);
-	}
-	return base->is_there;
+	uint64_t start = page * STORE_PAGE / TRACK_TABLE * TRACK_TABLE, number = start / TRACK_TABLE + 1;
+	if (base->table.number != number && was_written_in(base, start, start + TRACK_TABLE))
+		base->table = (struct track_table){ number, 1 };
+	return track_has_table_of(&base->table, pagemap, page * STORE_PAGE, err);
 }
 
 /* Pages of the base in [start, end), which is not written. They are still there if their page table is: where
@@ -116,7 +111,7 @@ static int keep(struct dump *dump, struct process *process, int pagemap, struct 
 			break;
 		uint64_t from = run->page > page ? run->page : page;
 		uint64_t to = run->page + run->npages < last ? run->page + run->npages : last;
-		uint64_t table = (from * STORE_PAGE / TABLE + 1) * (TABLE / STORE_PAGE);
+		uint64_t table = (from * STORE_PAGE / TRACK_TABLE + 1) * (TRACK_TABLE / STORE_PAGE);
 		to = to < table ? to : table;
 		int is_there = has_table(base, pagemap, from, err);
 		if (is_there < 0 || (is_there && chain_refer(dump, process, run, from, to, err) < 0))
@@ -236,7 +231,7 @@ static int walk(struct dump *dump, struct process *process, int pagemap, const s
 		uint64_t from = change->start > at ? change->start : at, to = change->end;
 		if (to <= at)
 			continue;
-		if (live_keep(dump, process, pagemap, at, from, keep_base, &walk, err) < 0)
+		if (live_keep(dump, process, pagemap, at, from, &walk.base.table, keep_base, &walk, err) < 0)
 			return -1;
 		int result = stored ? store_rest(dump, process, pagemap, stored, &next, from, to, err) :
 				      store_written(dump, process, pagemap, answers ? &answers[i] : NULL, change, from, err);
@@ -244,14 +239,14 @@ static int walk(struct dump *dump, struct process *process, int pagemap, const s
 			return -1;
 		at = to;
 	}
-	return live_keep(dump, process, pagemap, at, end, keep_base, &walk, err);
+	return live_keep(dump, process, pagemap, at, end, &walk.base.table, keep_base, &walk, err);
 }
 
 /* One question for all that was written takes 1 ms per GiB, one for each range of it 0.7 us, and half that by two threads. */
 static bool are_many(const struct dump *dump, const struct process *process, uint64_t bytes)
 {
 	const struct chained *chained = process->chained;
-	return chained->based && chained->n_changes > chained->bytes >> 19 && bytes >= TABLE && !live_follows(dump, process);
+	return chained->based && chained->n_changes > chained->bytes >> 19 && bytes >= TRACK_TABLE && !live_follows(dump, process);
 }
 
 /* Part of a mapping that was registered, as we know. From here on all of it counts as not written. Where changes are many,

@@ -28,12 +28,12 @@
 /* --- dump ------------------------------------------------------------------------- */
 
 /* A locked mapping takes no MADV_DONTNEED (madvise(2)); one that is not locked only when it is touched has
- * its page at once. */
+ * its page at once. Shared: pages are looked for meanwhile, and those of files are not taken for the program's. */
 static void ask_locking(struct process_asks *asks, struct plans *plans, uint32_t plan)
 {
 	plan_note(plans, "ask whether new memory is locked");
 	plan_call(plans, plan, SYS_mmap, IMM(0), IMM(PAGE), IMM(PROT_READ | PROT_WRITE),
-		  IMM(MAP_PRIVATE | MAP_ANONYMOUS), IMM(-1), IMM(0));
+		  IMM(MAP_SHARED | MAP_ANONYMOUS), IMM(-1), IMM(0));
 	plan_accept_any(plans);
 	uint32_t page = asks->new_page = plan_result(plans);
 	asks->resident = plans_data(plans, NULL, 1, 1);

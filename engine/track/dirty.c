@@ -176,6 +176,14 @@ int track_has_table(int pagemap, uint64_t address, struct fsnap_error *err)
 	return (entry & (ENTRY_PRESENT | ENTRY_SWAPPED)) != 0;
 }
 
+int track_has_table_of(struct track_table *last, int pagemap, uint64_t address, struct fsnap_error *err)
+{
+	uint64_t number = address / TRACK_TABLE + 1;
+	if (last->number != number)
+		*last = (struct track_table){ number, track_has_table(pagemap, address, err) };
+	return last->is_there;
+}
+
 /* Of memory that nobody has any more nothing can be read (pagemap_read(), fs/proc/task_mmu.c). */
 bool track_is_alive(const struct track *track)
 {

@@ -127,8 +127,17 @@ int track_huge(int pagemap, uint64_t start, uint64_t end, track_region_fn fn, vo
 int track_renew(const struct track *track, uint64_t start, uint64_t end, track_region_fn fn, void *arg,
 		struct fsnap_error *err);
 
+#define TRACK_TABLE (2ull << 20) /* bytes that one page table is for */
+
 /* Is there a page at this address, present or in swap? Then its page table was not freed, and whatever of the
  * same 2 MiB is not written is there. 1, 0 or -1. */
 int track_has_table(int pagemap, uint64_t address, struct fsnap_error *err);
+
+/* The same, where that is asked of one page after the other, whoever asks: each table is asked once. It begins as zeroes. */
+struct track_table {
+	uint64_t number; /* + 1 */
+	int is_there;
+};
+int track_has_table_of(struct track_table *last, int pagemap, uint64_t address, struct fsnap_error *err);
 
 #endif
