@@ -16,6 +16,8 @@ KEEP = 6
 
 
 def lines(base):
+    if not os.path.exists(base + ".out"):
+        return []  # it has not begun
     with open(base + ".out") as f:
         return [json.loads(x) for x in f if x.endswith("\n")]
 

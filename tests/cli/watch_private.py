@@ -89,6 +89,8 @@ POKED = 4  # behind this step somebody else writes memory that the program may o
 
 
 def lines(handle):
+    if not os.path.exists(handle[1] + ".out"):
+        return []  # it has not begun
     with open(handle[1] + ".out", encoding="utf-8") as f:
         return [json.loads(x) for x in f if x.endswith("\n")]
 
