@@ -78,7 +78,7 @@ static int likely_errno(long nr, int fd)
 	case SYS_kcmp: case SYS_prlimit64: case SYS_sched_getattr: case SYS_sched_getaffinity:
 	case SYS_setsockopt: case SYS_getsockopt: case SYS_bind: case SYS_listen: case SYS_epoll_ctl:
 	case SYS_preadv: case SYS_fchmod: case SYS_fgetxattr: case SYS_process_madvise: case SYS_getsockname:
-	case SYS_timerfd_settime: case SYS_getrandom: case SYS_ioprio_get:
+	case SYS_timerfd_settime: case SYS_ioprio_get:
 	case SYS_getpeername: case SYS_fchdir: case SYS_splice: case SYS_tee: case SYS_sched_setaffinity:
 		return EIO;
 	}
