@@ -45,6 +45,7 @@ static unsigned wants(const struct process *process, int fd)
 void look_at_files(struct dump *dump, const struct process *process)
 {
 	size_t n;
+	readers_descriptors(dump, process);
 	if ((dump->peeked && dump->async) || readers_know_files(dump))
 		return;
 	cleanup_free int *fds = procfs_numbers(process->proc, "fd", &n, NULL);

@@ -186,7 +186,7 @@ struct vmas_range;
 struct vmas_reader *readers_vmas(struct dump *dump);
 const struct vmas_range *readers_bare(struct dump *dump, const struct process *process, size_t *n);
 
-/* Asks for all descriptors of one that stands still at once; false: not to be had. Then, of that process: their numbers, to be
+/* Asks for all descriptors of one that stands still at once; false: not to be had. Before, it makes what can be asked. Then, of that process: their numbers, to be
  * freed, and what fdinfo says of one, likewise (NULL: not known, or the kernel would say more there than pos and flags). */
 bool readers_descriptors(struct dump *dump, const struct process *process);
 int *readers_numbers(struct dump *dump, size_t *n);

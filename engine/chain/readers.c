@@ -205,10 +205,12 @@ const struct vmas_range *readers_bare(struct dump *dump, const struct process *p
 bool readers_descriptors(struct dump *dump, const struct process *process)
 {
 	struct readers *readers = kept(dump);
-	if (!readers || !dump->still)
+	if (!readers)
 		return false;
-	if (!readers->fds && !readers->no_fds)
+	if (!readers->fds && !readers->no_fds && !dump->still)
 		readers->no_fds = !(readers->fds = fds_open(NULL));
+	if (!dump->still)
+		return false;
 	readers->told = readers->fds ? fds_tell(readers->fds, process->live, &readers->n_told) : NULL;
 	readers->told_of = process;
 	return readers->told;
