@@ -26,6 +26,7 @@ struct live_space { /* the memory of one process */
 	u_int n_huge;
 	image_span *doubts; /* ranges of which track_take() has lost sight */
 	u_int n_doubts;
+	bool evaded; /* it may have changed unseen while copies were made: none holds */
 	bool judged; /* is it still that memory? Asked once, when the tree stands still */
 };
 

@@ -27,7 +27,8 @@ static struct live_space *find_space(const struct dump *dump, const struct proce
 
 bool live_follows(const struct dump *dump, const struct process *process)
 {
-	return find_space(dump, process) != NULL;
+	const struct live_space *space = find_space(dump, process);
+	return space && !space->evaded;
 }
 
 static bool overlaps(const image_span *span, uint64_t start, uint64_t end)
@@ -45,7 +46,7 @@ bool live_watches(const struct dump *dump, const struct process *process, uint64
 bool live_has(const struct dump *dump, const struct process *process, const image_vma *vma)
 {
 	const struct live_space *space = vma->kind == VMA_ANON ? find_space(dump, process) : NULL;
-	return space && !space->member && live_watches(dump, process, vma->start, vma->end);
+	return space && !space->member && !space->evaded && live_watches(dump, process, vma->start, vma->end);
 }
 
 uint64_t live_place(const struct dump *dump, const struct process *process, uint64_t page, uint64_t *n)

@@ -308,6 +308,18 @@ static int forget_lost(const struct chained *chained)
 	return 0;
 }
 
+/* Pages that were marked as written until now are in the image; but what comes into them from here on may come unseen. */
+static bool is_evaded(const struct dump *dump, const struct process *process)
+{
+	const image_process *image = &process->image;
+	bool evaded = track_evaded_in(&process->mm);
+	for (u_int i = 0; i < image->fds.fds_len && !evaded; i++) {
+		const image_file *file = &dump->files[image->fds.fds_val[i].file - 1]->file;
+		evaded = track_evaded_by(file->label, file->flags) != NULL;
+	}
+	return evaded;
+}
+
 /* Who was not in the tree, whatever the reason, is not in the base. */
 static void rebase_members(struct dump *dump)
 {
@@ -318,7 +330,7 @@ static void rebase_members(struct dump *dump)
 		const struct process *process = dump->tree.processes[i];
 		if (!process->chained)
 			continue;
-		process->chained->member->based = forget_lost(process->chained) == 0;
+		process->chained->member->based = forget_lost(process->chained) == 0 && !is_evaded(dump, process);
 		process->chained->member->space = process->mm.id;
 	}
 }

@@ -47,7 +47,19 @@ static int refuse(struct fsnap_error *err, const struct process *process, const 
 	return fail(err, FSNAP_E_UNSUPPORTED, 0, "process %d (%s) %s", process->pid, process->comm, why);
 }
 
-/* Of a descriptor: does memory change through it without a page fault, or may it claim memory we registered? */
+static bool is_file(const char *link)
+{
+	return link[0] == '/' && strncmp(link, "/dev/", 5) != 0;
+}
+
+const char *track_evaded_by(const char *link, unsigned long flags)
+{
+	if (strcmp(link, "anon_inode:[io_uring]") == 0)
+		return "has a ring of io_uring, which writes past the page tables";
+	return is_file(link) && flags & O_DIRECT ? "reads files past the page cache (O_DIRECT)" : NULL;
+}
+
+/* Of a descriptor: does memory change through it unseen, or may it claim memory we registered? */
 static const char *what_forbids(const struct process *process, const char *number)
 {
 	char path[300], link[64];
@@ -58,16 +70,10 @@ static const char *what_forbids(const struct process *process, const char *numbe
 	link[n] = '\0';
 	if (strcmp(link, "anon_inode:[userfaultfd]") == 0)
 		return "has a userfaultfd of its own";
-	if (strcmp(link, "anon_inode:[io_uring]") == 0)
-		return "has a ring of io_uring, which writes past the page tables";
-	if (link[0] != '/' || strncmp(link, "/dev/", 5) == 0)
-		return NULL;
 	snprintf(path, sizeof(path), "fdinfo/%s", number);
-	cleanup_free char *info = procfs_read_once(process->proc, path, NULL, NULL);
+	cleanup_free char *info = is_file(link) ? procfs_read_once(process->proc, path, NULL, NULL) : NULL;
 	const char *flags = info ? strstr(info, "flags:") : NULL;
-	if (flags && strtoul(flags + strlen("flags:"), NULL, 8) & O_DIRECT)
-		return "reads files past the page cache (O_DIRECT)";
-	return NULL;
+	return track_evaded_by(link, flags ? strtoul(flags + strlen("flags:"), NULL, 8) : 0);
 }
 
 static int check_descriptors(const struct process *process, struct fsnap_error *err)
@@ -89,14 +95,19 @@ static int check_descriptors(const struct process *process, struct fsnap_error *
 	return why ? refuse(err, process, why) : 0;
 }
 
-static int check_mappings(const struct process *process, struct fsnap_error *err)
+bool track_evaded_in(const image_mm *mm)
 {
-	for (u_int i = 0; i < process->mm.vmas.vmas_len; i++) {
-		image_vma_kind kind = process->mm.vmas.vmas_val[i].kind;
-		if (kind == VMA_AIO || kind == VMA_RING)
-			return refuse(err, process, "uses asynchronous I/O, which writes past the page tables");
-	}
-	return 0;
+	for (u_int i = 0; i < mm->vmas.vmas_len; i++)
+		if (mm->vmas.vmas_val[i].kind == VMA_AIO || mm->vmas.vmas_val[i].kind == VMA_RING)
+			return true;
+	return false;
+}
+
+int track_refuse(const struct process *process, struct fsnap_error *err)
+{
+	if (track_evaded_in(&process->mm))
+		return refuse(err, process, "uses asynchronous I/O, which writes past the page tables");
+	return check_descriptors(process, err);
 }
 
 static bool may_suspend_seccomp(void)
@@ -203,7 +214,7 @@ int track_open(struct track *track, struct process *process, struct fsnap_error 
 	*track = TRACK_NONE;
 	if (is_forbidden())
 		return fail(err, FSNAP_E_KERNEL_LACKS, 0, "memory is not to be tracked");
-	if (check_mappings(process, err) < 0 || check_descriptors(process, err) < 0)
+	if (track_refuse(process, err) < 0)
 		return -1;
 	track->pagemap = openat(process->proc, "pagemap", O_RDONLY | O_CLOEXEC);
 	if (track->pagemap < 0)

@@ -20,7 +20,7 @@
  * track_has_table().
  *
  * Not seen is what goes past the page tables: a device or an io_uring that writes into pages it has
- * pinned before.  Processes with such descriptors are not tracked (track_open() says why).
+ * pinned before.  Processes with such descriptors are not tracked (track_open() says why); who opens one later is noticed (track_refuse()).
  */
 #ifndef ENGINE_TRACK_H
 #define ENGINE_TRACK_H
@@ -43,6 +43,13 @@ struct track {
  * The process must have been looked at (struct process: text, mm.vmas, mem), and must not be stopped by
  * us: it is stopped alone, for some hundred microseconds. */
 int track_open(struct track *track, struct process *process, struct fsnap_error *err);
+
+/* Does it have what that refuses, now? A question about what was written that is asked meanwhile does not hold for longer than
+ * it takes: to pages that are in the hands of such a descriptor more may come unseen. */
+int track_refuse(const struct process *process, struct fsnap_error *err);
+/* The same of what was collected: of a descriptor by what it leads to and its flags, of all mappings. NULL: no. */
+const char *track_evaded_by(const char *link, unsigned long flags);
+bool track_evaded_in(const image_mm *mm);
 
 /* Registers what of its mappings (process->mm.vmas) can and need be tracked; those that have vanished or
  * belong to somebody else's userfaultfd are left out. May be called again when there are new ones, also where
