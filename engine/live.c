@@ -315,6 +315,7 @@ int live_copy(struct dump *dump, struct fsnap_error *err)
 		return fail(err, FSNAP_E_NOMEM, ENOMEM, "tracking");
 	if (track_tree(dump, err) < 0)
 		return -1;
+	readers_flags(dump); /* for the freeze: mappings_renew() */
 	dump->report->arm_us = lap(&mark);
 	int result = dump->live->n_spaces ? do_rounds(dump, err) : 0;
 	dump->report->live_us = lap(&mark);

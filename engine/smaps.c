@@ -2,7 +2,8 @@
  * smaps.c - what madvise(2), mlock(2) and their like have said about each mapping:
  * /proc/PID/smaps, which is where the kernel tells it.  That walks all page tables,
  * so it is read before the freeze, and again only if a mapping has changed since. Of
- * large processes it is read only where nothing else tells: vm_flags.c.
+ * large processes it is read only where nothing else tells: vm_flags.c. That is also asked during the freeze,
+ * where it is at hand (mappings_renew()); else what is said in the milliseconds between the two is not noticed.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -43,6 +44,14 @@ void smaps_note_bits(uint64_t bits, struct advice *advice)
 			advice->flags |= flags[i].advice;
 			advice->marks |= flags[i].marks;
 		}
+}
+
+unsigned smaps_known_advice(void)
+{
+	unsigned all = 0;
+	for (size_t i = 0; i < sizeof(flags) / sizeof(flags[0]); i++)
+		all |= flags[i].bit != NO_BIT ? flags[i].advice : 0;
+	return all;
 }
 
 static void parse_flags(const char *codes, struct advice *advice)

@@ -68,3 +68,19 @@ int vm_flags_survey(struct flags_reader *reader, struct process *process, uint64
 		return 1;
 	return take_over(process, mappings, n, bytes, err);
 }
+
+void vm_flags_renew(struct flags_reader *reader, struct process *process)
+{
+	size_t n, at = 0;
+	cleanup_free struct flags_mapping *now = flags_ask(reader, process->live, &n, NULL);
+	unsigned known = smaps_known_advice();
+	for (size_t i = 0; now && i < process->n_advice; i++) {
+		struct advice *advice = &process->advice[i], fresh = { 0 };
+		while (at < n && now[at].start < advice->start)
+			at++;
+		if (at == n || now[at].start != advice->start || now[at].end != advice->end)
+			continue;
+		smaps_note_bits(now[at].flags, &fresh);
+		advice->flags = (advice->flags & ~known) | fresh.flags;
+	}
+}

@@ -165,6 +165,8 @@ void chain_leave(struct dump *dump);
 struct wake_reader *readers_wake(struct dump *dump);
 struct sleep_reader *readers_sleep(struct dump *dump);
 struct flags_reader *readers_flags(struct dump *dump);
+/* If it has been loaded. */
+struct flags_reader *readers_flags_there(struct dump *dump);
 /* Closes what is not to stay. */
 void readers_leave_wake(struct dump *dump, struct wake_reader *reader);
 void readers_leave_sleep(struct dump *dump, struct sleep_reader *reader);
@@ -196,6 +198,8 @@ char *readers_info(struct dump *dump, const struct process *process, int number)
 
 /* As maps_survey(), before the others. */
 int mappings_survey(struct dump *dump, struct process *process, struct fsnap_error *err);
+/* Of a process that stands still: what was said about its mappings since that. Any dump may call it. */
+void mappings_renew(struct dump *dump, struct process *process);
 /* /proc/PID/maps, to be freed. */
 char *mappings_text(struct dump *dump, const struct process *process, struct fsnap_error *err);
 /* As text_find(). */

@@ -13,6 +13,7 @@
 #include "engine/chain/chain.h"
 #include "engine/leftover.h"
 #include "engine/procfs.h"
+#include "engine/smaps.h"
 #include "engine/text.h"
 
 #define HOLDS_FOR 100 /* images: of numbers that are estimates only, and change with no mapping */
@@ -102,6 +103,21 @@ static void note(struct known_mappings *known, const struct process *process, ui
 	known->shares = process->shares;
 }
 
+/* It runs: what was said is remembered under a sum only if that was the same before and behind. */
+static bool is_settled(struct dump *dump, const struct process *process, struct known_mappings *known, uint64_t sum)
+{
+	return known->locked ? look(dump, process, known) : vmas_sum(readers_vmas(dump), process->live) == sum;
+}
+
+void mappings_renew(struct dump *dump, struct process *process)
+{
+	struct known_mappings *known = known_of(dump, process);
+	struct flags_reader *reader = readers_flags_there(dump);
+	bool same = known && look(dump, process, known) && known->surveyed;
+	if (!same && reader)
+		vm_flags_renew(reader, process);
+}
+
 /* Where the kernel does not count, mappings that were all told are as good (bpf/vmas.h). */
 int mappings_survey(struct dump *dump, struct process *process, struct fsnap_error *err)
 {
@@ -114,8 +130,12 @@ int mappings_survey(struct dump *dump, struct process *process, struct fsnap_err
 	}
 	if (maps_survey(dump, process, err) < 0)
 		return -1;
-	if (known)
-		note(known, process, sum);
+	if (!known)
+		return 0;
+	readers_flags(dump); /* for the freeze */
+	note(known, process, sum);
+	if (!is_settled(dump, process, known, sum))
+		known->sum = 0;
 	return 0;
 }
 

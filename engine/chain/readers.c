@@ -67,6 +67,12 @@ struct flags_reader *readers_flags(struct dump *dump)
 	return *reader;
 }
 
+struct flags_reader *readers_flags_there(struct dump *dump)
+{
+	const struct readers *readers = kept(dump);
+	return readers ? readers->flags : dump->flags;
+}
+
 void readers_leave_flags(struct dump *dump)
 {
 	flags_close(dump->flags);
