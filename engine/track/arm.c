@@ -47,16 +47,17 @@ static int refuse(struct fsnap_error *err, const struct process *process, const 
 	return fail(err, FSNAP_E_UNSUPPORTED, 0, "process %d (%s) %s", process->pid, process->comm, why);
 }
 
-static bool is_file(const char *link)
+/* A file, or a block device: both take O_DIRECT. What every program has open is spared the question. */
+static bool may_be_direct(const char *link)
 {
-	return link[0] == '/' && strncmp(link, "/dev/", 5) != 0;
+	return link[0] == '/' && strcmp(link, "/dev/null") != 0 && strncmp(link, "/dev/pts/", 9) != 0;
 }
 
 const char *track_evaded_by(const char *link, unsigned long flags)
 {
 	if (strcmp(link, "anon_inode:[io_uring]") == 0)
 		return "has a ring of io_uring, which writes past the page tables";
-	return is_file(link) && flags & O_DIRECT ? "reads files past the page cache (O_DIRECT)" : NULL;
+	return may_be_direct(link) && flags & O_DIRECT ? "reads files past the page cache (O_DIRECT)" : NULL;
 }
 
 /* Of a descriptor: does memory change through it unseen, or may it claim memory we registered? */
@@ -71,7 +72,7 @@ static const char *what_forbids(const struct process *process, const char *numbe
 	if (strcmp(link, "anon_inode:[userfaultfd]") == 0)
 		return "has a userfaultfd of its own";
 	snprintf(path, sizeof(path), "fdinfo/%s", number);
-	cleanup_free char *info = is_file(link) ? procfs_read_once(process->proc, path, NULL, NULL) : NULL;
+	cleanup_free char *info = may_be_direct(link) ? procfs_read_once(process->proc, path, NULL, NULL) : NULL;
 	const char *flags = info ? strstr(info, "flags:") : NULL;
 	return track_evaded_by(link, flags ? strtoul(flags + strlen("flags:"), NULL, 8) : 0);
 }

@@ -306,10 +306,24 @@ static void nothing_is_left(void **state)
 	tell("wr");
 }
 
+/* --- what changes memory unseen -------------------------------------------------------------- */
+
+static void who_evades_is_known_by_what_it_leads_to(void **state)
+{
+	(void)state;
+	assert_non_null(track_evaded_by("anon_inode:[io_uring]", O_RDWR));
+	assert_non_null(track_evaded_by("/srv/file", O_RDWR | O_DIRECT));
+	assert_non_null(track_evaded_by("/dev/loop0", O_RDONLY | O_DIRECT));
+	assert_null(track_evaded_by("/srv/file", O_RDWR));
+	assert_null(track_evaded_by("/dev/pts/0", O_RDWR));
+	assert_null(track_evaded_by("pipe:[1]", O_RDONLY | O_DIRECT)); /* packets */
+}
+
 int main(void)
 {
 #define TRACKED(test) cmocka_unit_test_setup_teardown(test, begin, end)
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(who_evades_is_known_by_what_it_leads_to),
 		TRACKED(all_is_new_at_first), TRACKED(writes_are_told), TRACKED(pages_given_back_are_noticed),
 		TRACKED(another_mapping_is_lost), TRACKED(a_child_does_not_count), TRACKED(another_program_is_noticed),
 		TRACKED(nothing_is_left),
