@@ -187,6 +187,7 @@ static int await_asked(struct process *process, size_t first, size_t *found, str
 void ask_to_stop(struct process *process)
 {
 	struct task *task = process->n_tasks ? NULL : process_add_task(process, process->live);
+	process->seizing = true;
 	if (task && trace_seize(task, false, NULL) == TRACE_OK)
 		trace_interrupt(task);
 	else if (task)
@@ -234,6 +235,7 @@ bool threads_are_known(const struct process *process)
 int stop_threads(struct process *process, struct undertaker *undertaker, size_t *found, struct fsnap_error *err)
 {
 	bool asked = process->n_tasks == 1 && !process->tasks[0]->stopped;
+	process->seizing = true;
 	if (asked ? await_asked(process, 0, found, err) < 0 :
 		    process->n_tasks == 0 && stop_listed(process, &process->live, 1, undertaker, found, err) < 0)
 		return -1;

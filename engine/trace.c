@@ -126,19 +126,25 @@ bool trace_stands_still(const struct task *task)
 	return ptrace(PTRACE_GETEVENTMSG, task->tid, 0, &message) == 0;
 }
 
-/* Who sleeps until a leader reports may sleep forever: see trace_bury_threads(). */
-static void await_leader(struct task *task)
+/* Who sleeps until a leader reports may sleep forever: see trace_bury_threads(). So may who sleeps until anybody of a
+ * process reports of which others still run: if one of them executes a program, the kernel lets the old leader go under
+ * the other's number, for which nobody waits (exchange_tids() in de_thread(), fs/exec.c; eligible_pid(), kernel/exit.c). */
+static bool may_sleep(const struct task *task)
 {
-	struct process *process = task->process;
-	if (process->n_tasks < 2 || process->tasks[0] != task)
-		return;
+	const struct process *process = task->process;
+	bool leads = process->n_tasks > 1 && process->tasks[0] == task;
+	return !leads && (process->still || !process->seizing);
+}
+
+static void await_awake(struct task *task)
+{
 	for (int rounds = 0; !trace_has_news(task); rounds++) {
 		if (rounds < YIELDS) {
 			sched_yield();
 			continue;
 		}
 		usleep(NAP_US);
-		trace_bury_threads(process);
+		trace_bury_threads(task->process);
 	}
 }
 
@@ -163,7 +169,8 @@ static bool comes_soon(const struct task *task, siginfo_t *info)
 enum trace_result trace_await(struct task *task, int *status, struct fsnap_error *err)
 {
 	siginfo_t info = { 0 };
-	await_leader(task);
+	if (!may_sleep(task))
+		await_awake(task);
 	while (!comes_soon(task, &info) && waitid(P_PID, (id_t)task->tid, &info, WEXITED | WSTOPPED | __WALL | WNOWAIT) < 0) {
 		if (errno == EINTR)
 			continue;

@@ -117,6 +117,7 @@ struct process {
 	uint32_t continued_ask;	  /* job_control.c */
 	int processors;		  /* that are online; 0: nobody has asked */
 	bool prepared;		  /* what can be had before the freeze was had */
+	bool seizing;		  /* some of its threads are seized, and others perhaps are not */
 	bool still;		  /* all its threads have been seen to stand still at once */
 	bool executed;		  /* another program than when it was looked at before, if it was */
 	bool apart;		  /* it shared nothing with any other process of the tree: sharing.c */

@@ -149,7 +149,8 @@ static int make_asking(const struct restore *restore, int fd, const image_file_t
 {
 	if (state->kept != TCP_RESET && tcp_set_seq(fd, TCP_SENDING, state->write_seq - 1) < 0)
 		return cannot(state, "sequence numbers", err);
-	tcp_set(fd, TCP_REPAIR, TCP_REPAIR_SILENT_OFF);
+	if (tcp_set(fd, TCP_REPAIR, TCP_REPAIR_SILENT_OFF) < 0)
+		return cannot(state, "the end of its repair", err);
 	return tcp_bind(restore, fd, state, err);
 }
 
@@ -340,14 +341,16 @@ static void ask_again(int fd, const image_file_tcp *state)
 	fcntl(fd, F_SETFL, flags);
 }
 
-static void release_one(int fd, const image_file_tcp *state)
+static void release_one(struct restore *restore, int fd, const image_file *file, const image_file_tcp *state)
 {
 	int reuse = wanted_reuse(state);
 	if (state->phase == TCP_SYN_SENT) {
 		ask_again(fd, state);
 		return;
 	}
-	tcp_set(fd, TCP_REPAIR, 0); /* and ask the other end where it stands */
+	if (tcp_set(fd, TCP_REPAIR, 0) < 0) /* and ask the other end where it stands */
+		restore_note(restore, "file %u (%s): its connection says nothing any more: %s", file->id, file->label,
+			     strerror(errno));
 	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &reuse, sizeof(reuse));
 	if (state->unsent)
 		send_unsent(fd, state);
@@ -366,6 +369,6 @@ void tcp_made_release(struct restore *restore)
 	for (size_t i = 0; i < kept->n; i++) {
 		const image_file *file;
 		const image_file_tcp *state = restore_file_by_id(restore, kept->files[i], &file);
-		release_one(restore_fd(restore, file->id), state);
+		release_one(restore, restore_fd(restore, file->id), file, state);
 	}
 }
