@@ -82,7 +82,8 @@ int renumber_decide(struct restore *restore, struct fsnap_error *err)
 		return fail(err, FSNAP_E_USAGE, 0, "%d says nothing about process numbers", pids);
 	restore->renumber.wanted = pids == FSNAP_PIDS_NEW || (pids == FSNAP_PIDS_DEFAULT && !may_choose_numbers());
 	if (restore->renumber.wanted && pids == FSNAP_PIDS_DEFAULT)
-		restore_note(restore, "this user may not choose process numbers: the tree has new ones (--user-ns keeps them)");
+		restore_note(restore, "this user may not choose process numbers: the tree has new ones (--user-ns keeps them); "
+				      "what remembers old ones, as sh those of its children and Python's asyncio its own, may end");
 	if (getpid() == 1)
 		leave_numbers_free(&restore->model);
 	restore->renumber.beside = restore->renumber.wanted && runs_still(&restore->model);

@@ -9,6 +9,7 @@
 
 #define PATIENCE_US 500000
 #define REDRAW_US 100000
+#define UNTOLD_US 100000 /* of work that tells nothing until it is done */
 #define CELLS 24
 
 static uint64_t clock_us(void)
@@ -43,7 +44,7 @@ void progress_update(void *opaque, const char *phase, uint64_t done, uint64_t to
 
 	if (!progress->began_us)
 		progress->began_us = now;
-	if (now - progress->began_us < PATIENCE_US || now - progress->drawn_us < REDRAW_US)
+	if (now - progress->began_us < (total ? PATIENCE_US : UNTOLD_US) || (total && now - progress->drawn_us < REDRAW_US))
 		return;
 	if (!progress->state)
 		progress->state = isatty(STDERR_FILENO) ? 1 : -1;
