@@ -154,7 +154,9 @@ static int look_unless_traced(struct dump *dump, struct process *root, struct fs
 		why = (struct fsnap_error){ 0 };
 		if (look_at_process(dump, root, &why) == 0)
 			return 0;
-		bool gone = why.code == FSNAP_E_TARGET_DIED; /* its program has gone: is there another one? */
+		/* Has its program gone? Then perhaps there is another one. */
+		bool gone = why.code == FSNAP_E_TARGET_DIED ||
+			    (why.code == FSNAP_E_PERMISSION && !voice_speaks(root));
 		if (gone)
 			usleep(NAP_US);
 		again = gone ? voice_again(root, NULL) : why.sys == ENOENT;

@@ -44,8 +44,16 @@ int trace_refuse_traced(pid_t pid, long tracer, struct fsnap_error *err)
 	return error_hint(err, "let the debugger or strace detach first");
 }
 
+/* With seccomp suspended the agent may use any system call. The option needs CAP_SYS_ADMIN;
+ * without it, targets that use filters are refused later. */
+static int seize(const struct task *task, long options)
+{
+	int result = (int)ptrace(PTRACE_SEIZE, task->tid, 0, options | PTRACE_O_SUSPEND_SECCOMP);
+	return result < 0 && errno == EPERM ? (int)ptrace(PTRACE_SEIZE, task->tid, 0, options) : result;
+}
+
 /* Why was PTRACE_SEIZE refused? The kernel says EPERM for several reasons; users need one, if it was. */
-static enum trace_result seize_refused(struct task *task, struct fsnap_error *err)
+static enum trace_result seize_refused(struct task *task, long options, struct fsnap_error *err)
 {
 	cleanup_fd int dir = procfs_open(task->tid, NULL);
 	cleanup_free char *status = dir >= 0 ? procfs_read(dir, "status", NULL, NULL) : NULL;
@@ -54,8 +62,9 @@ static enum trace_result seize_refused(struct task *task, struct fsnap_error *er
 	if (!status || (procfs_status_number(status, "VmSize") < 0 && !kernel))
 		return TRACE_DIED;
 	long tracer = procfs_status_number(status, "TracerPid");
-	if (tracer == gettid()) {
-		/* Under another number: it has executed a program, and is its process' main thread now. */
+	/* One that has executed a program, and is its process' main thread now: seized under another number, or not yet,
+	 * where it was the old one that was met, on its way out. */
+	if (tracer == gettid() || (tracer == 0 && !kernel && seize(task, options) == 0)) {
 		task->seized = true;
 		return TRACE_OK;
 	}
@@ -75,11 +84,8 @@ static enum trace_result seize_refused(struct task *task, struct fsnap_error *er
 enum trace_result trace_seize(struct task *task, bool kill_with_us, struct fsnap_error *err)
 {
 	long options = PTRACE_O_TRACESYSGOOD | (kill_with_us ? PTRACE_O_EXITKILL : 0);
-	/* With seccomp suspended the agent may use any system call. The option needs CAP_SYS_ADMIN;
-	 * without it, targets that use filters are refused later. */
-	if (ptrace(PTRACE_SEIZE, task->tid, 0, options | PTRACE_O_SUSPEND_SECCOMP) < 0 &&
-	    (errno != EPERM || ptrace(PTRACE_SEIZE, task->tid, 0, options) < 0))
-		return errno == ESRCH ? TRACE_DIED : seize_refused(task, err);
+	if (seize(task, options) < 0)
+		return errno == ESRCH ? TRACE_DIED : seize_refused(task, options, err);
 	task->seized = true;
 	return TRACE_OK;
 }

@@ -30,6 +30,17 @@ void voice_note(struct process *process, const struct procfs_stat *stat)
 	process->image.terminal = stat->terminal;
 }
 
+static bool has_memory(int proc, const char *name)
+{
+	cleanup_free char *status = procfs_read_once(proc, name, NULL, NULL);
+	return status && procfs_status_number(status, "VmSize") >= 0;
+}
+
+bool voice_speaks(const struct process *process)
+{
+	return has_memory(process->proc, "status");
+}
+
 /* A thread that has memory, the main one first; 0: none has. */
 static pid_t find_speaker(int proc)
 {
@@ -38,8 +49,7 @@ static pid_t find_speaker(int proc)
 	for (size_t i = 0; tids && i < count; i++) {
 		char name[32];
 		snprintf(name, sizeof(name), "task/%d/status", tids[i]);
-		cleanup_free char *status = procfs_read_once(proc, name, NULL, NULL);
-		if (status && procfs_status_number(status, "VmSize") >= 0)
+		if (has_memory(proc, name))
 			return tids[i];
 	}
 	return 0;
@@ -53,15 +63,19 @@ static bool all_have_ended(pid_t pid)
 	return pidfd < 0 ? errno == ESRCH : poll(&end, 1, 0) > 0;
 }
 
-/* Somebody speaks, or nobody is left. */
+/* Somebody speaks, or nobody is left: which is seen twice, for in the moment in which a thread that executes a program takes
+ * the main thread's number there is nobody by it (procfs_open()). */
 static pid_t await_speaker(pid_t pid)
 {
-	for (int naps = 0; naps < PATIENCE; naps++) {
+	for (int naps = 0, ended = 0; naps < PATIENCE && ended < 2; naps++) {
 		cleanup_fd int proc = procfs_open(pid, NULL);
 		pid_t tid = proc >= 0 ? find_speaker(proc) : 0;
-		if (tid || proc < 0 || all_have_ended(pid))
+		if (tid)
 			return tid;
-		usleep(NAP_US);
+		if (proc < 0 || all_have_ended(pid))
+			ended++;
+		else
+			usleep(NAP_US);
 	}
 	return 0;
 }
@@ -87,9 +101,9 @@ static int turn_to(struct process *process, pid_t tid, struct fsnap_error *err)
 	if (pidfd < 0 || (tid == process->pid && procfs_stat(proc, "stat", &stat, err) < 0))
 		return -1;
 	process->image.leader_ended = tid != process->pid;
-	process->image.zombie = 0;
 	if (tid == process->pid)
 		voice_note(process, &stat);
+	process->image.zombie = 0; /* it had memory just now, whatever became of that thread since */
 	close(process->proc);
 	if (process->pidfd >= 0)
 		close(process->pidfd);

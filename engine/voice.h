@@ -17,6 +17,9 @@ void voice_note(struct process *process, const struct procfs_stat *stat);
 /* A main thread that is a zombie by this may have ended alone: then another one speaks. A stopped one does, if there is any. */
 int voice_check(struct process *process, struct fsnap_error *err);
 
+/* Does it still have what was to be asked for through it? Who has not is refused like a stranger. */
+bool voice_speaks(const struct process *process);
+
 /* The thread that was asked is not there any more. False: neither is the process, and if it is a zombie that is noted.
  * True: here is another voice, and all that was found out before is forgotten, but for tasks: none may be held. */
 bool voice_again(struct process *process, struct fsnap_error *err);

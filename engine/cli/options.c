@@ -24,7 +24,7 @@ static const struct option_row rows[] = {
 	{ 0, "stop", 0, NULL, FIELD(stop), "track", "end it" },
 	{ 'k', "kill", 0, NULL, FIELD(kill), "dump", "end the tree once its image is durable" },
 	{ 0, "live", 0, NULL, FIELD(live), "dump",
-	  "copy memory while the tree runs; else only if it holds, or has changed, much" },
+	  "copy memory while the tree runs; else if it holds, or has changed, much" },
 	{ 0, "no-live", 0, NULL, FIELD(no_live), "dump", "copy all of it while the tree stands still" },
 	{ 0, "max-freeze", TAKES_TEXT, "TIME", FIELD(max_freeze), "dump",
 	  "how long the tree should stand still at most: 5ms, 800us" },

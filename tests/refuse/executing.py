@@ -14,6 +14,7 @@ import children  # noqa: E402
 import trial  # noqa: E402
 
 DUMPS = 40
+WATCHED = 4  # seconds
 LONG = 20  # seconds: the dump hangs
 
 
@@ -59,9 +60,22 @@ def try_with(t, threads):
     os.unlink(t.path("times"))
 
 
+def watched(t):
+    """Image upon image: those that go wrong once in a thousand are among them."""
+    pid = t.start([os.path.join(t.helpers, "executes"), "6", "30"])
+    handle = t.fsnap.start("watch", "-t", pid, "--every", "2ms", "--keep", "3", "--max-share", "80")
+    time.sleep(WATCHED)
+    os.kill(handle[0], signal.SIGINT)
+    result = t.fsnap.finish(handle, LONG)
+    t.expect(f"a watch ends well: {result.message}", 0, result.status)
+    goes_on(t, "watched", pid)
+    end(pid)
+
+
 def body(t):
     for threads in (0, 1, 4):
         try_with(t, threads)
+    watched(t)
 
 
 trial.main(body)

@@ -1,6 +1,6 @@
 /*
- * executes THREADS - beside so many threads that sleep, one waits for a millisecond and executes the same again: it takes the
- * number of the main thread, and all others are killed. The number of times is in the file `times`.
+ * executes THREADS [US] - beside so many threads that sleep, one waits for a millisecond, or so long, and executes the same
+ * again: it takes the number of the main thread, and all others are killed. The number of times is in the file `times`.
  */
 #include <fcntl.h>
 #include <pthread.h>
@@ -10,20 +10,19 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define PAUSE_US 1000
-
 static char **args;
+static unsigned pause_us = 1000;
 
 static void *sleeps(void *none)
 {
 	for (;;)
-		usleep(PAUSE_US);
+		usleep(pause_us);
 	return none;
 }
 
 static void *executes(void *none)
 {
-	usleep(PAUSE_US);
+	usleep(pause_us);
 	execv("/proc/self/exe", args);
 	perror("execv");
 	_exit(2);
@@ -47,6 +46,8 @@ int main(int argc, char **argv)
 {
 	pthread_t thread;
 	args = argv;
+	if (argc > 2)
+		pause_us = (unsigned)atoi(argv[2]);
 	count_one();
 	for (int i = 0; argc > 1 && i < atoi(argv[1]); i++)
 		if (pthread_create(&thread, NULL, sleeps, NULL) != 0)
