@@ -20,8 +20,9 @@ uint64_t vmas_sum(struct vmas_reader *reader, pid_t tid)
 
 const struct vmas_range *vmas_bare(struct vmas_reader *reader, pid_t tid, size_t *n)
 {
-	*n = vmas_sum(reader, tid) ? reader->skeleton->bss->n_bare : 0;
-	return reader->skeleton->bss->bare;
+	bool told = vmas_sum(reader, tid) != 0;
+	*n = told ? reader->skeleton->bss->n_bare : 0;
+	return told ? reader->skeleton->bss->bare : NULL;
 }
 
 struct vmas_counts vmas_counts(struct vmas_reader *reader, pid_t tid)

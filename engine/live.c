@@ -230,28 +230,32 @@ static int look_again(struct dump *dump, struct live_space *space, struct fsnap_
 	return track_register(track_of(space), space->process, err);
 }
 
-/* What was asked for just now tells of writes so far. To pages that a ring or a device has in its hands more may come unseen. */
-static void look_for_evasion(struct dump *dump, struct live_space *space)
+/* What is asked for in a round tells of writes so far. To pages that a ring or a device has in its hands then more may come
+ * unseen: looked for before, and when all has been copied, for who has opened one meanwhile. */
+static void look_for_evasion(struct dump *dump)
 {
-	struct fsnap_error why = { 0 };
-	if (space->evaded || track_refuse(space->process, &why) == 0)
-		return;
-	space->evaded = true;
-	if (space->process->chained)
-		space->process->chained->based = false;
-	if (track_is_alive(track_of(space)))
-		dump_note(dump, "%s: its memory was copied while it stood still", why.message);
+	for (size_t i = 0; i < dump->live->n_spaces; i++) {
+		struct live_space *space = &dump->live->spaces[i];
+		struct fsnap_error why = { 0 };
+		if (space->evaded || track_refuse(space->process, &why) == 0)
+			continue;
+		space->evaded = true;
+		if (space->process->chained)
+			space->process->chained->based = false;
+		if (track_is_alive(track_of(space)))
+			dump_note(dump, "%s: its memory was copied while it stood still", why.message);
+	}
 }
 
 static int do_round(struct dump *dump, bool first, uint64_t *pages, struct fsnap_error *err)
 {
 	struct live *live = dump->live;
 	struct round round = { .dump = dump };
+	look_for_evasion(dump);
 	for (size_t i = 0; i < live->n_spaces; i++) {
 		round.space = &live->spaces[i];
 		if ((!first && look_again(dump, round.space, err) < 0) || take_space(&round, err) < 0)
 			return -1;
-		look_for_evasion(dump, round.space);
 	}
 	*pages = round.pages;
 	if (image_writer_reserve(dump->writer, dump->taken + SLACK_PAGES + round.pages / 2, err) < 0)
@@ -302,6 +306,7 @@ static int do_rounds(struct dump *dump, struct fsnap_error *err)
 		if (pace.pages)
 			dump->live->page_us = pace.page_us = pace.us / (double)pace.pages;
 	} while (!is_enough(dump, &pace));
+	look_for_evasion(dump);
 	return 0;
 }
 

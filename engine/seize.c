@@ -6,7 +6,6 @@
 
 #include <fcntl.h>
 #include <linux/kcmp.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -21,7 +20,6 @@
 
 /* A fork bomb outruns anybody; a compile job settles within a few rounds. */
 #define SEIZE_ROUNDS 1000
-#define EXIT_PATIENCE_MS 1000
 #define PARTING_ROUNDS 20000
 #define PARTING_NAP_US 100
 

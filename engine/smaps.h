@@ -14,7 +14,7 @@ int smaps_survey(struct process *process, struct fsnap_error *err);
 /* vm_flags.c: by the kernel's own flags; 1: they are not all of it. `bytes`: anonymous memory it holds. */
 int vm_flags_survey(struct flags_reader *reader, struct process *process, uint64_t bytes, struct fsnap_error *err);
 
-/* vm_flags.c: what has changed of process->advice since, of mappings whose borders have not: flags, not marks. */
+/* vm_flags.c: what has changed of process->advice since, of mappings whose borders have not: flags and keys, not marks. */
 void vm_flags_renew(struct flags_reader *reader, struct process *process);
 
 /* All that smaps_note_bits() may add. */

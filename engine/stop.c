@@ -217,7 +217,8 @@ static int stop_listed(struct process *process, const pid_t *tids, size_t count,
 		       size_t *found, struct fsnap_error *err)
 {
 	size_t first_new = process->n_tasks;
-	undertaker_watch(undertaker, tids, count);
+	if (undertaker_watch(undertaker, tids, count, err) < 0)
+		return -1;
 	int seized = seize_listed(process, tids, count, err);
 	undertaker_look_away(undertaker);
 	return seized < 0 ? -1 : await_asked(process, first_new, found, err);

@@ -80,6 +80,7 @@ void process_forget_tasks(struct process *process)
 	free(process->workers);
 	process->tasks = process->workers = NULL;
 	process->n_tasks = process->n_workers = 0;
+	process->seizing = process->still = false;
 }
 
 void process_free(struct process *process)

@@ -11,11 +11,11 @@
 static bool is_enough(struct undertaker *undertaker)
 {
 	struct timespec until;
-	clock_gettime(CLOCK_REALTIME, &until);
+	clock_gettime(CLOCK_MONOTONIC, &until);
 	until.tv_nsec += LOOK_MS * 1000000;
 	until.tv_sec += until.tv_nsec / 1000000000;
 	until.tv_nsec %= 1000000000;
-	return sem_timedwait(&undertaker->enough, &until) == 0;
+	return sem_clockwait(&undertaker->enough, CLOCK_MONOTONIC, &until) == 0;
 }
 
 static void *look_around(void *arg)
@@ -30,6 +30,12 @@ static void *look_around(void *arg)
 	return NULL;
 }
 
+static void forget(struct undertaker *undertaker)
+{
+	sem_destroy(&undertaker->enough);
+	pthread_mutex_destroy(&undertaker->lock);
+}
+
 void undertaker_begin(struct undertaker *undertaker)
 {
 	if (undertaker->begun)
@@ -37,6 +43,8 @@ void undertaker_begin(struct undertaker *undertaker)
 	pthread_mutex_init(&undertaker->lock, NULL);
 	sem_init(&undertaker->enough, 0, 0);
 	undertaker->begun = thread_start(&undertaker->thread, look_around, undertaker);
+	if (!undertaker->begun)
+		forget(undertaker);
 }
 
 void undertaker_leave(struct undertaker *undertaker)
@@ -51,8 +59,7 @@ void undertaker_end(struct undertaker *undertaker)
 		return;
 	undertaker_leave(undertaker);
 	pthread_join(undertaker->thread, NULL);
-	sem_destroy(&undertaker->enough);
-	pthread_mutex_destroy(&undertaker->lock);
+	forget(undertaker);
 	undertaker->begun = false;
 }
 
@@ -66,12 +73,15 @@ static void show(struct undertaker *undertaker, const pid_t *tids, size_t n)
 	pthread_mutex_unlock(&undertaker->lock);
 }
 
-void undertaker_watch(struct undertaker *undertaker, const pid_t *tids, size_t n)
+int undertaker_watch(struct undertaker *undertaker, const pid_t *tids, size_t n, struct fsnap_error *err)
 {
 	if (n <= UNDERTAKER_FEW)
-		return;
+		return 0;
 	undertaker_begin(undertaker);
+	if (!undertaker->begun)
+		return fail(err, FSNAP_E_NOMEM, EAGAIN, "a thread beside the one that seizes %zu others", n);
 	show(undertaker, tids, n);
+	return 0;
 }
 
 void undertaker_look_away(struct undertaker *undertaker)

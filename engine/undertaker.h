@@ -14,6 +14,8 @@
 #include <stddef.h>
 #include <sys/types.h>
 
+#include "store/error.h"
+
 /* Threads: if one of so many executes, the other is the main one, and nobody waits for that to be buried. */
 #define UNDERTAKER_FEW 2
 
@@ -27,14 +29,14 @@ struct undertaker {
 };
 
 /* Before anything is stopped, where processes of more than two threads are expected: making a thread takes time. Without
- * it, or where it failed, undertaker_watch() tries. All zeroes is one that has not begun. */
+ * it, or where it failed, undertaker_watch() tries; NOMEM. All zeroes is one that has not begun. */
 void undertaker_begin(struct undertaker *undertaker);
 /* Tells it that it is not needed any more; the end waits for it, which takes time, too. */
 void undertaker_leave(struct undertaker *undertaker);
 void undertaker_end(struct undertaker *undertaker);
 
 /* Between these two the process' threads are seized. The list stays the caller's. */
-void undertaker_watch(struct undertaker *undertaker, const pid_t *tids, size_t n);
+int undertaker_watch(struct undertaker *undertaker, const pid_t *tids, size_t n, struct fsnap_error *err);
 void undertaker_look_away(struct undertaker *undertaker);
 
 #endif

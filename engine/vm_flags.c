@@ -40,6 +40,11 @@ static bool are_plain(const struct flags_mapping *mappings, size_t n, uint64_t *
 	return n && tmpfs < HUGE_PAGE;
 }
 
+static unsigned key_of(const struct flags_mapping *mapping)
+{
+	return (unsigned)(mapping->flags >> KEY_SHIFT) & KEY_MASK;
+}
+
 static int take_over(struct process *process, const struct flags_mapping *mappings, size_t n, uint64_t bytes,
 		     struct fsnap_error *err)
 {
@@ -49,7 +54,7 @@ static int take_over(struct process *process, const struct flags_mapping *mappin
 	for (size_t i = 0; i < n; i++) {
 		advice[i].start = mappings[i].start;
 		advice[i].end = mappings[i].end;
-		advice[i].pkey = (unsigned)(mappings[i].flags >> KEY_SHIFT) & KEY_MASK;
+		advice[i].pkey = key_of(&mappings[i]);
 		smaps_note_bits(mappings[i].flags, &advice[i]);
 	}
 	free(process->advice);
@@ -82,5 +87,6 @@ void vm_flags_renew(struct flags_reader *reader, struct process *process)
 			continue;
 		smaps_note_bits(now[at].flags, &fresh);
 		advice->flags = (advice->flags & ~known) | fresh.flags;
+		advice->pkey = key_of(&now[at]);
 	}
 }

@@ -92,6 +92,24 @@ static int open_pidfd(struct process *process, pid_t tid, struct fsnap_error *er
 	return error_hint(err, "Linux 6.9 or newer lets one reach its descriptors through the others");
 }
 
+/* Whoever executes a program takes over when the process began (de_thread(), fs/exec.c). */
+static bool is_somebody_else(const struct process *process, const struct procfs_stat *stat)
+{
+	return !process->image.leader_ended && process->start && process->start != stat->start_time;
+}
+
+static void give_voice(struct process *process, pid_t tid, int proc, int pidfd)
+{
+	close(process->proc);
+	if (process->pidfd >= 0)
+		close(process->pidfd);
+	process->proc = proc;
+	process->pidfd = pidfd;
+	process->live = tid;
+	process->prepared = false; /* that was asked of another thread, or program */
+	told_close(process);
+}
+
 /* What /proc/PID and a pidfd show of a main thread that has ended is what it has, which is nothing. */
 static int turn_to(struct process *process, pid_t tid, struct fsnap_error *err)
 {
@@ -100,19 +118,14 @@ static int turn_to(struct process *process, pid_t tid, struct fsnap_error *err)
 	cleanup_fd int pidfd = proc >= 0 ? open_pidfd(process, tid, err) : -1;
 	if (pidfd < 0 || (tid == process->pid && procfs_stat(proc, "stat", &stat, err) < 0))
 		return -1;
+	if (tid == process->pid && is_somebody_else(process, &stat))
+		return fail(err, FSNAP_E_TARGET_DIED, 0, "process %d (%s) ended", process->pid, process->comm);
 	process->image.leader_ended = tid != process->pid;
 	if (tid == process->pid)
 		voice_note(process, &stat);
 	process->image.zombie = 0; /* it had memory just now, whatever became of that thread since */
-	close(process->proc);
-	if (process->pidfd >= 0)
-		close(process->pidfd);
-	process->proc = steal_fd(&proc);
-	process->pidfd = steal_fd(&pidfd);
-	process->live = tid;
-	process->prepared = false; /* that was asked of another thread, or program */
-	process->start = 0;
-	told_close(process);
+	give_voice(process, tid, steal_fd(&proc), steal_fd(&pidfd));
+	process->start = tid == process->pid ? stat.start_time : 0;
 	return 0;
 }
 
@@ -145,11 +158,9 @@ static void note_zombie(struct process *process)
 {
 	struct procfs_stat stat;
 	cleanup_fd int proc = procfs_open(process->pid, NULL);
-	if (proc < 0 || procfs_stat(proc, "stat", &stat, NULL) < 0)
+	if (proc < 0 || procfs_stat(proc, "stat", &stat, NULL) < 0 || is_somebody_else(process, &stat))
 		return;
-	close(process->proc);
-	process->proc = steal_fd(&proc);
-	process->live = process->pid;
+	give_voice(process, process->pid, steal_fd(&proc), -1); /* nobody asks a zombie through one */
 	process->image.leader_ended = 0;
 	voice_note(process, &stat);
 }

@@ -6,6 +6,7 @@
  * are no longer protected.  Nobody handles a fault; a first write costs the process 1.4 us.
  *
  *	arm.c    making the userfaultfd inside, registering mappings
+ *	evaded.c who is not tracked, or has evaded it
  *	dirty.c  what was written; watching it again
  *
  * A userfaultfd belongs to the memory of whoever makes it.  So the process is stopped for a moment, makes
@@ -44,9 +45,11 @@ struct track {
  * us: it is stopped alone, for some hundred microseconds. */
 int track_open(struct track *track, struct process *process, struct fsnap_error *err);
 
-/* Does it have what that refuses, now? A question about what was written that is asked meanwhile does not hold for longer than
+/* Does it have what that refuses, now? What was opened since the last look and closed again is missed. A question about what was written that is asked meanwhile does not hold for longer than
  * it takes: to pages that are in the hands of such a descriptor more may come unseen. */
 int track_refuse(const struct process *process, struct fsnap_error *err);
+/* Always -1: process 123 (comm) `why`. */
+int track_refused(const struct process *process, const char *why, struct fsnap_error *err);
 /* The same of what was collected: of a descriptor by what it leads to and its flags, of all mappings. NULL: no. */
 const char *track_evaded_by(const char *link, unsigned long flags);
 bool track_evaded_in(const image_mm *mm);
