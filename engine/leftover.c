@@ -142,8 +142,8 @@ static bool is_executable(const struct procfs_map *map)
  * had written that. */
 static bool is_agent(const struct process *process, const struct procfs_map *map)
 {
-	struct agent_entries entries;
-	struct ctl ctl;
+	struct agent_entries entries = { 0 };
+	struct ctl ctl = { 0 };
 	if (!reads(process, map->start, &entries, sizeof(entries)) || entries.magic != AGENT_MAGIC ||
 	    !reads(process, map->start + AGENT_TEXT, &ctl, sizeof(ctl)))
 		return false;

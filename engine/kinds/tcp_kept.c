@@ -62,9 +62,10 @@ static int hold_meanwhile(struct restore *restore, struct tcp_kept *kept, struct
 struct tcp_kept *tcp_kept_of(struct restore *restore, struct fsnap_error *err)
 {
 	void **slot = restore_scratch(restore, &kind_tcp);
-	if (*slot)
-		return *slot;
-	struct tcp_kept *kept = *slot = calloc(1, sizeof(*kept));
+	struct tcp_kept *kept = *slot;
+	if (kept)
+		return kept;
+	*slot = kept = calloc(1, sizeof(*kept));
 	if (!kept) {
 		no_memory(err);
 		return NULL;
