@@ -89,7 +89,8 @@ static bool use(struct known_mappings *known, struct process *process)
 
 static void note(struct known_mappings *known, const struct process *process, uint64_t sum)
 {
-	struct advice *copy = malloc(process->n_advice * sizeof(*copy));
+	/* None: it is on its way out. */
+	struct advice *copy = process->n_advice ? malloc(process->n_advice * sizeof(*copy)) : NULL;
 	free(known->advice);
 	known->advice = copy;
 	known->n = process->n_advice;
