@@ -268,11 +268,11 @@ int maps_note_program(struct process *process, struct fsnap_error *err)
 int maps_collect(struct dump *dump, struct process *process, struct fsnap_error *err)
 {
 	image_mm *mm = &process->mm;
-	if (dump->still)
-		mappings_renew(dump, process);
 	cleanup_free char *text = early_take(process, EARLY_MAPS);
 	if (!text && !(text = mappings_text(dump, process, err)))
 		return -1;
+	if (dump->still)
+		mappings_renew(dump, process);
 	forget_vmas(mm);
 	userfaults_forget(process);
 	leftover_forget(process);

@@ -198,10 +198,10 @@ char *readers_info(struct dump *dump, const struct process *process, int number)
 
 /* As maps_survey(), before the others. */
 int mappings_survey(struct dump *dump, struct process *process, struct fsnap_error *err);
-/* Of a process that stands still: what was said about its mappings since that. Any dump may call it. */
-void mappings_renew(struct dump *dump, struct process *process);
 /* /proc/PID/maps, to be freed. */
 char *mappings_text(struct dump *dump, const struct process *process, struct fsnap_error *err);
+/* Behind that, of a process that stands still: what was said about its mappings since mappings_survey(). Any dump may call it. */
+void mappings_renew(struct dump *dump, struct process *process);
 /* As text_find(). */
 int mappings_find_text(struct dump *dump, struct process *process, struct fsnap_error *err);
 bool mappings_are_registered(struct dump *dump, const struct process *process);

@@ -114,8 +114,7 @@ void mappings_renew(struct dump *dump, struct process *process)
 {
 	struct known_mappings *known = known_of(dump, process);
 	struct flags_reader *reader = readers_flags_there(dump);
-	bool same = known && look(dump, process, known) && known->surveyed;
-	if (!same && reader)
+	if (reader && !(known && known->surveyed))
 		vm_flags_renew(reader, process);
 }
 
