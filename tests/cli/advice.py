@@ -45,11 +45,6 @@ while True:
 IMAGES = 6
 
 
-def end(pid):
-    os.kill(pid, signal.SIGKILL)
-    children.wait(pid, 10)
-
-
 def said(t):
     with open(t.path("target.out"), encoding="utf-8") as file:
         return file.read().splitlines()
@@ -68,14 +63,14 @@ def check(t, images):
         os.kill(pid, signal.SIGUSR1)
         t.until(f"{image}, restored: it says", lambda: len(said(t)) > before)  # noqa: B023
         t.expect(f"{image}, restored", "as it should be", said(t)[-1])
-        end(pid)
+        children.end(pid)
 
 
 def live(t):
     pid, images = start(t), [f"live{i}" for i in range(IMAGES)]
     for image in images:
         t.dump(pid, "--live", "--name", image)
-    end(pid)
+    children.end(pid)
     check(t, images)
 
 
@@ -86,7 +81,7 @@ def watched(t):
     t.until("images come", lambda: os.path.isdir(folder) and sum(x.startswith("w-") for x in os.listdir(folder)) > IMAGES + 2)
     os.kill(handle[0], signal.SIGINT)
     t.fsnap.finish(handle)
-    end(pid)
+    children.end(pid)
     check(t, sorted(x.removesuffix(".fsnap") for x in os.listdir(folder) if x.startswith("w-"))[1:IMAGES + 1])
 
 

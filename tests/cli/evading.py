@@ -30,16 +30,11 @@ def start(t):
     return pid
 
 
-def end(pid):
-    os.kill(pid, signal.SIGKILL)
-    children.wait(pid, 10)
-
-
 def check(t, images):
     for image in images:
         pid = t.restore(image)["pid"]
         t.expect(f"{image}, restored", "0 of 64 pages are wrong", ask(t, pid, signal.SIGUSR2, "whether they are right"))
-        end(pid)
+        children.end(pid)
 
 
 def tracked(t):
@@ -52,7 +47,7 @@ def tracked(t):
             ask(t, pid, signo, "what it did")
         images.append(f"r{i}")
         t.dump(pid, "--name", images[-1], *(["--live"] if i == 4 else []))
-    end(pid)
+    children.end(pid)
     check(t, images)
 
 
@@ -73,7 +68,7 @@ def watched(t):
     os.kill(handle[0], signal.SIGINT)
     t.fsnap.finish(handle)
     time.sleep(0.05)
-    end(pid)
+    children.end(pid)
     check(t, [f"w-{n:06}" for n in sorted({newest() // 2, newest()})])
 
 

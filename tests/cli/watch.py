@@ -2,7 +2,6 @@
 """fsnap watch: images one after the other, of which the newest stay and any can be restored; it ends with the tree or
 when it is told to; what it has made stays whole, and files of images without a name do not pile up."""
 
-import json
 import os
 import signal
 import sys
@@ -15,16 +14,9 @@ import trial  # noqa: E402
 KEEP = 6
 
 
-def lines(base):
-    if not os.path.exists(base + ".out"):
-        return []  # it has not begun
-    with open(base + ".out") as f:
-        return [json.loads(x) for x in f if x.endswith("\n")]
-
-
 def watch(t, pid, name):
     handle = t.fsnap.start("watch", "-t", pid, "--every", "50ms", "--keep", KEEP, "--name", name, "--json")
-    t.until(f"{name}: images", lambda: len(lines(handle[1])) > 2 * KEEP, timeout=60)
+    t.until(f"{name}: images", lambda: len(t.fsnap.lines(handle)) > 2 * KEEP, timeout=60)
     return handle
 
 
@@ -75,7 +67,7 @@ def body(t):
     os.kill(handle[0], signal.SIGINT)
     result = t.fsnap.finish(handle)
     t.expect("told to end", 0, result.status)
-    said = lines(handle[1])
+    said = t.fsnap.lines(handle)
     images, summary = said[:-1], said[-1]
     t.expect("images told of", summary["images"], len(images))
     t.expect("the tree has ended", False, summary["ended"])
@@ -94,10 +86,10 @@ def body(t):
     children.wait_gone([pid], 10)
     result = t.fsnap.finish(handle)
     t.expect("the tree was killed", 0, result.status)
-    t.expect("it has ended", True, lines(handle[1])[-1]["ended"])
-    t.expect("its first", f"w-{summary['images'] + 1:06}", lines(handle[1])[0]["image"])
+    t.expect("it has ended", True, t.fsnap.lines(handle)[-1]["ended"])
+    t.expect("its first", f"w-{summary['images'] + 1:06}", t.fsnap.lines(handle)[0]["image"])
     t.expect("all are whole", 0, t.fsnap.run("verify", "--all").status)
-    last = lines(handle[1])[-1]["last"]
+    last = t.fsnap.lines(handle)[-1]["last"]
     for image in (last, names[0]):
         t.restore(image)
         check(t, pid)

@@ -48,13 +48,6 @@ while True:
 """
 
 
-def lines(handle):
-    if not os.path.exists(handle[1] + ".out"):
-        return []  # it has not begun
-    with open(handle[1] + ".out", encoding="utf-8") as f:
-        return [json.loads(x) for x in f if x.endswith("\n")]
-
-
 def write(t, name, text):
     with open(t.path(name), "w", encoding="utf-8") as f:
         f.write(text.ljust(5000, "."))
@@ -103,18 +96,18 @@ def body(t):
         check(t, pid, "alone")
         return
     handle = t.fsnap.start("watch", "-t", pid, "--every", "20ms", "--max-share", "50", "--keep", 4, "--name", "k", "--json")
-    t.until("images before", lambda: len(lines(handle)) > 3, timeout=60)
+    t.until("images before", lambda: len(t.fsnap.lines(handle)) > 3, timeout=60)
     change(t, pid)
     for step in range(2):
-        seen = len(lines(handle))
-        t.until("images behind", lambda: len(lines(handle)) > seen + 2, timeout=60)
+        seen = len(t.fsnap.lines(handle))
+        t.until("images behind", lambda: len(t.fsnap.lines(handle)) > seen + 2, timeout=60)
         if step == 0:
             os.mkdir(t.path("elsewhere"))
             os.rename(t.path("moved"), t.path("elsewhere/moved_again"))
     os.kill(handle[0], signal.SIGTERM)
     result = t.fsnap.finish(handle)
     t.expect("exit status", 0, result.status)
-    summary = lines(handle)[-1]
+    summary = t.fsnap.lines(handle)[-1]
     t.expect("it could be saved at each moment", (0, ""), (summary["skipped"], summary.get("why", "")))
     os.kill(pid, signal.SIGKILL)
     children.wait_gone([pid], 10)

@@ -5,7 +5,6 @@ and one that executes another program, is watched on, and the last image is what
 program's file that was its own only later."""
 
 import glob
-import json
 import os
 import re
 import signal
@@ -14,13 +13,6 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import children  # noqa: E402
 import trial  # noqa: E402
-
-
-def lines(handle):
-    if not os.path.exists(handle[1] + ".out"):
-        return []  # it has not begun
-    with open(handle[1] + ".out", encoding="utf-8") as f:
-        return [json.loads(x) for x in f if x.endswith("\n")]
 
 
 def forget(t, pattern):
@@ -69,13 +61,13 @@ def bounded(t):
     pid = t.start(["/bin/sleep", "1000"])
     t.until("it is what it is to be", lambda: comm_of(pid) == "sleep")
     handle = t.fsnap.start("watch", "-t", pid, "--every", "1ms", "--max-share", "2%", "--name", "b", "--json")
-    t.until("images of the bounded one", lambda: len(lines(handle)) > 4, timeout=60)
+    t.until("images of the bounded one", lambda: len(t.fsnap.lines(handle)) > 4, timeout=60)
     nice = gentle_nice()
     t.until(f"priority {nice} while the tree runs", lambda: os.getpriority(os.PRIO_PROCESS, handle[0]) == nice)
     os.kill(handle[0], signal.SIGTERM)
     result = t.fsnap.finish(handle)
     t.expect("told to end by SIGTERM", 0, result.status)
-    *images, summary = lines(handle)
+    *images, summary = t.fsnap.lines(handle)
     stopped = sum(x["frozen_us"] for x in images[:-1])
     t.expect_true(f"stopped for {stopped} of {summary['total_us']} us", stopped <= 0.02 * summary["total_us"])
     t.expect_true("moments were left out for that", summary["spared"] > 0)
@@ -99,18 +91,18 @@ def bounded(t):
 def forking(t, pid):
     """Two children come into being while it is watched, the second executes the program anew."""
     handle = t.fsnap.start("watch", "-t", pid, "--every", "20ms", "--keep", 4, "--name", "f", "--json")
-    t.until("images of the forking one", lambda: len(lines(handle)) > 2, timeout=60)
+    t.until("images of the forking one", lambda: len(t.fsnap.lines(handle)) > 2, timeout=60)
     for step in (1, 2, 3):
         os.kill(pid, signal.SIGUSR1)
         t.until(f"step {step}", lambda n=step: os.path.exists(t.path(f"step.{pid}.{n}")))
     t.until("all are there", lambda: len(children.tree(pid)) == 3)
     t.until("they are ready", lambda: all(glob.glob(t.path(f"step.{p}.*")) for p in children.tree(pid)))
-    seen = len(lines(handle))
-    t.until("images of all of them", lambda: len(lines(handle)) > seen + 2, timeout=60)
+    seen = len(t.fsnap.lines(handle))
+    t.until("images of all of them", lambda: len(t.fsnap.lines(handle)) > seen + 2, timeout=60)
     pids = children.tree(pid)
     os.kill(handle[0], signal.SIGTERM)
     t.expect("exit status", 0, t.fsnap.finish(handle).status)
-    summary = lines(handle)[-1]
+    summary = t.fsnap.lines(handle)[-1]
     check(t, "it goes on", pids)
     end(pids)
     t.restore(summary["last"])
@@ -140,22 +132,22 @@ def executing(t):
     pid = t.start(["/bin/sh", "-c", "read x < fifo; exec sleep 1000"])
     t.until("it is the shell", lambda: comm_of(pid) == "sh")
     handle = t.fsnap.start("watch", "-t", pid, "--every", "20ms", "--name", "e", "--json")
-    t.until("images of the shell", lambda: len(lines(handle)) > 2, timeout=60)
+    t.until("images of the shell", lambda: len(t.fsnap.lines(handle)) > 2, timeout=60)
     with open(t.path("fifo"), "w", encoding="utf-8") as f:
         f.write("go\n")
     comm = f"/proc/{pid}/comm"
     t.until("it executes another program", lambda: open(comm, encoding="utf-8").read() == "sleep\n")
-    seen = len(lines(handle))
-    t.until("images of that", lambda: len(lines(handle)) > seen + 2, timeout=60)
+    seen = len(t.fsnap.lines(handle))
+    t.until("images of that", lambda: len(t.fsnap.lines(handle)) > seen + 2, timeout=60)
     protection, at, before = first_mapping(pid)
     t.expect("its first mapping", ("r--p", b"\x7fELF"), (protection, before[:4]))
     poke(pid, at + 8, b"poked")
-    seen = len(lines(handle))
-    t.until("images with what was poked", lambda: len(lines(handle)) > seen + 2, timeout=60)
+    seen = len(t.fsnap.lines(handle))
+    t.until("images with what was poked", lambda: len(t.fsnap.lines(handle)) > seen + 2, timeout=60)
     end([pid])
     result = t.fsnap.finish(handle)
     t.expect("exit status", 0, result.status)
-    summary = lines(handle)[-1]
+    summary = t.fsnap.lines(handle)[-1]
     t.expect("it has ended", True, summary["ended"])
     t.restore(summary["last"])
     t.expect("restored", "sleep\n", open(comm, encoding="utf-8").read())

@@ -88,13 +88,6 @@ STEPS = 9
 POKED = 4  # behind this step somebody else writes memory that the program may only read
 
 
-def lines(handle):
-    if not os.path.exists(handle[1] + ".out"):
-        return []  # it has not begun
-    with open(handle[1] + ".out", encoding="utf-8") as f:
-        return [json.loads(x) for x in f if x.endswith("\n")]
-
-
 def told(t, pid, signo):
     if os.path.exists(t.path("told")):
         os.unlink(t.path("told"))
@@ -132,9 +125,9 @@ def body(t):
             poke(pid, fixed)
             said = told(t, pid, signal.SIGUSR2)
         if handle:
-            n = len(lines(handle))
-            t.until("images behind", lambda: len(lines(handle)) > n + 2, timeout=60)
-            seen.append((said, lines(handle)[-1]))
+            n = len(t.fsnap.lines(handle))
+            t.until("images behind", lambda: len(t.fsnap.lines(handle)) > n + 2, timeout=60)
+            seen.append((said, t.fsnap.lines(handle)[-1]))
     t.expect("what was poked is there", "poked...", said["fixed"][6][:8])
     end(pid)
     if not handle:

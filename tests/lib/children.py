@@ -78,6 +78,11 @@ def wait(pid, timeout):
     return statuses.pop(pid)
 
 
+def end(pid):
+    os.kill(pid, signal.SIGKILL)
+    wait(pid, 10)
+
+
 def wait_gone(pids, timeout):
     """Which of pids still exist after timeout; [] is what one hopes for."""
     deadline = time.monotonic() + timeout

@@ -81,5 +81,13 @@ class Fsnap:
                 texts.append("")
         return Result(argv, status, *texts)
 
+    @staticmethod
+    def lines(handle):
+        """What it has told so far with --json, a document a line."""
+        if not os.path.exists(handle[1] + ".out"):
+            return []  # it has not begun
+        with open(handle[1] + ".out", encoding="utf-8") as f:
+            return [json.loads(x) for x in f if x.endswith("\n")]
+
     def run(self, *args, timeout=40, **how):
         return self.finish(self.start(*args, **how), timeout)

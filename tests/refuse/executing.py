@@ -29,15 +29,10 @@ def goes_on(t, what, pid):
     t.expect_true(f"{what}: it lives", os.path.exists(f"/proc/{pid}"))
 
 
-def end(pid):
-    os.kill(pid, signal.SIGKILL)
-    children.wait(pid, 10)
-
-
 def runs_again(t, what, image):
     pid = t.restore(image)["pid"]
     goes_on(t, f"{what}, restored", pid)
-    end(pid)
+    children.end(pid)
 
 
 def try_with(t, threads):
@@ -54,7 +49,7 @@ def try_with(t, threads):
             images.append(f"x{threads}-{i}")
     t.expect_true(f"{what}: of {DUMPS} dumps nearly all go well: {len(images)}", len(images) >= DUMPS - 3)
     goes_on(t, what, pid)
-    end(pid)
+    children.end(pid)
     for image in images[-2:]:
         runs_again(t, what, image)
     os.unlink(t.path("times"))
@@ -69,7 +64,7 @@ def watched(t):
     result = t.fsnap.finish(handle, LONG)
     t.expect(f"a watch ends well: {result.message}", 0, result.status)
     goes_on(t, "watched", pid)
-    end(pid)
+    children.end(pid)
 
 
 def body(t):

@@ -20,16 +20,10 @@
 
 #include <cmocka.h>
 
+#include "needs_reader.h"
+
 static struct fsnap_error err;
 static struct fds_reader *reader;
-
-#define NEEDS_READER()                                                \
-	do {                                                          \
-		if (!reader) {                                        \
-			print_message("%s: not here\n", err.message); \
-			skip();                                       \
-		}                                                     \
-	} while (0)
 
 static int open_reader(void **state)
 {

@@ -18,6 +18,8 @@
 
 #include <cmocka.h>
 
+#include "needs_reader.h"
+
 #define MIB ((size_t)1 << 20)
 #define PAGE ((size_t)4096)
 
@@ -160,14 +162,6 @@ static int by_flags(void)
 }
 
 /* --- trials ------------------------------------------------------------------------------------ */
-
-#define NEEDS_READER()                                                   \
-	do {                                                             \
-		if (!reader) {                                           \
-			print_message("%s: not here\n", err.message);    \
-			skip();                                          \
-		}                                                        \
-	} while (0)
 
 static void test_same_as_smaps(void **state)
 {
